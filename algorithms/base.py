@@ -1,0 +1,504 @@
+"""What every policy optimizer shares: collect a rollout, take a few steps on it, and the interface around them.
+
+The interface is Stable-Baselines3's (``learn``, ``predict``, ``save``, ``load``, ``get_env``, ``set_logger``, ...), so
+its logger and its callbacks work unchanged. One timestep is one completion.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from time import perf_counter
+from typing import Any, ClassVar, cast
+
+import numpy as np
+import torch
+from gymnasium.vector import VectorEnv
+from stable_baselines3.common.callbacks import BaseCallback, CallbackList, ConvertCallback, ProgressBarCallback
+from stable_baselines3.common.logger import HumanOutputFormat, Logger
+from torch import Tensor
+from typing_extensions import Self
+
+from espo_gym import checkpoint
+from espo_gym.collect import collect
+from espo_gym.environment import Environment, as_vector_env, environment_spec, make_from_spec, task_of
+from espo_gym.evaluation import Evaluation, evaluate
+from espo_gym.metrics import explained_variance, logp_gap, rollout_metrics
+from espo_gym.policy import Policy, TokenScores
+from espo_gym.rollout import Rollout
+from espo_gym.sampling import Sampling
+
+from .loss import LossBatch, LossOutput, Objective, update_metrics
+
+# Random streams. Each is a pure function of (seed, stream, counters): nothing to save but the counters, and the same
+# numbers whatever else has been drawn in between.
+PROBLEMS, SAMPLES, SHUFFLE, PREDICT = range(4)
+
+COUNTERS = ("num_timesteps", "n_rollouts", "n_updates", "n_predictions")
+
+MaybeCallback = BaseCallback | Sequence[BaseCallback] | Callable[..., bool] | None
+
+
+@dataclass(kw_only=True, eq=False)
+class PolicyOptimizer(Objective):
+    """Improves a policy on an environment of text.
+
+    Args:
+        policy: a :class:`Policy`, or a name that :meth:`Policy.from_pretrained` takes.
+        env: the id of an environment, a Gymnasium environment, or a vector environment (whose number of rows is then
+            the rollout size).
+
+    Everything else is a keyword. ``preset`` chooses the defaults; what is given by keyword wins over it.
+    """
+
+    policy: Any = field(kw_only=False, repr=False)
+    """A :class:`Policy` once constructed, whatever it was made from."""
+    env: Any = field(kw_only=False, repr=False)
+    """The vector environment that episodes are played in, whatever it was made from."""
+
+    group_size: int = 8
+    """Completions per problem."""
+    rollout_size: int = 1024
+    """Completions per rollout, a multiple of the group size."""
+    n_epochs: int = 1
+    """Passes over each rollout."""
+    n_minibatches: int = 4
+    """Optimizer steps per pass. With one step in all, every ratio is 1 and no clip ever acts."""
+    micro_batch_size: int | None = None
+    """Completions per forward and backward pass (none: a whole minibatch). Changes memory, not the gradient."""
+    learning_rate: float = 1e-6
+    """Step size of AdamW after the warm-up."""
+    warmup_steps: int = 10
+    """Optimizer steps over which the learning rate rises to its value."""
+    adam_beta1: float = 0.9
+    """Decay of AdamW's mean of gradients."""
+    adam_beta2: float = 0.999
+    """Decay of AdamW's mean of squared gradients."""
+    adam_eps: float = 1e-8
+    """AdamW's epsilon. Far larger values are known to destroy runs."""
+    weight_decay: float = 0.0
+    """AdamW's weight decay."""
+    max_grad_norm: float = 1.0
+    """The gradient is scaled down to this L2 norm."""
+    temperature: float = 1.0
+    """Temperature of sampling, and of every log-prob."""
+    top_p: float = 1.0
+    """Sample among the fewest tokens whose probabilities add up to this much (1 = all)."""
+    top_k: int = 0
+    """Sample among this many most likely tokens (0 = all)."""
+    max_completion_tokens: int = 16_384
+    """Tokens per completion; the model's context may allow fewer. A completion cut off earns 0."""
+    stop: tuple[str, ...] = ()
+    """Strings that end a completion."""
+    old_logps: str = "auto"
+    """Where pi_old's log-probs come from: "sampled" (the sampler), "recomputed" (the training forward pass), "auto"
+    (sampled in float32; recomputed below it, where the two differ by more than narrow clips are wide)."""
+    reference_kl: bool = False
+    """Keep a frozen copy of the policy as it starts and measure the divergence from it (kl_coef > 0 does so too)."""
+    max_no_verdict: float = 0.5
+    """Training stops with an error when the verifier fails on more than this share of a rollout."""
+    seed: int = 0
+    """Of problems, sampling and shuffling."""
+    verbose: int = 0
+    """1: print the metrics of each rollout."""
+
+    presets: ClassVar[dict[str, dict[str, Any]]] = {
+        "paper": {},
+        "teaching": {
+            "learning_rate": 1e-4,
+            "rollout_size": 256,
+            "n_minibatches": 8,
+            "adam_beta2": 0.95,
+            "max_completion_tokens": 48,
+        },
+    }
+    needs_values: ClassVar[bool] = False
+    """The algorithm wants the predictions of a value head."""
+
+    def __post_init__(self) -> None:
+        if isinstance(self.env, VectorEnv):
+            if "rollout_size" in self._explicit and self.rollout_size != self.env.num_envs:
+                raise ValueError(
+                    f"rollout_size is {self.rollout_size} but the vector environment has {self.env.num_envs} rows; "
+                    "one of them is enough, and the rows are then the rollout size"
+                )
+            self.rollout_size, self._explicit = self.env.num_envs, self._explicit | {"rollout_size"}
+        self.apply_preset()
+        if not isinstance(self.policy, Policy):
+            self.policy = Policy.from_pretrained(self.policy)
+        if self.needs_values:
+            self.policy.add_value_head()
+        self.set_env(self.env)
+        self.reference = self.policy.frozen_copy() if self.reference_kl or self.kl_coef else None
+        self.optimizer = torch.optim.AdamW(
+            self.policy.parameters(),
+            lr=self.learning_rate,
+            betas=(self.adam_beta1, self.adam_beta2),
+            eps=self.adam_eps,
+            weight_decay=self.weight_decay,
+        )
+        self.num_timesteps = 0  # completions trained on
+        self.n_rollouts = 0  # rollouts trained on
+        self.n_updates = 0  # optimizer steps taken
+        self.n_predictions = 0  # calls of predict
+        self.set_logger(Logger(None, [HumanOutputFormat(sys.stdout)] if self.verbose else []))
+
+    def validate(self) -> None:
+        super().validate()
+        for name in ("group_size", "rollout_size", "n_epochs", "n_minibatches", "max_completion_tokens"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.micro_batch_size is not None and self.micro_batch_size < 1:
+            raise ValueError(f"micro_batch_size must be at least 1 or None, not {self.micro_batch_size}")
+        if self.rollout_size % self.group_size:
+            raise ValueError(
+                f"a rollout of {self.rollout_size} completions cannot be split into groups of {self.group_size}: "
+                "make rollout_size (or num_envs of the vector environment) a multiple of group_size"
+            )
+        if self.n_minibatches > self.rollout_size:
+            raise ValueError(f"{self.n_minibatches} minibatches of a rollout of {self.rollout_size} completions")
+        if self.learning_rate <= 0 or self.max_grad_norm <= 0 or self.temperature <= 0:
+            raise ValueError(
+                "learning_rate, max_grad_norm and temperature must be > 0, not "
+                f"{self.learning_rate}, {self.max_grad_norm} and {self.temperature}"
+            )
+        if self.warmup_steps < 0 or self.weight_decay < 0:
+            raise ValueError(f"warmup_steps and weight_decay must be >= 0: {self.warmup_steps}, {self.weight_decay}")
+        if self.old_logps not in ("auto", "sampled", "recomputed"):
+            raise ValueError(f"old_logps must be 'auto', 'sampled' or 'recomputed', not {self.old_logps!r}")
+        _ = self.sampling
+
+    # -- learning ----------------------------------------------------------------------------------------------------
+
+    def learn(
+        self,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        log_interval: int = 1,
+        progress_bar: bool = False,
+    ) -> Self:
+        """Train on ``total_timesteps`` more completions, in whole rollouts.
+
+        Args:
+            callback: one or several of Stable-Baselines3's. ``on_step`` comes after each rollout has been trained on,
+                so that a checkpoint taken there resumes exactly; returning False ends training.
+            log_interval: write the metrics every so many rollouts.
+            progress_bar: show Stable-Baselines3's.
+
+        Raises:
+            FloatingPointError: the loss or the gradient is not finite. The policy is as it was before that step.
+            RuntimeError: the verifier failed on more than ``max_no_verdict`` of a rollout.
+        """
+        callback = _as_callback(callback, progress_bar)
+        callback.init_callback(cast(Any, self))  # duck-typed: not a BaseAlgorithm, but all that callbacks ask of one
+        total_timesteps += self.num_timesteps
+        callback.on_training_start(locals(), globals())
+        while self.num_timesteps < total_timesteps:
+            callback.on_rollout_start()
+            rollout = self.collect_rollout()
+            dones = np.ones(len(rollout), dtype=bool)  # noqa: F841  callbacks find it in locals()
+            callback.update_locals(locals())
+            callback.on_rollout_end()
+            self.train(rollout)
+            self.num_timesteps += len(rollout)
+            self.n_rollouts += 1
+            if self.n_rollouts % log_interval == 0:
+                self.dump_logs()
+            if not callback.on_step():
+                break
+        callback.on_training_end()
+        return self
+
+    def collect_rollout(self) -> Rollout:
+        """The next rollout. Its problems and its random numbers depend on the seed and the counters alone."""
+        first = int(self._stream(PROBLEMS).generate_state(1)[0]) + self.num_timesteps // self.group_size
+        problems = [first + i // self.group_size for i in range(self.rollout_size)]
+        samples = self._stream(SAMPLES, self.num_timesteps).generate_state(self.rollout_size, np.uint64).tolist()
+        rollout = collect(self.env, self.policy, problems, samples, self.sampling)
+        self._score(rollout)
+        self._record("rollout", rollout_metrics(rollout))
+        self._record("time", rollout.seconds | {"tokens_per_second": int(rollout.mask.sum()) / rollout.seconds["generate"]})
+        failed = 1 - float(rollout.has_verdict.float().mean())
+        if failed > self.max_no_verdict:
+            reasons = Counter(v.reason for v in rollout.verdicts if not v.has_verdict)
+            raise RuntimeError(
+                f"the verifier failed on {failed:.0%} of a rollout ({dict(reasons)}), more than max_no_verdict = "
+                f"{self.max_no_verdict:.0%}: what is left would be learnt from a biased sample. Look at the references "
+                "and at the deadline of the environment's verifier"
+            )
+        return rollout
+
+    @torch.no_grad()
+    def _score(self, rollout: Rollout) -> None:
+        """Fill in what the training forward pass says of ``rollout``, where the algorithm needs it."""
+        began = perf_counter()
+        recompute = self.old_logps == "recomputed" or (self.old_logps == "auto" and self.policy.dtype != torch.float32)
+        if recompute or self.needs_values:
+            scores = [self.policy.logps(part, temperature=self.temperature, entropies=recompute) for part in self._parts(rollout)]
+            rollout.values = torch.cat([s.values for s in scores]) if self.needs_values else None
+            if recompute:
+                logps = torch.cat([s.logps for s in scores])
+                self._record("train", logp_gap(rollout.old_logps, logps, rollout.mask))
+                rollout.old_logps, rollout.entropies = logps, torch.cat([s.entropies for s in scores])
+        if self.reference is not None:
+            parts = [self.reference.logps(part, temperature=self.temperature).logps for part in self._parts(rollout)]
+            rollout.ref_logps = torch.cat(parts)
+        rollout.seconds["score"] = perf_counter() - began
+
+    def train(self, rollout: Rollout) -> None:
+        """``n_epochs * n_minibatches`` optimizer steps on ``rollout``."""
+        began = perf_counter()
+        advantages = self.advantages(rollout)
+        outputs: list[LossOutput] = []
+        for epoch in range(self.n_epochs):
+            order = np.random.default_rng(self._stream(SHUFFLE, self.n_rollouts, epoch)).permutation(len(rollout))
+            for rows in np.array_split(order, self.n_minibatches):
+                step = self._minibatch(rollout, advantages, torch.from_numpy(rows).to(self.policy.device))
+                if not outputs and "train/logp_gap_token" not in self.logger.name_to_value:
+                    for out in step:  # the weights of the first step are still the sampler's
+                        self._record("train", logp_gap(out.batch.old_logps, out.batch.logps, out.batch.mask))
+                outputs += step
+        self._record("train", update_metrics(outputs))
+        if self.needs_values:
+            mask = rollout.mask & rollout.has_verdict[:, None]
+            self._record("train", {"explained_variance": explained_variance(rollout.values[mask], rollout.returns[mask])})
+        self._record("train", {"learning_rate": self.current_learning_rate, "n_updates": self.n_updates})
+        self._record("time", {"update": perf_counter() - began})
+
+    def _minibatch(self, rollout: Rollout, advantages: Tensor, rows: Tensor) -> list[LossOutput]:
+        """One optimizer step. The gradients of the micro-batches add up to that of the minibatch."""
+        minibatch = rollout.rows(rows)
+        weights = self.token_weights(self.loss_batch(minibatch, advantages[rows]))  # (B, T)
+        if not weights.any():
+            return []  # not one response with a verdict: nothing is known, so nothing is learnt
+        outputs = []
+        self.optimizer.zero_grad()
+        for part in torch.arange(len(rows), device=rows.device).split(self.micro_batch_size or len(rows)):
+            micro = minibatch.rows(part)
+            scores = self.policy.logps(micro, temperature=self.temperature)
+            out = self.loss(self.loss_batch(micro, advantages[rows[part]], scores), weights[part])
+            self._check_finite("loss", out.loss)
+            out.loss.backward()
+            outputs.append(out.detach())
+        norm = torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm)
+        self._check_finite("gradient", norm)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.current_learning_rate
+        self.optimizer.step()
+        self.n_updates += 1
+        self.logger.record_mean("train/grad_norm", float(norm))
+        self.logger.record_mean("train/loss", sum(float(out.loss) for out in outputs))
+        for name in outputs[0].terms:
+            self.logger.record_mean(f"train/{name}", sum(out.terms[name] for out in outputs))
+        return outputs
+
+    def loss_batch(self, rollout: Rollout, advantages: Tensor, scores: TokenScores | None = None) -> LossBatch:
+        """``rollout`` as a loss sees it; without ``scores`` the new policy is the old one."""
+        return LossBatch(
+            logps=rollout.old_logps if scores is None else scores.logps,
+            old_logps=rollout.old_logps,
+            mask=rollout.mask,
+            advantages=advantages,
+            entropies=rollout.entropies,
+            vocab_size=self.policy.vocab_size,
+            ref_logps=rollout.ref_logps,
+            has_verdict=rollout.has_verdict,
+            values=None if scores is None else scores.values,
+            old_values=rollout.values,
+            returns=rollout.returns,
+        )
+
+    @property
+    def sampling(self) -> Sampling:
+        return Sampling(self.temperature, self.top_p, self.top_k, self.max_completion_tokens, tuple(self.stop))
+
+    @property
+    def current_learning_rate(self) -> float:
+        """Of the next optimizer step."""
+        return self.learning_rate * min(1.0, (self.n_updates + 1) / max(1, self.warmup_steps))
+
+    def _parts(self, rollout: Rollout) -> Iterator[Rollout]:
+        size = self.micro_batch_size or -(-len(rollout) // self.n_minibatches)
+        for rows in torch.arange(len(rollout), device=self.policy.device).split(size):
+            yield rollout.rows(rows)
+
+    def _stream(self, *key: int) -> np.random.SeedSequence:
+        return np.random.SeedSequence([self.seed, *key])
+
+    def _check_finite(self, what: str, value: Tensor) -> None:
+        if not torch.isfinite(value):
+            self.optimizer.zero_grad()
+            raise FloatingPointError(
+                f"the {what} is {float(value)} at update {self.n_updates} (timestep {self.num_timesteps}); no step was "
+                "taken. Look at train/grad_norm, train/ratio_max and train/logp_gap_token of the rollouts before: a "
+                f"learning rate too large (now {self.current_learning_rate:g}) or a dtype too narrow "
+                f"(now {self.policy.dtype}) are the usual causes. Earlier checkpoints are untouched"
+            )
+
+    # -- Stable-Baselines3's interface ---------------------------------------------------------------------------------
+
+    def predict(
+        self,
+        observation: str | Sequence[str],
+        state: Any = None,
+        episode_start: Any = None,
+        deterministic: bool = False,
+    ) -> tuple[Any, Any]:
+        """Completions of observations: ``(text, state)`` for one, ``(object array of texts, state)`` for several.
+
+        ``deterministic`` takes the most likely tokens. ``state`` and ``episode_start`` are there for
+        Stable-Baselines3's callers; there is no state.
+        """
+        observations = [observation] if isinstance(observation, str) else list(observation)
+        sampling = replace(self.sampling, temperature=0.0) if deterministic else self.sampling
+        seeds = self._stream(PREDICT, self.n_predictions).generate_state(len(observations), np.uint64).tolist()
+        self.n_predictions += not deterministic
+        system_prompt = getattr(task_of(self.env), "system_prompt", None)
+        prompts = [self.policy.encode_prompt(text, system_prompt) for text in observations]
+        texts = self.policy.generate(prompts, seeds, sampling).texts
+        return (texts[0] if isinstance(observation, str) else np.array(texts, dtype=object)), state
+
+    def evaluate(
+        self,
+        split: str | None = "test",
+        *,
+        k: int = 8,
+        n_problems: int = 256,
+        env: Environment | None = None,
+        seed: int = 0,
+        details: bool = False,
+    ) -> Evaluation:
+        """Greedy accuracy, avg@k, pass@k and maj@k on held-out problems; see :func:`espo_gym.evaluation.evaluate`.
+
+        ``env`` is another environment to evaluate on. Training is not affected in any way.
+        """
+        where = self.env if env is None else as_vector_env(env, self.rollout_size)
+        return evaluate(
+            self.policy,
+            where,
+            split=split,
+            n_problems=n_problems,
+            k=k,
+            sampling=self.sampling,
+            seed=seed,
+            details=details,
+        )
+
+    def get_env(self) -> VectorEnv:
+        return self.env
+
+    def set_env(self, env: Environment) -> None:
+        """Go on in another environment.
+
+        Raises:
+            ValueError: a vector environment whose number of rows is not the rollout size.
+        """
+        env = as_vector_env(env, self.rollout_size)
+        if env.num_envs != self.rollout_size:
+            raise ValueError(f"the vector environment has {env.num_envs} rows, the rollout size is {self.rollout_size}")
+        self.env = env
+
+    def get_vec_normalize_env(self) -> None:
+        """Observations are text, so there is nothing to normalize."""
+
+    @property
+    def logger(self) -> Logger:
+        return self._logger
+
+    def set_logger(self, logger: Logger) -> None:
+        self._logger = logger
+
+    def dump_logs(self) -> None:
+        """Write what has been recorded since the last time."""
+        self._record("time", {"timesteps": self.num_timesteps, "rollouts": self.n_rollouts})
+        self.logger.dump(self.num_timesteps)
+
+    def _record(self, section: str, metrics: dict[str, float]) -> None:
+        for name, value in metrics.items():
+            self.logger.record(f"{section}/{name}", value)
+
+    # -- checkpoints -------------------------------------------------------------------------------------------------
+
+    def save(self, path: str | Path) -> Path:
+        """Write everything that training goes on from to one zip file, atomically; see :mod:`espo_gym.checkpoint`."""
+        state = {
+            "class": type(self).__name__,
+            "hyperparameters": {name: getattr(self, name) for name in self.hyperparameters()},
+            "env": environment_spec(self.env),
+            "dtype": str(self.policy.dtype).removeprefix("torch."),
+            "counters": {name: getattr(self, name) for name in COUNTERS},
+        }
+        policies = {"policy": self.policy} | ({"reference": self.reference} if self.reference else {})
+        return checkpoint.write(path, state, self.optimizer, policies)
+
+    @classmethod
+    def load(
+        cls, path: str | Path, env: Environment | None = None, *, device: str | None = None, **overrides: Any
+    ) -> Self:
+        """Read a checkpoint; ``learn`` then goes on as if it had never stopped.
+
+        Args:
+            env: needed where the environment was not made from an id.
+            overrides: hyper-parameters to change.
+
+        Raises:
+            FileNotFoundError: no such file.
+            ValueError: not a checkpoint, or another algorithm's, or ``env`` is needed.
+        """
+        with checkpoint.opened(path) as (state, optimizer, folder):
+            if state["class"] != cls.__name__:
+                raise ValueError(f"{path} is a checkpoint of {state['class']}; read it with {state['class']}.load")
+            if env is None and state["env"] is None:
+                raise ValueError(f"{path} was trained in an environment that has no id: give load(..., env=...)")
+            hyperparameters = {n: tuple(v) if isinstance(v, list) else v for n, v in state["hyperparameters"].items()}
+            where = env if env is not None else make_from_spec(state["env"], hyperparameters["rollout_size"])
+            dtype = getattr(torch, state["dtype"])
+            policy = Policy.from_pretrained(folder / "policy", dtype=dtype, device=device)
+            algorithm = cls(policy, where, **(hyperparameters | overrides))
+            if algorithm.reference is not None and (folder / "reference").is_dir():
+                frozen = Policy.from_pretrained(folder / "reference", dtype=dtype, device=device)
+                algorithm.reference.load_state_dict(frozen.state_dict())
+            algorithm.optimizer.load_state_dict(optimizer)
+        vars(algorithm).update(state["counters"])
+        return algorithm
+
+
+def _as_callback(callback: MaybeCallback, progress_bar: bool) -> BaseCallback:
+    if callback is None:
+        callbacks: list[BaseCallback] = []
+    elif isinstance(callback, BaseCallback):
+        callbacks = [callback]
+    elif callable(callback):
+        callbacks = [ConvertCallback(callback)]
+    else:
+        callbacks = list(callback)
+    return CallbackList([*callbacks, *([ProgressBarCallback()] if progress_bar else [])])
+
+
+def loss_function(algorithm: type[PolicyOptimizer]) -> Callable[..., LossOutput]:
+    """The loss of ``algorithm`` as a pure function of tensors: ``f(batch, **hyperparameters) -> LossOutput``.
+
+    It is the class's own code without policy and environment: for another trainer, and for tests of parity.
+    """
+    general = {f.name for f in fields(PolicyOptimizer)} - {f.name for f in fields(Objective)}
+    own = [f for f in fields(algorithm) if f.name not in general]
+
+    def loss(batch: LossBatch, **hyperparameters: Any) -> LossOutput:
+        return algorithm.formula(**hyperparameters).loss(batch)
+
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    loss.__name__ = loss.__qualname__ = f"{algorithm.__name__.lower()}_loss"
+    loss.__module__ = algorithm.__module__
+    loss.__doc__ = f"The loss of :class:`{algorithm.__name__}` on ``batch``.\n\n{sys.modules[algorithm.__module__].__doc__}"
+    vars(loss)["__signature__"] = inspect.Signature(
+        [
+            inspect.Parameter("batch", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=LossBatch),
+            *(inspect.Parameter(f.name, keyword, default=f.default, annotation=f.type) for f in own),
+        ],
+        return_annotation=LossOutput,
+    )
+    return loss

@@ -1,0 +1,253 @@
+"""One sum for every algorithm, and its four choices.
+
+    loss = - sum_{i,t} weight[i,t] * surrogate(ratio[i,t], advantage[i,t], clip[i,t])
+
+An :class:`Objective` holds the hyper-parameters of that sum and nothing else: no policy, no environment. The
+optimizers are objectives that also collect rollouts and take steps; the pure functions (``espo_loss`` and its
+siblings) are objectives without that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from typing_extensions import Self
+
+from espo_gym.rollout import Rollout
+
+from .terms import Clip, clipped_surrogate, kl_estimate
+
+
+@dataclass
+class LossBatch:
+    """What a loss sees. B responses, T tokens, padded on the right.
+
+    A response without a verdict leaves ``mask`` as the batch is made, and with it every mean, sum and denominator, so
+    no formula has to remember it. Values under a masked position are never read and may be anything, NaN included.
+    """
+
+    logps: Tensor
+    """(B, T) log pi(y_t), nats, at the sampling temperature; carries the gradient."""
+    old_logps: Tensor
+    """(B, T) the same under the behaviour policy."""
+    mask: Tensor
+    """(B, T) bool: the policy's own tokens, end token included."""
+    advantages: Tensor
+    """(B,) or (B, T); kept as (B, T)."""
+    entropies: Tensor | None = None
+    """(B, T) nats, behaviour policy, whole vocabulary. ESPO needs it."""
+    vocab_size: int | None = None
+    """Entries of the vocabulary. ESPO needs it."""
+    ref_logps: Tensor | None = None
+    """(B, T) log-probs under the frozen reference policy. A KL term needs it."""
+    has_verdict: Tensor | None = None
+    """(B,) bool; None: all have one."""
+    values: Tensor | None = None
+    """(B, T) predictions of the value head; carries gradient. PPO's value loss needs it and the next two."""
+    old_values: Tensor | None = None
+    """(B, T) the same under the behaviour policy."""
+    returns: Tensor | None = None
+    """(B, T) what the value head should have said."""
+
+    def __post_init__(self) -> None:
+        shape = self.logps.shape
+        if len(shape) != 2:
+            raise ValueError(f"logps must be (B, T), not of shape {tuple(shape)}")
+        self.mask = self.mask.bool()
+        if self.has_verdict is not None:
+            if self.has_verdict.shape != shape[:1]:
+                raise ValueError(f"has_verdict must be (B,) = ({shape[0]},), not {tuple(self.has_verdict.shape)}")
+            self.mask = self.mask & self.has_verdict.bool()[:, None]
+        if self.advantages.dim() == 1:
+            self.advantages = self.advantages[:, None].expand(-1, shape[1])
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if isinstance(value, Tensor) and f.name != "has_verdict":
+                if value.shape != shape:
+                    raise ValueError(f"{f.name} must be (B, T) = {tuple(shape)} like logps, not {tuple(value.shape)}")
+                if f.name != "mask":
+                    setattr(self, f.name, torch.where(self.mask, value, 0.0))
+
+    def need(self, name: str) -> Any:
+        """The field ``name``, or an error that says who wants it."""
+        value = getattr(self, name)
+        if value is None:
+            raise ValueError(f"this loss needs LossBatch.{name}, which is None")
+        return value
+
+
+@dataclass
+class LossOutput:
+    """What a loss says."""
+
+    loss: Tensor
+    """Scalar."""
+    ratio: Tensor
+    """(B, T) the importance ratio that the surrogate used; no gradient."""
+    clipped: Tensor
+    """(B, T) bool: the clip cuts this token's gradient."""
+    weights: Tensor
+    """(B, T) what each token counts for."""
+    batch: LossBatch
+    """What the loss was taken of."""
+    terms: dict[str, float] = field(default_factory=dict)
+    """Scalars of this algorithm alone, such as PPO's value loss."""
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Scalars: those of :func:`update_metrics`, and ``terms``."""
+        return update_metrics([self]) | self.terms
+
+    def detach(self) -> LossOutput:
+        """The same without the graph."""
+        batch = replace(self.batch, logps=self.batch.logps.detach(), values=None)
+        return replace(self, loss=self.loss.detach(), batch=batch)
+
+
+@dataclass(kw_only=True, eq=False)
+class Objective:
+    """Hyper-parameters of a loss and the four choices. A subclass overrides what differs."""
+
+    preset: str = "paper"
+    """Set of defaults: "paper" is for large models at learning rates near 1e-6, "teaching" for the bundled policy."""
+    kl_coef: float = 0.0
+    """Weight of the KL divergence to the reference policy in the loss (0 = no such term)."""
+    kl_estimator: str = "k3"
+    """Estimator of that divergence: k1, k2 or k3."""
+
+    presets: ClassVar[dict[str, dict[str, Any]]] = {"paper": {}, "teaching": {}}
+    _explicit: ClassVar[frozenset[str]] = frozenset()
+
+    # -- the four choices --------------------------------------------------------------------------------------------
+
+    def advantages(self, rollout: Rollout) -> Tensor:
+        """(N,) or (N, T): what a response, or each of its tokens, is credited with."""
+        raise NotImplementedError
+
+    def ratios(self, batch: LossBatch) -> Tensor:
+        """(B, T) importance ratio of new to old policy; carries the gradient."""
+        raise NotImplementedError
+
+    def clip_range(self, batch: LossBatch) -> tuple[Clip, Clip]:
+        """``(low, high)``: the ratio counts within [1 - low, 1 + high]. Each a number or (B, T)."""
+        raise NotImplementedError
+
+    def token_weights(self, batch: LossBatch) -> Tensor:
+        """(B, T) what each token counts for; computed once over the whole optimiser batch."""
+        raise NotImplementedError
+
+    def surrogate(self, batch: LossBatch) -> tuple[Tensor, Tensor, Tensor]:
+        """``(surrogate, ratio, clipped)``, each (B, T): what is maximised, and what it was made of."""
+        ratio = self.ratios(batch)
+        surrogate, clipped = clipped_surrogate(ratio, batch.advantages, *self.clip_range(batch))
+        return surrogate, ratio.detach(), clipped & batch.mask
+
+    # -- the sum -----------------------------------------------------------------------------------------------------
+
+    def loss(self, batch: LossBatch, weights: Tensor | None = None) -> LossOutput:
+        """The loss of ``batch``.
+
+        ``weights`` (B, T) are the rows of ``token_weights`` of the whole optimiser batch that ``batch`` is a part of.
+        Since they are fixed before the batch is cut, the gradients of the parts add up to that of the whole.
+        """
+        if weights is None:
+            weights = self.token_weights(batch)
+        surrogate, ratio, clipped = self.surrogate(batch)
+        loss = -(weights * surrogate).sum()
+        if self.kl_coef:
+            divergence = kl_estimate(batch.logps - batch.need("ref_logps"), self.kl_estimator)
+            loss = loss + self.kl_coef * (weights * divergence).sum()
+        return LossOutput(loss, ratio, clipped, weights, batch)
+
+    # -- hyper-parameters --------------------------------------------------------------------------------------------
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        self = super().__new__(cls)
+        self._explicit = frozenset(kwargs)  # what a preset must leave alone
+        return self
+
+    @classmethod
+    def formula(cls, **hyperparameters: Any) -> Self:
+        """The algorithm without policy and environment: its hyper-parameters and its loss."""
+        unknown = set(hyperparameters) - set(cls.hyperparameters())
+        if unknown:
+            raise TypeError(
+                f"{cls.__name__} has no hyper-parameter {', '.join(sorted(unknown))}; it has "
+                + ", ".join(sorted(cls.hyperparameters()))
+            )
+        self = cls.__new__(cls, **hyperparameters)
+        vars(self).update({f.name: hyperparameters.get(f.name, f.default) for f in fields(cls) if f.kw_only})
+        self.apply_preset()
+        return self
+
+    @classmethod
+    def hyperparameters(cls, preset: str = "paper") -> dict[str, Any]:
+        """Everything that can be set by keyword, with the value that ``preset`` gives it."""
+        levels = [vars(c).get("presets", {}) for c in reversed(cls.__mro__)]  # parents first
+        known = sorted({name for level in levels for name in level})
+        if preset not in known:
+            raise ValueError(f"preset must be one of {', '.join(known)}, not {preset!r}")
+        values = {f.name: f.default for f in fields(cls) if f.kw_only} | {"preset": preset}
+        for level in levels:
+            values |= level.get(preset, {})
+        return values
+
+    def apply_preset(self) -> None:
+        """Take the preset's value for everything that was not given by keyword, and check the whole."""
+        chosen = self.hyperparameters(self.preset)
+        vars(self).update({name: value for name, value in chosen.items() if name not in self._explicit})
+        self.validate()
+
+    def validate(self) -> None:
+        """Raise ValueError where a hyper-parameter is out of its range."""
+        if self.kl_coef < 0:
+            raise ValueError(f"kl_coef must be >= 0, not {self.kl_coef}")
+        kl_estimate(torch.zeros(1), self.kl_estimator)
+        for name in ("clip_low", "clip_high"):
+            if getattr(self, name, 0.0) < 0:
+                raise ValueError(f"{name} must be >= 0, not {getattr(self, name)}: the clip is [1 - low, 1 + high]")
+
+
+def update_metrics(outputs: Sequence[LossOutput]) -> dict[str, float]:
+    """Metrics of the batches that ``outputs`` are about, taken together; the same definitions for every algorithm.
+
+    Everything is over the policy's own tokens of responses with a verdict; *active* tokens are those with a non-zero
+    advantage, the only ones that a clip can cut.
+
+    - ``ratio_min``, ``ratio_mean``, ``ratio_max``
+    - ``clip_fraction_low``: share of tokens cut because a bad response got less likely than 1 - low;
+      ``clip_fraction_high``: share cut because a good one got more likely than 1 + high;
+      ``clip_fraction_active``: both, as a share of active tokens
+    - ``gradient_token_share``: share of tokens that are active and not cut
+    - ``kl_k1``, ``kl_k3``: KL(old || new); ``ref_kl_k1``, ``ref_kl_k3``: KL(new || reference), if there is one
+    """
+
+    def tokens(name: str) -> Tensor:
+        parts = [out if name in ("ratio", "clipped") else out.batch for out in outputs]
+        return torch.cat([getattr(p, name).detach()[out.batch.mask] for p, out in zip(parts, outputs, strict=True)])
+
+    n = sum(int(out.batch.mask.sum()) for out in outputs)
+    if n == 0:
+        return {}
+    ratio, cut, advantages = tokens("ratio"), tokens("clipped"), tokens("advantages")
+    active = advantages != 0
+    moved = tokens("old_logps") - tokens("logps")
+    metrics = {
+        "ratio_min": ratio.min(),
+        "ratio_mean": ratio.mean(),
+        "ratio_max": ratio.max(),
+        "clip_fraction_low": (cut & (advantages < 0)).sum() / n,
+        "clip_fraction_high": (cut & (advantages > 0)).sum() / n,
+        "clip_fraction_active": cut.sum() / active.sum().clamp(min=1),
+        "gradient_token_share": (active & ~cut).sum() / n,
+        "kl_k1": moved.mean(),
+        "kl_k3": kl_estimate(moved, "k3").mean(),
+    }
+    if outputs[0].batch.ref_logps is not None:
+        away = tokens("logps") - tokens("ref_logps")
+        metrics |= {"ref_kl_k1": away.mean(), "ref_kl_k3": kl_estimate(away, "k3").mean()}
+    return {name: float(value) for name, value in metrics.items()}

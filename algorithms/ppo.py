@@ -1,0 +1,84 @@
+r"""Proximal Policy Optimization. arXiv:1707.06347, Eq. 7 and 9; one step is one token.
+
+Maximises sum_it w_it (J_it - vf_coef V_it), where::
+
+    A = GAE(gamma, lam) of the value head, whitened    over the policy's own tokens
+    r = pi(y_t) / pi_old(y_t)                          one ratio per token
+    J = min(r A, clip(r, 1 - low, 1 + high) A)
+    V = max((v - R)^2, (clip(v, v_old -+ value_clip) - R)^2) / 2
+    w = 1 / sum_i L_i                                  mean over the tokens of the batch
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from espo_gym.rollout import Rollout
+
+from .base import PolicyOptimizer, loss_function
+from .loss import LossBatch, LossOutput
+from .terms import Clip, gae, per_token, whiten
+
+
+@dataclass(kw_only=True, eq=False)
+class PPO(PolicyOptimizer):
+    """One ratio per token, one clip for all, and a value head instead of a group as the baseline.
+
+    The reward of an episode stands at the policy's last token. Whitening is as in verl and the usual RLHF code.
+    """
+
+    clip_low: float = 0.2
+    """A ratio counts down to 1 - clip_low."""
+    clip_high: float = 0.2
+    """A ratio counts up to 1 + clip_high."""
+    value_clip: float = 0.2
+    """How far a prediction may move from the old one before its loss stops pulling it on."""
+    vf_coef: float = 0.5
+    """Weight of the value loss."""
+    gamma: float = 1.0
+    """Discount per token."""
+    lam: float = 0.95
+    """GAE's lambda: 1 is the Monte Carlo return, 0 the one-step difference."""
+
+    needs_values: ClassVar[bool] = True
+
+    def advantages(self, rollout: Rollout) -> Tensor:
+        assert rollout.values is not None
+        mask = rollout.mask & rollout.has_verdict[:, None]
+        positions = torch.arange(mask.shape[1], device=mask.device)
+        last = mask & (positions == (mask * positions).amax(1, keepdim=True))  # (N, T) each row's last own token
+        advantages, rollout.returns = gae(last * rollout.rewards[:, None], rollout.values, mask, self.gamma, self.lam)
+        return whiten(advantages, mask)  # (N, T)
+
+    def ratios(self, batch: LossBatch) -> Tensor:
+        return (batch.logps - batch.old_logps).exp()  # (B, T)
+
+    def clip_range(self, batch: LossBatch) -> tuple[Clip, Clip]:
+        return self.clip_low, self.clip_high
+
+    def token_weights(self, batch: LossBatch) -> Tensor:
+        return per_token(batch.mask)  # (B, T)
+
+    def loss(self, batch: LossBatch, weights: Tensor | None = None) -> LossOutput:
+        out = super().loss(batch, weights)
+        values, old, target = batch.need("values"), batch.need("old_values"), batch.need("returns")
+        bounded = values.clamp(old - self.value_clip, old + self.value_clip)
+        errors = torch.maximum((values - target).square(), (bounded - target).square()) / 2  # (B, T)
+        value_loss = (out.weights * errors).sum()
+        out.loss = out.loss + self.vf_coef * value_loss
+        out.terms["value_loss"] = float(value_loss.detach())
+        return out
+
+    def validate(self) -> None:
+        super().validate()
+        if not (0 <= self.gamma <= 1 and 0 <= self.lam <= 1):
+            raise ValueError(f"gamma and lam must be in [0, 1], not {self.gamma} and {self.lam}")
+        if self.value_clip <= 0 or self.vf_coef < 0:
+            raise ValueError(f"value_clip must be > 0 and vf_coef >= 0, not {self.value_clip} and {self.vf_coef}")
+
+
+ppo_loss = loss_function(PPO)

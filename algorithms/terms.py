@@ -1,0 +1,146 @@
+"""The terms that the formulas are written in: pure functions of tensors, no state.
+
+B responses, T tokens, padded on the right; ``mask`` (B, T) bool marks the policy's own tokens.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Clip = Any  # a number, or a Tensor (B, T); torch.clamp wants both ends of one kind and its stubs know no union
+
+# -- means ---------------------------------------------------------------------------------------------------------
+
+
+def sequence_mean(x: Tensor, mask: Tensor) -> Tensor:
+    """(B, 1) mean of ``x`` (B, T) over each response's tokens; 0 for a response without any."""
+    return (x * mask).sum(1, keepdim=True) / mask.sum(1, keepdim=True).clamp(min=1)
+
+
+def group_mean(x: Tensor, groups: Tensor, mask: Tensor) -> Tensor:
+    """(B, T) at each token the mean of ``x`` (B, T) over the tokens of its group; 0 where masked.
+
+    ``groups`` (B, T) long numbers the groups within each response.
+    """
+    member = _one_hot(groups, mask, x.dtype)  # (B, T, K)
+    means = (x[..., None] * member).sum(1) / member.sum(1).clamp(min=1)  # (B, K)
+    return (means[:, None] * member).sum(2)
+
+
+def group_sizes(groups: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """``(size, count)``: at each token (B, T) the tokens of its group, and (B, 1) the groups that are not empty."""
+    member = _one_hot(groups, mask, torch.long)
+    sizes = member.sum(1)  # (B, K)
+    return (sizes[:, None] * member).sum(2), (sizes > 0).sum(1, keepdim=True)
+
+
+def _one_hot(groups: Tensor, mask: Tensor, dtype: torch.dtype) -> Tensor:
+    # Not scatter_add: on a GPU its order of summation changes from run to run.
+    k = int(groups.max()) + 1 if groups.numel() else 1
+    return ((groups[..., None] == torch.arange(k, device=groups.device)) & mask[..., None]).to(dtype)
+
+
+# -- token weights: what a token counts for; they add up to 1 over the batch ------------------------------------------
+
+
+def per_sequence(mask: Tensor) -> Tensor:
+    """(B, T) 1 / (N L_i): the mean over responses of the mean over their tokens. N counts responses with a token."""
+    lengths = mask.sum(1, keepdim=True).clamp(min=1)
+    return mask / (lengths * mask.any(1).sum().clamp(min=1))
+
+
+def per_token(mask: Tensor) -> Tensor:
+    """(B, T) 1 / sum of all L: the mean over all tokens of the batch."""
+    return mask / mask.sum().clamp(min=1)
+
+
+# -- ratios and clips ------------------------------------------------------------------------------------------------
+
+
+def through(value: Tensor, logps: Tensor) -> Tensor:
+    """``sg[value] * pi / sg[pi]``: the value of ``value``, the gradient through each token's own log-prob.
+
+    GSPO-token's form (arXiv:2507.18071, Eq. 14). (B, T) from ``value`` (B, 1) or (B, T) and ``logps`` (B, T).
+    """
+    return value.detach() * (logps - logps.detach()).exp()
+
+
+def clipped_surrogate(ratio: Tensor, advantages: Tensor, low: Clip, high: Clip) -> tuple[Tensor, Tensor]:
+    """PPO's pessimistic objective ``min(r A, clip(r, 1 - low, 1 + high) A)`` and where the clip decided it.
+
+    Returns ``(surrogate, clipped)``, both (B, T); where ``clipped`` is true the token has no gradient.
+    """
+    unclipped = ratio * advantages
+    bounded = ratio.clamp(1 - low, 1 + high) * advantages
+    return torch.minimum(unclipped, bounded), bounded < unclipped
+
+
+# -- advantages ------------------------------------------------------------------------------------------------------
+
+
+def group_advantages(rewards: Tensor, groups: Tensor, has_verdict: Tensor, *, scale: bool = True) -> Tensor:
+    """(N,) how much better a response did than its group: ``(R - mean) / (std + 1e-6)``, std with ddof 1.
+
+    ``rewards`` (N,), ``groups`` (N,) long, ``has_verdict`` (N,) bool. Mean and std run over the responses with a
+    verdict (ESPO's Eq. 11); the others get exactly 0, and so does a group whose rewards are all equal or that has a
+    single response left. ``scale=False`` leaves the division out (Dr. GRPO).
+    """
+    member = (groups[:, None] == groups.unique()) & has_verdict[:, None]  # (N, n groups)
+    weight = member.to(rewards.dtype)
+    count = weight.sum(0)
+    mean = (rewards[:, None] * weight).sum(0) / count.clamp(min=1)
+    centred = torch.where(member, rewards[:, None] - mean, 0.0)
+    # Rounding leaves all-equal rewards a hair off their mean; such a group must get 0 and not noise.
+    first = torch.where(member, rewards[:, None], torch.inf).amin(0)
+    equal = (~member | (rewards[:, None] == first)).all(0)
+    centred = torch.where(equal, 0.0, centred)
+    if scale:
+        std = (centred.square().sum(0) / (count - 1).clamp(min=1)).sqrt()
+        centred = centred / (std + 1e-6)
+    return centred.sum(1)
+
+
+def gae(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, lam: float) -> tuple[Tensor, Tensor]:
+    """Generalised advantage estimation over the policy's own tokens (arXiv:1506.02438, Eq. 16).
+
+    All (B, T). A token that is not the policy's is passed over: the next own token follows the last one. Returns
+    ``(advantages, returns)`` with ``returns = advantages + values``; both 0 where masked.
+    """
+    advantages = torch.zeros_like(values)
+    next_value, running = torch.zeros_like(values[:, 0]), torch.zeros_like(values[:, 0])
+    for t in reversed(range(values.shape[1])):
+        delta = rewards[:, t] + gamma * next_value - values[:, t]
+        own = mask[:, t]
+        running = torch.where(own, delta + gamma * lam * running, running)
+        next_value = torch.where(own, values[:, t], next_value)
+        advantages[:, t] = torch.where(own, running, 0.0)
+    return advantages, torch.where(mask, advantages + values, 0.0)
+
+
+def whiten(x: Tensor, mask: Tensor) -> Tensor:
+    """(B, T) ``x`` shifted and scaled to mean 0 and std 1 (ddof 1) over the masked tokens; 0 elsewhere."""
+    count = mask.sum()
+    mean = (x * mask).sum() / count.clamp(min=1)
+    variance = ((x - mean).square() * mask).sum() / (count - 1).clamp(min=1)
+    return torch.where(mask, (x - mean) / (variance + 1e-8).sqrt(), 0.0)
+
+
+# -- divergence ------------------------------------------------------------------------------------------------------
+
+
+def kl_estimate(log_ratio: Tensor, estimator: str) -> Tensor:
+    """Per token, an estimate of KL(p || q) from ``log_ratio = log p - log q`` at a token drawn from p.
+
+    k1 = log p/q is unbiased and may be negative; k2 = (log p/q)^2 / 2; k3 = q/p - 1 - log q/p is unbiased and never
+    negative (Schulman, http://joschu.net/blog/kl-approx.html).
+    """
+    if estimator == "k1":
+        return log_ratio
+    if estimator == "k2":
+        return log_ratio.square() / 2
+    if estimator == "k3":
+        return (-log_ratio).exp() - 1 + log_ratio
+    raise ValueError(f"kl_estimator must be 'k1', 'k2' or 'k3', not {estimator!r}")

@@ -1,0 +1,101 @@
+"""A checkpoint is one zip file of plain parts, no pickle among them, written so that a kill leaves the old or the new.
+
+    state.json              class, hyper-parameters, environment, counters, schedule
+    optimizer.safetensors   moments of the optimizer
+    policy/                 a folder that plain transformers loads
+    reference/              the same for the frozen reference policy, if there is one
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from .policy import Policy
+
+FORMAT = 1
+
+
+def with_suffix(path: str | Path) -> Path:
+    """``path`` with ``.zip`` added where it has no such ending."""
+    path = Path(path)
+    return path if path.suffix == ".zip" else path.with_name(path.name + ".zip")
+
+
+def write(
+    path: str | Path, state: dict[str, Any], optimizer: torch.optim.Optimizer, policies: dict[str, Policy]
+) -> Path:
+    """Write a checkpoint and return its path. The file appears under its name complete or not at all."""
+    path = with_suffix(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Beside the target: a rename is atomic only within one file system.
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as folder:
+        parts = Path(folder) / "parts"
+        for name, policy in policies.items():
+            policy.save_pretrained(parts / name)
+        moments, settings = _flatten(optimizer.state_dict())
+        save_file(moments, parts / "optimizer.safetensors")
+        state = {"format": FORMAT, **state, "optimizer": settings}
+        (parts / "state.json").write_text(json.dumps(state, indent=2) + "\n")
+        archive = Path(folder) / "archive.zip"
+        with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as zipped:
+            for part in sorted(p for p in parts.rglob("*") if p.is_file()):
+                zipped.write(part, part.relative_to(parts).as_posix())
+        with archive.open("rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(archive, path)
+    return path
+
+
+@contextmanager
+def opened(path: str | Path) -> Iterator[tuple[dict[str, Any], dict[str, Any], Path]]:
+    """Unpack a checkpoint: ``(state, optimizer state dict, folder)``; the folder lasts as long as the context.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is not a checkpoint of this library, or of a newer format.
+    """
+    path = Path(path) if Path(path).is_file() else with_suffix(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no checkpoint at {path}")
+    folder = Path(tempfile.mkdtemp(prefix="espo-gym-"))
+    try:
+        try:
+            with zipfile.ZipFile(path) as zipped:
+                zipped.extractall(folder)  # refuses names that lead outside the folder
+            state = json.loads((folder / "state.json").read_text())
+        except (zipfile.BadZipFile, FileNotFoundError, json.JSONDecodeError) as error:
+            raise ValueError(f"{path} is not a checkpoint of espo_gym: {error}") from error
+        if state.get("format") != FORMAT:
+            raise ValueError(f"{path} has format {state.get('format')}, this version reads {FORMAT}")
+        yield state, _unflatten(load_file(folder / "optimizer.safetensors"), state["optimizer"]), folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _flatten(state: dict[str, Any]) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """An optimizer's state dict as tensors by name and the rest as JSON."""
+    tensors = {
+        f"{index}.{name}": value.contiguous().clone()
+        for index, moments in state["state"].items()
+        for name, value in moments.items()
+    }
+    return tensors, {"param_groups": state["param_groups"]}
+
+
+def _unflatten(tensors: dict[str, torch.Tensor], settings: dict[str, Any]) -> dict[str, Any]:
+    moments: dict[int, dict[str, torch.Tensor]] = {}
+    for key, value in tensors.items():
+        index, name = key.split(".", 1)
+        moments.setdefault(int(index), {})[name] = value
+    return {"state": moments, "param_groups": settings["param_groups"]}

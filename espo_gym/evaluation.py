@@ -1,0 +1,178 @@
+"""How good is a policy? Greedy accuracy, avg@k, pass@k and maj@k on a fixed list of held-out problems."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import comb, sqrt
+from typing import Any
+
+import numpy as np
+from gymnasium.vector import VectorEnv
+
+from espo_gym.envs import Verdict
+
+from .collect import collect
+from .environment import describe, task_of
+from .policy import Policy
+from .sampling import Sampling
+
+Z95 = 1.959963984540054
+"""The normal quantile of a two-sided 95 % interval."""
+
+
+class Estimate(float):
+    """A number with a 95 % interval: use it as a float, or read ``value``, ``low``, ``high``."""
+
+    low: float
+    high: float
+
+    def __new__(cls, value: float, low: float, high: float) -> Estimate:
+        self = super().__new__(cls, value)
+        self.low, self.high = low, high
+        return self
+
+    @property
+    def value(self) -> float:
+        return float(self)
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Estimate:
+        """The mean of per-problem ``values`` in [0, 1].
+
+        The interval is Wilson's, with the number of problems scaled by how much less than a coin's their variance is
+        (completions of one problem are averaged first, so problems are the independent unit). Unlike a bootstrap it
+        does not shrink to a point where all values are equal. NaN where there are no values.
+        """
+        x = np.asarray(values, dtype=float)
+        n = len(x)
+        if n == 0:
+            return cls(float("nan"), float("nan"), float("nan"))
+        p = float(x.mean())
+        variance = float(x.var(ddof=1)) if n > 1 else 0.0
+        if variance > 0:
+            n = n * min(max(p * (1 - p) / variance, 1.0), 1e6)
+        centre = (p + Z95**2 / (2 * n)) / (1 + Z95**2 / n)
+        half = Z95 / (1 + Z95**2 / n) * sqrt(p * (1 - p) / n + Z95**2 / (4 * n**2))
+        return cls(p, max(0.0, min(p, centre - half)), min(1.0, max(p, centre + half)))
+
+    def __repr__(self) -> str:
+        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+    __str__ = __repr__
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Estimate, (self.value, self.low, self.high)
+
+
+@dataclass(frozen=True)
+class ProblemResult:
+    """What the policy made of one problem."""
+
+    prompt: str
+    greedy: str
+    greedy_verdict: Verdict
+    samples: tuple[str, ...]
+    verdicts: tuple[Verdict, ...]
+
+
+class Evaluation(dict[str, Estimate]):
+    """``greedy``, ``avg@k``, ``pass@k``, ``maj@k``, each an :class:`Estimate`."""
+
+    env: str
+    split: str | None
+    n_problems: int
+    no_verdict: int
+    """Completions on which the verifier failed; they are in none of the figures."""
+    problems: list[ProblemResult]
+    """One entry per problem, if ``details=True`` asked for them."""
+
+    def __str__(self) -> str:
+        return "  ".join(f"{name} {value}" for name, value in self.items())
+
+
+def evaluate(
+    policy: Policy,
+    env: VectorEnv,
+    *,
+    split: str | None = "test",
+    n_problems: int = 256,
+    k: int = 8,
+    sampling: Sampling = Sampling(),
+    seed: int = 0,
+    details: bool = False,
+) -> Evaluation:
+    """Evaluate ``policy`` on problems 0 ... n_problems - 1 of a split: the same ones each time.
+
+    Args:
+        split: which problems; None for an environment that has no splits.
+        n_problems: at most; a data set smaller than this is gone through once.
+        k: sampled completions per problem (0: greedy alone).
+        sampling: how they are drawn; the greedy ones share its limits.
+        seed: of the sampling. The problems do not depend on it.
+        details: keep every completion and verdict in ``.problems``.
+
+    - ``greedy``: share of problems that the most likely completion solves
+    - ``avg@k``: share of sampled completions that are correct
+    - ``pass@k``: unbiased probability that one of k is correct (arXiv:2107.03374, Eq. 1)
+    - ``maj@k``: probability that the commonest answer among k is correct, ties drawn by lot
+
+    Raises:
+        ValueError: the environment knows no splits, or not this one.
+    """
+    task = task_of(env)
+    if split is not None and task is None:
+        raise ValueError(
+            f"{describe(env)} has no splits, so there is nothing held out: evaluate(split=None) takes the problems "
+            "of its seeds 0, 1, 2, ...; or give an environment of held-out problems"
+        )
+    size = task.size(split) if task is not None else None
+    n = n_problems if size is None else min(n_problems, size)
+    options = None if split is None else {"split": split}
+    problems = range(n)
+    greedy_seeds = [0] * n  # greedy decoding draws nothing
+    greedy_sampling = Sampling(0.0, max_completion_tokens=sampling.max_completion_tokens, stop=sampling.stop)
+    greedy = collect(env, policy, problems, greedy_seeds, greedy_sampling, options=options)
+
+    streams = np.random.SeedSequence([seed, n, k]).generate_state(max(n * k, 1), np.uint64).tolist()[: n * k]
+    sampled = (
+        collect(env, policy, [p for p in problems for _ in range(k)], streams, sampling, options=options) if k else None
+    )
+    verdicts = [tuple(sampled.verdicts[i * k : (i + 1) * k]) if sampled else () for i in range(n)]
+
+    result = Evaluation()
+    result.env, result.split, result.n_problems = describe(env), split, n
+    result.no_verdict = sum(not v.has_verdict for row in verdicts for v in row)
+    result.no_verdict += sum(not v.has_verdict for v in greedy.verdicts)
+    result["greedy"] = Estimate.of([float(v.correct) for v in greedy.verdicts if v.has_verdict])
+    if sampled:
+        judged = [[v for v in row if v.has_verdict] for row in verdicts]
+        judged = [row for row in judged if row]
+        result[f"avg@{k}"] = Estimate.of([float(np.mean([v.correct for v in row])) for row in judged])
+        result[f"pass@{k}"] = Estimate.of([pass_at_k(len(r), sum(v.correct for v in r), min(k, len(r))) for r in judged])
+        result[f"maj@{k}"] = Estimate.of([majority(row) for row in judged])
+    result.problems = []
+    if details:
+        for i in range(n):
+            samples = tuple(sampled.texts[i * k : (i + 1) * k]) if sampled else ()
+            result.problems.append(
+                ProblemResult(greedy.prompts[i], greedy.texts[i], greedy.verdicts[i], samples, verdicts[i])
+            )
+    return result
+
+
+def pass_at_k(n: int, c: int, k: int) -> float:
+    """Probability that k of n completions, c of them correct, hold a correct one: ``1 - C(n-c, k) / C(n, k)``."""
+    return 1.0 - comb(n - c, k) / comb(n, k)
+
+
+def majority(verdicts: Sequence[Verdict]) -> float:
+    """Probability that the commonest answer is correct, ties drawn by lot. No answer has no vote."""
+    votes = Counter(v.normalized or v.answer for v in verdicts if v.status != "no_answer")
+    if not votes:
+        return 0.0
+    right = {v.normalized or v.answer for v in verdicts if v.correct}
+    most = max(votes.values())
+    winners = [answer for answer, count in votes.items() if count == most]
+    return sum(answer in right for answer in winners) / len(winners)

@@ -1,0 +1,259 @@
+"""A policy is any causal language model of transformers with its tokenizer, and two verbs: ``generate`` and ``logps``."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from .sampling import Completions, Sampling, generate
+
+if TYPE_CHECKING:
+    from .rollout import Rollout
+
+BUNDLED = {"espo_gym/teaching": Path(__file__).with_name("teaching")}
+"""Policies that come with the package: names that need no download."""
+
+VALUE_HEAD_FILE = "value_head.safetensors"
+
+
+@dataclass
+class TokenScores:
+    """What a policy says of completions that are already written. B rows, T tokens; 0 where masked."""
+
+    logps: Tensor
+    """(B, T) float32 log pi(token), nats, at the sampling temperature."""
+    entropies: Tensor | None
+    """(B, T) float32, nats, over the whole vocabulary; None unless asked for. Carries no gradient."""
+    values: Tensor | None
+    """(B, T) float32 prediction of the return before the token is chosen; None without a value head."""
+
+
+class Policy(nn.Module):
+    """A causal language model, its tokenizer and, for PPO, a value head on its last hidden state.
+
+    Dropout is off for good: sampling, the old and the new log-probs must come from one and the same function.
+    """
+
+    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, value_head: bool = False) -> None:
+        super().__init__()
+        self.model = model
+        self.tokenizer = tokenizer
+        self.value_head: nn.Linear | None = None
+        if value_head:
+            self.add_value_head()
+        self.eval()
+        if tokenizer.eos_token_id is None:
+            raise ValueError(
+                "the tokenizer has no end-of-sequence token, so a completion could never end: set tokenizer.eos_token"
+            )
+        parameters = inspect.signature(model.forward).parameters
+        self._takes = {name for name in ("position_ids", "logits_to_keep") if name in parameters}
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name_or_path: str | Path,
+        *,
+        dtype: torch.dtype | str = torch.float32,
+        device: torch.device | str | None = None,
+        value_head: bool = False,
+        **kwargs: Any,
+    ) -> Policy:
+        """Load a bundled policy (``espo_gym/teaching``), a folder, or a model of the Hugging Face hub.
+
+        ``device`` is a GPU where there is one; ``kwargs`` go to ``AutoModelForCausalLM.from_pretrained``. A value head
+        that was saved with the model is loaded with it.
+
+        Raises:
+            OSError: neither a bundled name, nor a folder with a model, nor a model that the hub knows.
+        """
+        source = BUNDLED.get(str(name_or_path), name_or_path)
+        tokenizer = AutoTokenizer.from_pretrained(source)
+        model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, **kwargs)
+        saved = Path(source) / VALUE_HEAD_FILE
+        policy = cls(model, tokenizer, value_head=value_head or saved.is_file())
+        if policy.value_head is not None and saved.is_file():
+            policy.value_head.load_state_dict(load_file(saved))
+        return policy.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+    def save_pretrained(self, path: str | Path) -> None:
+        """Write a folder that plain transformers loads; the value head, if any, lies beside the model."""
+        self.model.save_pretrained(path)
+        self.tokenizer.save_pretrained(path)
+        if self.value_head is not None:
+            save_file(self.value_head.state_dict(), Path(path) / VALUE_HEAD_FILE)
+
+    def add_value_head(self) -> None:
+        """Give the policy a value head that starts at 0 everywhere; nothing happens if it has one."""
+        if self.value_head is None:
+            hidden = self.model.config.get_text_config().hidden_size
+            head = nn.utils.skip_init(nn.Linear, hidden, 1, device=self.device)  # draws no global random numbers
+            nn.init.zeros_(head.weight)
+            nn.init.zeros_(head.bias)
+            self.value_head = head
+
+    def frozen_copy(self) -> Policy:
+        """The policy as it is now, without gradients: a reference to measure the divergence from."""
+        return copy.deepcopy(self).requires_grad_(False)
+
+    def train(self, mode: bool = True) -> Policy:
+        """Training mode would turn dropout on and make the ratios wrong from the first step, so there is none."""
+        return super().train(False)
+
+    # -- text and tokens -----------------------------------------------------------------------------------------
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.model.dtype
+
+    @property
+    def vocab_size(self) -> int:
+        """V of ESPO's Eq. 8: the entries of the softmax."""
+        return int(self.model.config.get_text_config().vocab_size)
+
+    @property
+    def context_length(self) -> int:
+        """Tokens of prompt and completion together that the model can hold."""
+        return int(getattr(self.model.config.get_text_config(), "max_position_embeddings", None) or 2**31)
+
+    @property
+    def pad_token_id(self) -> int:
+        return int(self.tokenizer.eos_token_id if self.tokenizer.pad_token_id is None else self.tokenizer.pad_token_id)
+
+    @property
+    def eos_token_ids(self) -> Tensor:
+        """(E,) long: the tokens that end a completion (chat models have several)."""
+        configured = self.model.generation_config.eos_token_id if self.model.generation_config is not None else None
+        more = configured if isinstance(configured, list) else [] if configured is None else [configured]
+        return torch.tensor(sorted({int(self.tokenizer.eos_token_id), *more}), device=self.device)
+
+    def encode_prompt(self, observation: str, system_prompt: str | None = None) -> list[int]:
+        """The tokens that open an episode.
+
+        With a chat template: a system message (if any), the observation as the user's, and the opening of the
+        answer. Without: the texts themselves, a blank line between them.
+
+        Raises:
+            ValueError: the tokenizer has no token for a character, or the prompt leaves no room for an answer.
+        """
+        if self.tokenizer.chat_template is not None:
+            messages = [{"role": "system", "content": system_prompt}] if system_prompt else []
+            messages.append({"role": "user", "content": observation})
+            text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+            ids = self._encode(text, add_special_tokens=False)  # the template writes them
+        else:
+            ids = self._encode(f"{system_prompt}\n\n{observation}" if system_prompt else observation)
+        if len(ids) >= self.context_length:
+            raise ValueError(
+                f"a prompt of {len(ids)} tokens leaves no room for an answer in the model's context of "
+                f"{self.context_length} tokens; it begins {observation[:80]!r}. "
+                "Use a model with a longer context, or leave such problems out."
+            )
+        return ids
+
+    def encode_reply(self, observation: str, *, ended: bool) -> list[int]:
+        """The tokens that the environment adds after a completion; ``ended`` says that it came to its end token.
+
+        With a chat template the observation is the user's next message; without, a line of its own.
+        """
+        if self.tokenizer.chat_template is None:
+            return self._encode(f"\n{observation}\n", add_special_tokens=False)
+        said = "\N{OBJECT REPLACEMENT CHARACTER}"
+        messages = [
+            {"role": "user", "content": "?"},
+            {"role": "assistant", "content": said},
+            {"role": "user", "content": observation},
+        ]
+        text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        tail = text.split(said, 1)[1]
+        if ended:  # the completion holds the end of its own turn already
+            tail = tail.removeprefix(str(self.tokenizer.eos_token))
+        return self._encode(tail, add_special_tokens=False)
+
+    def _encode(self, text: str, **kwargs: Any) -> list[int]:
+        try:
+            ids = list(self.tokenizer(text, **kwargs)["input_ids"])
+        except Exception as error:  # tokenizers raises a bare Exception where a character has no token
+            raise ValueError(
+                f"the tokenizer of this policy cannot write {text[:80]!r} ({error}). "
+                "Choose a policy whose vocabulary covers the environment, or another template for the prompt."
+            ) from error
+        if not ids:
+            raise ValueError("the prompt is empty: a language model needs at least one token to start from")
+        return ids
+
+    def decode(self, rows: Sequence[Sequence[int]]) -> list[str]:
+        """Texts of token lists, special tokens left out, spaces as they are."""
+        return self.tokenizer.batch_decode(rows, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+
+    # -- the two verbs -------------------------------------------------------------------------------------------
+
+    def generate(self, prompts: Sequence[Sequence[int]], seeds: Sequence[int], sampling: Sampling) -> Completions:
+        """Sample one completion for each prompt.
+
+        Args:
+            prompts: N lists of token ids (see :meth:`encode_prompt`). Equal prompts are run once.
+            seeds: N integers; a completion is a function of the weights, its prompt and its seed.
+            sampling: temperature, limits and stop strings.
+        """
+        if len(prompts) != len(seeds):
+            raise ValueError(f"{len(prompts)} prompts but {len(seeds)} seeds: each completion needs its own")
+        return generate(self, prompts, seeds, sampling)
+
+    def logps(self, rollout: Rollout, *, temperature: float = 1.0, entropies: bool = False) -> TokenScores:
+        """Log-probs of the completions of ``rollout`` under the weights as they are now, with gradient.
+
+        The model runs over prompt and completion, (B, S + T), and its head over the completion alone. Logits are
+        taken to float32 whatever the model's dtype.
+        """
+        ids = torch.cat([rollout.prompt_ids, rollout.completion_ids], 1)  # (B, S + T)
+        attention = torch.cat([rollout.prompt_mask, rollout.completion_mask], 1).long()
+        n_tokens = rollout.completion_ids.shape[1]
+        kwargs = {"logits_to_keep": n_tokens + 1} if "logits_to_keep" in self._takes else {}
+        out = self.model(
+            input_ids=ids,
+            attention_mask=attention,
+            use_cache=False,
+            output_hidden_states=self.value_head is not None,
+            **self._positions(attention),
+            **kwargs,
+        )
+        # The logits at one position speak of the next one.
+        logprobs = (out.logits[:, -n_tokens - 1 : -1].float() / temperature).log_softmax(-1)  # (B, T, V)
+        logps = logprobs.gather(-1, rollout.completion_ids[..., None]).squeeze(-1)  # (B, T)
+        entropy = values = None
+        if entropies:
+            detached = logprobs.detach()
+            entropy = -(detached.exp() * detached).nan_to_num(0.0).sum(-1).masked_fill(~rollout.mask, 0.0)
+        if self.value_head is not None:
+            hidden = out.hidden_states[-1][:, -n_tokens - 1 : -1]  # (B, T, H)
+            values = self.value_head(hidden.to(self.value_head.weight.dtype)).squeeze(-1).float()
+            values = values.masked_fill(~rollout.mask, 0.0)
+        return TokenScores(logps.masked_fill(~rollout.mask, 0.0), entropy, values)
+
+    def forward_cached(self, ids: Tensor, attention: Tensor, cache: Any) -> Any:
+        """One step of decoding: the model on ``ids`` (N, s), which end the sequences that ``attention`` covers."""
+        kwargs = {"logits_to_keep": 1} if "logits_to_keep" in self._takes else {}
+        positions = {name: p[:, -ids.shape[1] :] for name, p in self._positions(attention).items()}
+        return self.model(
+            input_ids=ids, attention_mask=attention, past_key_values=cache, use_cache=True, **positions, **kwargs
+        )
+
+    def _positions(self, attention: Tensor) -> dict[str, Tensor]:
+        """Positions that do not count the padding on the left, for models that take them."""
+        if "position_ids" not in self._takes:
+            return {}
+        return {"position_ids": (attention.cumsum(1) - 1).clamp(min=0)}
