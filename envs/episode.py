@@ -1,0 +1,108 @@
+"""The life of one problem in an environment: what ``TextEnv`` and ``MathVectorEnv`` have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from .checks import check_choice, check_int
+from .spaces import UnicodeText
+from .task import Problem, Task
+from .verifier import Verdict
+
+OBSERVATION_SPACE = UnicodeText(2**17)
+ACTION_SPACE = UnicodeText(2**20)
+MAX_SEED = 2**63 - 1
+
+
+@dataclass(slots=True)
+class Episode:
+    """A problem and the turns taken on it."""
+
+    task: Task
+    split: str
+    seed: int
+    problem: Problem
+    turn: int = 0
+    """Completions so far."""
+    done: bool = False
+    observation: str = ""
+    """What the model is to read next: the prompt, the feedback after a turn, or nothing at the end."""
+    transcript: list[tuple[str, str, Verdict]] = field(default_factory=list)
+    """Observation, completion and verdict of each turn."""
+
+    @classmethod
+    def start(cls, task: Task, split: str, seed: int, problem: Problem | None = None) -> Episode:
+        """Begin. ``problem`` is the task's problem of this split and seed, where it is known already."""
+        if problem is None:
+            problem = task.problem(split, seed)
+        return cls(task, split, seed, problem, observation=problem.prompt)
+
+    def advance(self, completion: str, verdict: Verdict) -> float:
+        """Take one turn; returns the reward.
+
+        A wrong answer is followed by feedback while turns are left. Without a verdict the episode ends: feedback would
+        claim what nobody knows.
+        """
+        self.turn += 1
+        self.transcript.append((self.observation, completion, verdict))
+        self.done = verdict.correct or not verdict.has_verdict or self.turn >= self.task.max_turns
+        self.observation = "" if self.done else self.task.feedback(self.problem, completion, verdict, self.turn)
+        return verdict.reward if verdict.has_verdict else 0.0
+
+    @property
+    def reset_info(self) -> dict[str, Any]:
+        return {"problem": self.problem, "split": self.split, "seed": self.seed}
+
+    @property
+    def step_info(self) -> dict[str, Any]:
+        verdict = self.transcript[-1][2]
+        return {
+            "verdict": verdict,
+            "is_success": verdict.correct,
+            "has_verdict": verdict.has_verdict,
+            "turn": self.turn,
+        }
+
+    def render(self) -> str:
+        """Prompt, completions and verdicts as readable text."""
+        lines = []
+        for observation, completion, verdict in self.transcript:
+            lines += [f"prompt:     {observation}", f"completion: {completion}", f"verdict:    {describe(verdict)}"]
+        if not self.done:
+            lines.append(f"prompt:     {self.observation}")
+        return "\n".join(lines)
+
+
+def describe(verdict: Verdict) -> str:
+    """A verdict in one line."""
+    text = verdict.status.replace("_", " ")
+    if verdict.reason:
+        text += f" ({verdict.reason})"
+    return text if verdict.answer is None else f"{text}, answer {verdict.answer!r}"
+
+
+def draw_seed(task: Task, split: str, rng: np.random.Generator) -> int:
+    """A seed for an episode that was reset without one; below the size of a finite split, so in its first epoch."""
+    return int(rng.integers(task.size(split) or 2**31))
+
+
+def check_options(
+    task: Task, split: str, options: Mapping[str, Any] | None, known: tuple[str, ...] = ("split",)
+) -> tuple[str, Any]:
+    """The split and the reset mask (or ``None``) that the ``options`` of a reset ask for.
+
+    Raises ValueError for an unknown option or split.
+    """
+    options = options or {}
+    for name in options:
+        check_choice("reset option", name, known)
+    return check_choice("split", options.get("split", split), task.splits), options.get("reset_mask")
+
+
+def check_seed(seed: Any) -> int:
+    """Raises TypeError or ValueError unless ``seed`` is an integer from 0 to 2**63 - 1."""
+    return check_int("seed", seed, 0, MAX_SEED)

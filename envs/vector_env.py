@@ -1,0 +1,180 @@
+"""Many problems at a time, all verified in one call: a task as a native Gymnasium vector environment."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from copy import deepcopy
+from typing import Any
+
+import numpy as np
+from gymnasium.error import ResetNeeded
+from gymnasium.utils import seeding
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+
+from .checks import check_choice, check_int
+from .episode import ACTION_SPACE, OBSERVATION_SPACE, Episode, check_options, check_seed, draw_seed
+from .registration import make_task
+from .task import Problem, Task
+
+Texts = tuple[str, ...]
+
+
+class MathVectorEnv(VectorEnv[Texts, Sequence[str], np.ndarray]):
+    """``num_envs`` environments of one task, with one call of the verifier a step. Sub-environment i is a ``TextEnv``.
+
+    Observations are a tuple of N ``str``, actions any sequence of N ``str``, rewards float64 (N,), terminations and
+    truncations bool (N,), infos Gymnasium's arrays (N,) with a mask ``_key`` (N,) for each ``key``.
+
+    ``reset(seed=[7, 7, 8, 8])`` gives each sub-environment its seed, so a group of G on problem s is ``[s] * G``;
+    ``reset(seed=7)`` means 7, 8, 9, ...; ``options`` may name a ``split``, and a ``reset_mask`` (N,) of bool to begin
+    anew only there.
+
+    ``autoreset_mode``: with ``"Disabled"``, the default, a finished sub-environment stays finished until the next
+    reset; what it is given is neither read nor verified (reward 0, terminated, no info), so that the others may go on
+    to further turns. With ``"SameStep"`` it begins anew at once, and the end lies in ``final_obs`` and ``final_info``.
+    Gymnasium's ``"NextStep"`` is refused: it would throw away every second completion of a single-turn task.
+    """
+
+    def __init__(
+        self,
+        task: str | type[Task] | Task,
+        num_envs: int = 1,
+        split: str | None = None,
+        autoreset_mode: str | AutoresetMode = AutoresetMode.DISABLED,
+        render_mode: str | None = None,
+        **task_kwargs: Any,
+    ) -> None:
+        """See ``TextEnv`` for ``task``, ``split`` and ``task_kwargs``. Raises ValueError for unknown values."""
+        self.task = make_task(task, **task_kwargs)
+        self.num_envs = check_int("num_envs", num_envs, 1, 2**20)
+        self.split = check_choice("split", self.task.splits[0] if split is None else split, self.task.splits)
+        self.render_mode = None if render_mode is None else check_choice("render_mode", render_mode, ["ansi"])
+        modes = {mode.value: mode for mode in (AutoresetMode.DISABLED, AutoresetMode.SAME_STEP)}
+        mode = autoreset_mode.value if isinstance(autoreset_mode, AutoresetMode) else autoreset_mode
+        if mode == AutoresetMode.NEXT_STEP.value:
+            raise ValueError(f"autoreset_mode {mode!r} would ignore every second completion; use one of {list(modes)}")
+        self._same_step = modes[check_choice("autoreset_mode", mode, modes)] is AutoresetMode.SAME_STEP
+        self.metadata = {"render_modes": ["ansi"], "render_fps": 1, "autoreset_mode": modes[mode]}
+        self.single_observation_space = deepcopy(OBSERVATION_SPACE)
+        self.single_action_space = deepcopy(ACTION_SPACE)
+        self.observation_space = batch_space(self.single_observation_space, self.num_envs)
+        self.action_space = batch_space(self.single_action_space, self.num_envs)
+        self._episodes: list[Episode | None] = [None] * self.num_envs
+        self._randoms: list[int | np.random.Generator | None] = [None] * self.num_envs
+
+    def reset(
+        self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Texts, dict[str, Any]]:
+        """Begin episodes; equal seeds give equal problems, each of which is made once.
+
+        Raises ValueError or TypeError for seeds, a split, a mask or an option that make no sense.
+        """
+        split, mask = check_options(self.task, self.split, options, ("split", "reset_mask"))
+        seeds = self._seeds(seed)
+        chosen = self._chosen(mask)
+        self._begin(chosen, split, seeds)
+        return self._observations(), self._infos({i: self._running(i).reset_info for i in chosen})
+
+    def step(self, actions: Sequence[str]) -> tuple[Texts, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+        """Verify N completions.
+
+        Raises ResetNeeded before the first reset and when every sub-environment has finished, TypeError or ValueError
+        unless given N ``str``.
+        """
+        running = [i for i in range(self.num_envs) if not self._running(i).done]
+        if not running:
+            raise ResetNeeded("call reset() before step(): every sub-environment has finished")
+        actions = self._completions(actions)
+        episodes = [self._running(i) for i in running]
+        verdicts = self.task.verify([actions[i] for i in running], [episode.problem for episode in episodes])
+
+        rewards = np.zeros(self.num_envs)
+        infos: dict[int, dict[str, Any]] = {}
+        for i, episode, verdict in zip(running, episodes, verdicts, strict=True):
+            rewards[i] = episode.advance(actions[i], verdict)
+            infos[i] = episode.step_info
+        terminated = np.array([self._running(i).done for i in range(self.num_envs)])
+        final: dict[str, Any] = {}
+        if self._same_step and terminated.any():
+            ended = [i for i in running if terminated[i]]
+            final["final_obs"] = np.full(self.num_envs, None, dtype=object)
+            final["final_obs"][ended] = ""
+            final["final_info"] = self._infos({i: infos[i] for i in ended})
+            final["_final_obs"], final["_final_info"] = terminated.copy(), terminated.copy()
+            self._begin(ended, self.split, [None] * self.num_envs)
+            infos.update({i: self._running(i).reset_info for i in ended})
+        truncated = np.zeros(self.num_envs, dtype=np.bool_)
+        return self._observations(), rewards, terminated, truncated, {**final, **self._infos(infos)}
+
+    def render(self) -> tuple[str, ...] | None:
+        """The episodes so far as texts, with ``render_mode="ansi"``."""
+        return None if self.render_mode is None else tuple(self._running(i).render() for i in range(self.num_envs))
+
+    def _begin(self, chosen: Sequence[int], split: str, seeds: Sequence[int | None]) -> None:
+        problems: dict[int, Problem] = {}
+        for i in chosen:
+            seed = seeds[i]
+            if seed is None:
+                seed = draw_seed(self.task, split, self._random(i))
+            else:
+                self._randoms[i] = seed
+            if seed not in problems:
+                problems[seed] = self.task.problem(split, seed)
+            self._episodes[i] = Episode.start(self.task, split, seed, problems[seed])
+
+    def _random(self, i: int) -> np.random.Generator:
+        """Draws sub-environment i's next seed. Equal seeds are followed by equal ones: a group stays a group."""
+        random = self._randoms[i]
+        if not isinstance(random, np.random.Generator):
+            random = self._randoms[i] = seeding.np_random(random)[0]
+        return random
+
+    def _running(self, i: int) -> Episode:
+        episode = self._episodes[i]
+        if episode is None:
+            raise ResetNeeded(f"call reset() first: sub-environment {i} has no episode yet")
+        return episode
+
+    def _observations(self) -> Texts:
+        return tuple(episode.observation if episode else "" for episode in self._episodes)
+
+    def _seeds(self, seed: int | Sequence[int | None] | None) -> Sequence[int | None]:
+        if seed is None:
+            return [None] * self.num_envs
+        if isinstance(seed, int | np.integer):
+            super().reset(seed=check_seed(seed))
+            return [check_seed(int(seed) + i) for i in range(self.num_envs)]
+        if len(seed) != self.num_envs:
+            raise ValueError(f"{len(seed)} seeds were given for {self.num_envs} sub-environments")
+        return [None if one is None else check_seed(one) for one in seed]
+
+    def _chosen(self, mask: Any) -> list[int]:
+        if mask is None:
+            return list(range(self.num_envs))
+        if not isinstance(mask, np.ndarray) or mask.dtype != np.bool_ or mask.shape != (self.num_envs,):
+            raise ValueError(f"reset_mask must be a numpy array of {self.num_envs} bool, not {mask!r}")
+        if not mask.any():
+            raise ValueError("reset_mask must be true somewhere")
+        return np.flatnonzero(mask).tolist()
+
+    def _completions(self, actions: Sequence[str]) -> Sequence[str]:
+        if isinstance(actions, str) or not all(isinstance(action, str) for action in actions):
+            raise TypeError(f"the actions must be a sequence of {self.num_envs} completions, each a str")
+        if len(actions) != self.num_envs:
+            raise ValueError(f"{len(actions)} completions were given to {self.num_envs} sub-environments")
+        return actions
+
+    def _infos(self, rows: dict[int, dict[str, Any]]) -> dict[str, Any]:
+        """The infos of some sub-environments in Gymnasium's format: for each key an array (N,) and its mask."""
+        infos: dict[str, Any] = {}
+        for key in dict.fromkeys(key for row in rows.values() for key in row):
+            where = [i for i, row in rows.items() if key in row]
+            kind = type(rows[where[0]][key])
+            values = np.zeros(self.num_envs, kind) if kind in (bool, int) else np.full(self.num_envs, None, object)
+            mask = np.zeros(self.num_envs, dtype=np.bool_)
+            for i in where:
+                values[i] = rows[i][key]
+            mask[where] = True
+            infos[key], infos[f"_{key}"] = values, mask
+        return infos
