@@ -200,7 +200,7 @@ class PolicyOptimizer(Objective):
         while self.num_timesteps < total_timesteps:
             callback.on_rollout_start()
             rollout = self.collect_rollout()
-            dones = np.ones(len(rollout), dtype=bool)  # noqa: F841  callbacks find it in locals()
+            dones = np.ones(len(rollout), dtype=bool)  # for callbacks, which look into locals()
             callback.update_locals(locals())
             callback.on_rollout_end()
             self.train(rollout)
@@ -221,7 +221,9 @@ class PolicyOptimizer(Objective):
         rollout = collect(self.env, self.policy, problems, samples, self.sampling)
         self._score(rollout)
         self._record("rollout", rollout_metrics(rollout))
-        self._record("time", rollout.seconds | {"tokens_per_second": int(rollout.mask.sum()) / rollout.seconds["generate"]})
+        self._record(
+            "time", rollout.seconds | {"tokens_per_second": int(rollout.mask.sum()) / rollout.seconds["generate"]}
+        )
         failed = 1 - float(rollout.has_verdict.float().mean())
         if failed > self.max_no_verdict:
             reasons = Counter(v.reason for v in rollout.verdicts if not v.has_verdict)
@@ -238,7 +240,10 @@ class PolicyOptimizer(Objective):
         began = perf_counter()
         recompute = self.old_logps == "recomputed" or (self.old_logps == "auto" and self.policy.dtype != torch.float32)
         if recompute or self.needs_values:
-            scores = [self.policy.logps(part, temperature=self.temperature, entropies=recompute) for part in self._parts(rollout)]
+            scores = [
+                self.policy.logps(part, temperature=self.temperature, entropies=recompute)
+                for part in self._parts(rollout)
+            ]
             rollout.values = torch.cat([s.values for s in scores]) if self.needs_values else None
             if recompute:
                 logps = torch.cat([s.logps for s in scores])
@@ -265,7 +270,8 @@ class PolicyOptimizer(Objective):
         self._record("train", update_metrics(outputs))
         if self.needs_values:
             mask = rollout.mask & rollout.has_verdict[:, None]
-            self._record("train", {"explained_variance": explained_variance(rollout.values[mask], rollout.returns[mask])})
+            values, returns = cast(Tensor, rollout.values), cast(Tensor, rollout.returns)
+            self._record("train", {"explained_variance": explained_variance(values[mask], returns[mask])})
         self._record("train", {"learning_rate": self.current_learning_rate, "n_updates": self.n_updates})
         self._record("time", {"update": perf_counter() - began})
 
@@ -455,7 +461,7 @@ class PolicyOptimizer(Objective):
             if env is None and state["env"] is None:
                 raise ValueError(f"{path} was trained in an environment that has no id: give load(..., env=...)")
             hyperparameters = {n: tuple(v) if isinstance(v, list) else v for n, v in state["hyperparameters"].items()}
-            where = env if env is not None else make_from_spec(state["env"], hyperparameters["rollout_size"])
+            where = env if env is not None else make_from_spec(state["env"], state["hyperparameters"]["rollout_size"])
             dtype = getattr(torch, state["dtype"])
             policy = Policy.from_pretrained(folder / "policy", dtype=dtype, device=device)
             algorithm = cls(policy, where, **(hyperparameters | overrides))
@@ -485,7 +491,7 @@ def loss_function(algorithm: type[PolicyOptimizer]) -> Callable[..., LossOutput]
     It is the class's own code without policy and environment: for another trainer, and for tests of parity.
     """
     general = {f.name for f in fields(PolicyOptimizer)} - {f.name for f in fields(Objective)}
-    own = [f for f in fields(algorithm) if f.name not in general]
+    own = [f for f in fields(algorithm) if f.name not in general and f.init]
 
     def loss(batch: LossBatch, **hyperparameters: Any) -> LossOutput:
         return algorithm.formula(**hyperparameters).loss(batch)
@@ -493,7 +499,9 @@ def loss_function(algorithm: type[PolicyOptimizer]) -> Callable[..., LossOutput]
     keyword = inspect.Parameter.KEYWORD_ONLY
     loss.__name__ = loss.__qualname__ = f"{algorithm.__name__.lower()}_loss"
     loss.__module__ = algorithm.__module__
-    loss.__doc__ = f"The loss of :class:`{algorithm.__name__}` on ``batch``.\n\n{sys.modules[algorithm.__module__].__doc__}"
+    loss.__doc__ = (
+        f"The loss of :class:`{algorithm.__name__}` on ``batch``.\n\n{sys.modules[algorithm.__module__].__doc__}"
+    )
     vars(loss)["__signature__"] = inspect.Signature(
         [
             inspect.Parameter("batch", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=LossBatch),

@@ -67,7 +67,8 @@ class ESPO(PolicyOptimizer):
         return through(s, batch.logps)  # (B, T)
 
     def clip_range(self, batch: LossBatch) -> tuple[Clip, Clip]:
-        eps = self.alpha / log(batch.need("vocab_size")) * group_mean(batch.entropies, self.groups(batch), batch.mask)
+        entropy = group_mean(batch.need("entropies"), self.groups(batch), batch.mask)  # (B, T)
+        eps = self.alpha / log(batch.need("vocab_size")) * entropy
         return eps, eps  # (B, T)
 
     def token_weights(self, batch: LossBatch) -> Tensor:

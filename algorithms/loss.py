@@ -119,8 +119,8 @@ class Objective:
     kl_estimator: str = "k3"
     """Estimator of that divergence: k1, k2 or k3."""
 
+    _explicit: frozenset[str] = field(default=frozenset(), init=False, repr=False)  # what a preset must leave alone
     presets: ClassVar[dict[str, dict[str, Any]]] = {"paper": {}, "teaching": {}}
-    _explicit: ClassVar[frozenset[str]] = frozenset()
 
     # -- the four choices --------------------------------------------------------------------------------------------
 
@@ -167,7 +167,7 @@ class Objective:
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         self = super().__new__(cls)
-        self._explicit = frozenset(kwargs)  # what a preset must leave alone
+        self._explicit = frozenset(kwargs)
         return self
 
     @classmethod
@@ -180,7 +180,7 @@ class Objective:
                 + ", ".join(sorted(cls.hyperparameters()))
             )
         self = cls.__new__(cls, **hyperparameters)
-        vars(self).update({f.name: hyperparameters.get(f.name, f.default) for f in fields(cls) if f.kw_only})
+        vars(self).update({name: hyperparameters.get(name, value) for name, value in cls.hyperparameters().items()})
         self.apply_preset()
         return self
 
@@ -191,7 +191,7 @@ class Objective:
         known = sorted({name for level in levels for name in level})
         if preset not in known:
             raise ValueError(f"preset must be one of {', '.join(known)}, not {preset!r}")
-        values = {f.name: f.default for f in fields(cls) if f.kw_only} | {"preset": preset}
+        values = {f.name: f.default for f in fields(cls) if f.kw_only and f.init} | {"preset": preset}
         for level in levels:
             values |= level.get(preset, {})
         return values

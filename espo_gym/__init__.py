@@ -7,6 +7,6 @@ from pathlib import Path
 if not Path(__file__).with_name("envs").is_dir():
     __path__.append(str(Path(__file__).parents[1]))
 
-import espo_gym.envs  # registers the environments; loads no torch
+from . import envs as envs  # registers the environments; loads no torch
 
 __version__ = "0.1.0"

@@ -1,9 +1,9 @@
 """A checkpoint is one zip file of plain parts, no pickle among them, written so that a kill leaves the old or the new.
 
-    state.json              class, hyper-parameters, environment, counters, schedule
-    optimizer.safetensors   moments of the optimizer
-    policy/                 a folder that plain transformers loads
-    reference/              the same for the frozen reference policy, if there is one
+state.json              class, hyper-parameters, environment, counters, schedule
+optimizer.safetensors   moments of the optimizer
+policy/                 a folder that plain transformers loads
+reference/              the same for the frozen reference policy, if there is one
 """
 
 from __future__ import annotations

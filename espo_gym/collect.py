@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -86,7 +86,8 @@ def _play(
 ) -> list[_Episode]:
     """At most ``env.num_envs`` episodes; rows of ``env`` that are not needed idle."""
     idle = env.num_envs - len(problem_seeds)
-    observations, _ = env.reset(seed=[int(s) for s in (*problem_seeds, *problem_seeds[:1] * idle)], options=options)
+    seeds = [int(s) for s in problem_seeds] + [int(problem_seeds[0])] * idle
+    observations, _ = env.reset(seed=cast(Any, seeds), options=options)  # Gymnasium's annotation forgets the lists
     task = task_of(env)
     system_prompt = getattr(task, "system_prompt", None)
     known: dict[str, list[int]] = {}  # the members of a group share their prompt
@@ -159,7 +160,8 @@ def _reply(episode: _Episode, observation: str, policy: Policy) -> None:
 def _park(env: VectorEnv, done: np.ndarray, problem_seeds: Sequence[int]) -> None:
     """Gymnasium's own vector classes, autoreset disabled, refuse to step a row that is over: reset those rows."""
     if done.any() and not done.all():
-        env.reset(seed=[int(problem_seeds[0])] * env.num_envs, options={"reset_mask": done})
+        seeds = [int(problem_seeds[0])] * env.num_envs
+        env.reset(seed=cast(Any, seeds), options={"reset_mask": done})
 
 
 def _turn_seed(seed: int, turn: int) -> int:

@@ -31,32 +31,38 @@ def as_vector_env(env: Environment, num_envs: int) -> VectorEnv:
         gymnasium.error.Error: no such id is registered (the message names the closest one).
     """
     if isinstance(env, str):
-        module, _, name = env.rpartition(":")
-        if module:
-            importlib.import_module(module)
-        # A native vector environment decides on its own autoreset; Gymnasium's own class has to be told.
-        native = gym.spec(name).vector_entry_point is not None
-        env = gym.make_vec(name, num_envs=num_envs, vector_kwargs={} if native else {"autoreset_mode": SAME_STEP})
+        vector = _make(env, num_envs)
     elif isinstance(env, gym.Env):
-        env = _vectorize(env, num_envs)
-    if not isinstance(env, VectorEnv):
+        vector = _vectorize(env, num_envs)
+    elif isinstance(env, VectorEnv):
+        vector = env
+    else:
         raise TypeError(
             f"env must be an environment id, a gymnasium.Env or a gymnasium.vector.VectorEnv, not {type(env).__name__}"
         )
     for name, space in (
-        ("observations", env.single_observation_space),
-        ("actions", env.single_action_space),
+        ("observations", vector.single_observation_space),
+        ("actions", vector.single_action_space),
     ):
         if not isinstance(space, Text):
             raise TypeError(
-                f"the {name} of {describe(env)} are {space}; a language model reads and writes text, "
+                f"the {name} of {describe(vector)} are {space}; a language model reads and writes text, "
                 "so both spaces must be gymnasium.spaces.Text (espo_gym.envs.UnicodeText admits any string)"
             )
-    return env
+    return vector
+
+
+def _make(env_id: str, num_envs: int) -> VectorEnv:
+    module, _, name = env_id.rpartition(":")
+    if module:
+        importlib.import_module(module)
+    # A native vector environment decides on its own autoreset; Gymnasium's own class has to be told.
+    native = gym.spec(name).vector_entry_point is not None
+    return gym.make_vec(name, num_envs=num_envs, vector_kwargs={} if native else {"autoreset_mode": SAME_STEP})
 
 
 def _vectorize(env: gym.Env, num_envs: int) -> VectorEnv:
-    inner = env
+    inner: Any = env
     while isinstance(inner, OrderEnforcing | PassiveEnvChecker):  # what gym.make wraps around everything
         inner = inner.env
     if isinstance(inner, TextEnv):

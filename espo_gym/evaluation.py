@@ -46,7 +46,7 @@ class Estimate(float):
         does not shrink to a point where all values are equal. NaN where there are no values.
         """
         x = np.asarray(values, dtype=float)
-        n = len(x)
+        n = float(len(x))
         if n == 0:
             return cls(float("nan"), float("nan"), float("nan"))
         p = float(x.mean())
@@ -99,7 +99,7 @@ def evaluate(
     split: str | None = "test",
     n_problems: int = 256,
     k: int = 8,
-    sampling: Sampling = Sampling(),
+    sampling: Sampling | None = None,
     seed: int = 0,
     details: bool = False,
 ) -> Evaluation:
@@ -121,6 +121,7 @@ def evaluate(
     Raises:
         ValueError: the environment knows no splits, or not this one.
     """
+    sampling = sampling or Sampling()
     task = task_of(env)
     if split is not None and task is None:
         raise ValueError(
@@ -150,7 +151,9 @@ def evaluate(
         judged = [[v for v in row if v.has_verdict] for row in verdicts]
         judged = [row for row in judged if row]
         result[f"avg@{k}"] = Estimate.of([float(np.mean([v.correct for v in row])) for row in judged])
-        result[f"pass@{k}"] = Estimate.of([pass_at_k(len(r), sum(v.correct for v in r), min(k, len(r))) for r in judged])
+        result[f"pass@{k}"] = Estimate.of(
+            [pass_at_k(len(r), sum(v.correct for v in r), min(k, len(r))) for r in judged]
+        )
         result[f"maj@{k}"] = Estimate.of([majority(row) for row in judged])
     result.problems = []
     if details:

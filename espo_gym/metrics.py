@@ -38,7 +38,7 @@ def rollout_metrics(rollout: Rollout) -> dict[str, float]:
 
 
 def zero_variance_share(rollout: Rollout) -> float:
-    """Share of groups (those with a verdict at all) whose rewards are all equal, so that a group method learns nothing."""
+    """Share of groups whose rewards are all equal: a group method learns nothing from them."""
     groups = rollout.groups[rollout.has_verdict]
     rewards = rollout.rewards[rollout.has_verdict]
     flat = [bool((rewards[groups == g] == rewards[groups == g][0]).all()) for g in groups.unique()]

@@ -1,4 +1,4 @@
-"""A policy is any causal language model of transformers with its tokenizer, and two verbs: ``generate`` and ``logps``."""
+"""A policy: any causal language model of transformers, its tokenizer, and two verbs, ``generate`` and ``logps``."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ class Policy(nn.Module):
         """The tokens that open an episode.
 
         With a chat template: a system message (if any), the observation as the user's, and the opening of the
-        answer. Without: the texts themselves, a blank line between them.
+        answer. Without: the observation alone, since a plain language model takes no instructions.
 
         Raises:
             ValueError: the tokenizer has no token for a character, or the prompt leaves no room for an answer.
@@ -152,10 +152,9 @@ class Policy(nn.Module):
         if self.tokenizer.chat_template is not None:
             messages = [{"role": "system", "content": system_prompt}] if system_prompt else []
             messages.append({"role": "user", "content": observation})
-            text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-            ids = self._encode(text, add_special_tokens=False)  # the template writes them
+            ids = self._encode(self._chat(messages), add_special_tokens=False)  # the template writes them
         else:
-            ids = self._encode(f"{system_prompt}\n\n{observation}" if system_prompt else observation)
+            ids = self._encode(observation)
         if len(ids) >= self.context_length:
             raise ValueError(
                 f"a prompt of {len(ids)} tokens leaves no room for an answer in the model's context of "
@@ -177,11 +176,13 @@ class Policy(nn.Module):
             {"role": "assistant", "content": said},
             {"role": "user", "content": observation},
         ]
-        text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        tail = text.split(said, 1)[1]
+        tail = self._chat(messages).split(said, 1)[1]
         if ended:  # the completion holds the end of its own turn already
             tail = tail.removeprefix(str(self.tokenizer.eos_token))
         return self._encode(tail, add_special_tokens=False)
+
+    def _chat(self, messages: list[dict[str, str]]) -> str:
+        return str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
 
     def _encode(self, text: str, **kwargs: Any) -> list[int]:
         try:
@@ -195,7 +196,7 @@ class Policy(nn.Module):
             raise ValueError("the prompt is empty: a language model needs at least one token to start from")
         return ids
 
-    def decode(self, rows: Sequence[Sequence[int]]) -> list[str]:
+    def decode(self, rows: list[list[int]]) -> list[str]:
         """Texts of token lists, special tokens left out, spaces as they are."""
         return self.tokenizer.batch_decode(rows, skip_special_tokens=True, clean_up_tokenization_spaces=False)
 

@@ -78,7 +78,7 @@ def generate(policy: Policy, prompts: Sequence[Sequence[int]], seeds: Sequence[i
     position = {p: i for i, p in enumerate(distinct)}
     source = torch.tensor([position[tuple(p)] for p in prompts], device=device)  # (N,) the prompt of each row
 
-    n, longest = len(prompts), max(map(len, distinct))
+    n = len(prompts)
     limits = [min(sampling.max_completion_tokens, policy.context_length - len(p)) for p in prompts]
     limit = torch.tensor(limits, device=device)  # (N,) tokens allowed
     draws = _uniforms(seeds, int(limit.max())).to(device)  # (N, T) one number decides one token
@@ -128,7 +128,7 @@ def left_pad(rows: Sequence[Sequence[int]], pad: int, device: torch.device) -> t
 
 
 def _uniforms(seeds: Sequence[int], steps: int) -> Tensor:
-    """(N, T) float64 in [0, 1): each row from its own stream, so that a completion does not depend on its neighbours."""
+    """(N, T) float64 in [0, 1). Each row has its own stream: a completion does not depend on its neighbours."""
     streams = (np.random.Generator(np.random.Philox(key=int(s))) for s in seeds)
     return torch.from_numpy(np.stack([stream.random(steps) for stream in streams]))
 
