@@ -127,9 +127,9 @@ class PolicyOptimizer(Objective):
                     "one of them is enough, and the rows are then the rollout size"
                 )
             self.rollout_size, self._explicit = self.env.num_envs, self._explicit | {"rollout_size"}
-        self.apply_preset()
         if not isinstance(self.policy, Policy):
             self.policy = Policy.from_pretrained(self.policy)
+        self.apply_preset(self.policy.recommended_preset)
         if self.needs_values:
             self.policy.add_value_head()
         self.set_env(self.env)
@@ -206,9 +206,10 @@ class PolicyOptimizer(Objective):
             self.train(rollout)
             self.num_timesteps += len(rollout)
             self.n_rollouts += 1
+            going = callback.on_step()
             if self.n_rollouts % log_interval == 0:
                 self.dump_logs()
-            if not callback.on_step():
+            if not going:
                 break
         callback.on_training_end()
         return self

@@ -112,8 +112,9 @@ class LossOutput:
 class Objective:
     """Hyper-parameters of a loss and the four choices. A subclass overrides what differs."""
 
-    preset: str = "paper"
-    """Set of defaults: "paper" is for large models at learning rates near 1e-6, "teaching" for the bundled policy."""
+    preset: str | None = None
+    """Set of defaults: "paper" is for large models at learning rates near 1e-6, "teaching" for the bundled policy, whose
+    configuration recommends it. None takes what the policy recommends, else "paper"."""
     kl_coef: float = 0.0
     """Weight of the KL divergence to the reference policy in the loss (0 = no such term)."""
     kl_estimator: str = "k3"
@@ -181,7 +182,7 @@ class Objective:
             )
         self = cls.__new__(cls, **hyperparameters)
         vars(self).update({name: hyperparameters.get(name, value) for name, value in cls.hyperparameters().items()})
-        self.apply_preset()
+        self.apply_preset("paper")
         return self
 
     @classmethod
@@ -196,8 +197,9 @@ class Objective:
             values |= level.get(preset, {})
         return values
 
-    def apply_preset(self) -> None:
+    def apply_preset(self, recommended: str) -> None:
         """Take the preset's value for everything that was not given by keyword, and check the whole."""
+        self.preset = self.preset or recommended
         chosen = self.hyperparameters(self.preset)
         vars(self).update({name: value for name, value in chosen.items() if name not in self._explicit})
         self.validate()

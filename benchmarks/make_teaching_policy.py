@@ -51,6 +51,7 @@ def make_model(seed: int) -> LlamaForCausalLM:
         bos_token_id=None,
         pad_token_id=ALPHABET.index(PAD),
         eos_token_id=ALPHABET.index(EOS),
+        espo_gym_preset="teaching",
     )
     with torch.random.fork_rng():
         torch.manual_seed(seed)

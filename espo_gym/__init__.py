@@ -1,6 +1,8 @@
 """Math problems as Gymnasium text environments, and policy optimizers that solve them behind one interface."""
 
+from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 # In the repository algorithms/ and envs/ lie beside this folder, in a wheel inside it (see pyproject.toml).
 # This line lets a checkout run without being installed, and never another checkout's files.
@@ -9,4 +11,51 @@ if not Path(__file__).with_name("envs").is_dir():
 
 from . import envs as envs  # registers the environments; loads no torch
 
+if TYPE_CHECKING:
+    from .algorithms import ALGORITHMS, ESPO, GRPO, GSPO, PPO, LossBatch, PolicyOptimizer
+    from .callbacks import EvaluateCallback
+    from .evaluation import Estimate, Evaluation, evaluate
+    from .policy import Policy
+    from .rollout import Rollout
+    from .sampling import Sampling
+
 __version__ = "0.1.0"
+
+# Loaded at first use: whoever only wants the environments, a verifier's worker among them, does without torch.
+_HOMES = {
+    "algorithms": ("ALGORITHMS", "ESPO", "GRPO", "GSPO", "PPO", "LossBatch", "PolicyOptimizer"),
+    "callbacks": ("EvaluateCallback",),
+    "evaluation": ("Estimate", "Evaluation", "evaluate"),
+    "policy": ("Policy",),
+    "rollout": ("Rollout",),
+    "sampling": ("Sampling",),
+}
+
+__all__ = [
+    "ALGORITHMS",
+    "ESPO",
+    "GRPO",
+    "GSPO",
+    "PPO",
+    "Estimate",
+    "EvaluateCallback",
+    "Evaluation",
+    "LossBatch",
+    "Policy",
+    "PolicyOptimizer",
+    "Rollout",
+    "Sampling",
+    "envs",
+    "evaluate",
+]
+
+
+def __getattr__(name: str) -> Any:
+    for module, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(f"{__name__}.{module}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

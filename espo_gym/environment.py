@@ -74,7 +74,7 @@ def _vectorize(env: gym.Env, num_envs: int) -> VectorEnv:
 
 def task_of(env: VectorEnv) -> Any | None:
     """The :class:`espo_gym.envs.Task` behind ``env``, or None for an environment from elsewhere."""
-    inner = env.unwrapped
+    inner: Any = env.unwrapped
     if isinstance(inner, SyncVectorEnv):
         inner = inner.envs[0].unwrapped
     return getattr(inner, "task", None)

@@ -125,6 +125,11 @@ class Policy(nn.Module):
         return int(self.model.config.get_text_config().vocab_size)
 
     @property
+    def recommended_preset(self) -> str:
+        """The preset that the model's configuration names as ``espo_gym_preset``, else "paper"."""
+        return str(getattr(self.model.config, "espo_gym_preset", "paper"))
+
+    @property
     def context_length(self) -> int:
         """Tokens of prompt and completion together that the model can hold."""
         return int(getattr(self.model.config.get_text_config(), "max_position_embeddings", None) or 2**31)

@@ -1,0 +1,1 @@
+"""What knows the algorithms by name: the command line and the runs it makes."""

@@ -1,0 +1,295 @@
+"""The command line: ``espo-gym train``, ``eval`` and ``list``. Its options are made from the hyper-parameters."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import json
+import sys
+import textwrap
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+import click
+import gymnasium as gym
+from rich.console import Console
+from rich.table import Table
+
+from espo_gym import __version__, checkpoint
+from espo_gym.algorithms import ALGORITHMS, PolicyOptimizer
+from espo_gym.environment import as_vector_env
+from espo_gym.evaluation import Evaluation, evaluate
+from espo_gym.policy import BUNDLED, Policy
+from espo_gym.sampling import Sampling
+
+from .run import RunConfig, prepare, train
+
+USER_ERRORS = (ValueError, TypeError, OSError, FloatingPointError, RuntimeError, ImportError, gym.error.Error)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
+@click.version_option(__version__)
+@click.option("--traceback", is_flag=True, help="Show where an error came from.")
+@click.pass_context
+def main(context: click.Context, traceback: bool) -> None:
+    """Math problems as Gymnasium text environments, and policy optimizers that solve them."""
+    context.obj = {"traceback": traceback}
+
+
+def report_errors(command: Callable[..., None]) -> Callable[..., None]:
+    """What a user can mend becomes one line instead of a traceback."""
+
+    def wrapped(*args: Any, **kwargs: Any) -> None:
+        try:
+            command(*args, **kwargs)
+        except USER_ERRORS as error:
+            if click.get_current_context().obj["traceback"]:
+                raise
+            raise click.ClickException(f"{error} (--traceback before the command shows more)") from error
+
+    wrapped.__doc__ = command.__doc__
+    return wrapped
+
+
+# -- options from hyper-parameters -------------------------------------------------------------------------------------
+
+
+def field_docs(cls: type) -> dict[str, str]:
+    """The docstring under each field of ``cls`` and its parents, on one line."""
+    docs: dict[str, str] = {}
+    for parent in reversed(cls.__mro__):
+        if "__dataclass_fields__" not in vars(parent):
+            continue
+        body = ast.parse(textwrap.dedent(inspect.getsource(parent))).body[0]
+        assert isinstance(body, ast.ClassDef)
+        for statement, after in zip(body.body, body.body[1:], strict=False):
+            match statement, after:
+                case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
+                    docs[name] = " ".join(text.split())
+    return docs
+
+
+class Numbers(click.ParamType):
+    """Numbers with commas between them."""
+
+    name = "numbers"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:
+        if isinstance(value, tuple):
+            return value
+        try:
+            return tuple(float(part) for part in str(value).split(",") if part)
+        except ValueError:
+            self.fail(f"{value!r} is not a list of numbers such as 0.5,0.8", param, ctx)
+
+
+def hyperparameter_options(command: Callable[..., None]) -> Callable[..., None]:
+    """An option for each hyper-parameter of any algorithm; what is not given is left to the preset."""
+    owners: dict[str, list[type[PolicyOptimizer]]] = {}
+    for cls in ALGORITHMS.values():
+        for f in fields(cls):
+            if f.kw_only and f.init:
+                owners.setdefault(f.name, []).append(cls)
+    for name, classes in reversed(owners.items()):
+        flag, hint = f"--{name.replace('_', '-')}", get_type_hints(classes[0])[name]
+        text = field_docs(classes[0])[name]
+        if len(classes) < len(ALGORITHMS):
+            text = f"[{', '.join(c.__name__ for c in classes)}] {text}"
+        kwargs: dict[str, Any] = {"default": None, "show_default": False, "help": text}
+        if hint is bool:
+            option = click.option(f"{flag}/--no-{flag[2:]}", name, **kwargs)
+        elif hint == tuple[float, ...]:
+            option = click.option(flag, name, type=Numbers(), **kwargs)
+        elif hint == tuple[str, ...]:
+            option = click.option(flag, name, multiple=True, **kwargs)
+        else:
+            kinds = [t for t in get_args(hint) or (hint,) if t is not type(None)]
+            option = click.option(flag, name, type=kinds[0], **kwargs)
+        command = option(command)
+    return command
+
+
+def _env_args(pairs: tuple[str, ...]) -> dict[str, Any]:
+    """``KEY=VALUE`` pairs; a value is JSON if it can be, else text."""
+    arguments: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise click.UsageError(f"--env-arg takes KEY=VALUE, not {pair!r}")
+        try:
+            arguments[name] = json.loads(value)
+        except json.JSONDecodeError:
+            arguments[name] = value
+    return arguments
+
+
+# -- commands ----------------------------------------------------------------------------------------------------------
+
+
+@main.command("train")
+@click.option("--algo", type=click.Choice(list(ALGORITHMS)), default="espo", help="The algorithm.")
+@click.option("--policy", default=RunConfig.policy, help="A bundled policy, a folder, or a model of the hub.")
+@click.option("--env", default=RunConfig.env, help="Id of the environment (see espo-gym list).")
+@click.option("--env-arg", "env_args", multiple=True, metavar="KEY=VALUE", help="Argument of the environment.")
+@click.option("--timesteps", default=RunConfig.timesteps, help="Completions to train on.")
+@click.option("--out", type=click.Path(path_type=Path), default=None, help="Folder of the run.  [default: runs/ALGO]")
+@click.option("--config", type=click.Path(path_type=Path), help="Run this config.json again; other options change it.")
+@click.option("--resume", is_flag=True, help="Go on with the run in --out.")
+@click.option("--overwrite", is_flag=True, help="Replace the run in --out.")
+@click.option("--eval-problems", default=RunConfig.eval_problems, help="Held-out problems, before and after.")
+@click.option("--eval-k", default=RunConfig.eval_k, help="Completions of each of them.")
+@click.option("--eval-every", default=RunConfig.eval_every, help="Rollouts between greedy evaluations on validation.")
+@click.option("--save-every", default=RunConfig.save_every, help="Completions between checkpoints.")
+@click.option("--progress/--no-progress", default=True, help="Show a progress bar.")
+@hyperparameter_options
+@click.pass_context
+@report_errors
+def train_command(context: click.Context, /, **options: Any) -> None:
+    """Train a policy, and leave a folder with config, metrics, curves, samples and checkpoint."""
+    given = {
+        name: value
+        for name, value in options.items()
+        if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+    }
+    if options["resume"]:
+        out = options["out"] or Path("runs") / options["algo"]
+        prepare(out, resume=True, overwrite=False)
+        config = RunConfig.read(out / "config.json")
+        changed = sorted(given.keys() - {"out", "resume", "timesteps", "progress", "algo"})
+        if changed or given.get("algo", config.algo) != config.algo:
+            raise click.UsageError("a resumed run keeps its config; only --timesteps and --out go with --resume")
+        config.timesteps = given.get("timesteps", config.timesteps)
+    else:
+        config = _config(given, options)
+        out = options["out"] or Path("runs") / config.algo
+        prepare(out, resume=False, overwrite=options["overwrite"])
+    train(config, out, resume=options["resume"], progress_bar=options["progress"], say=click.echo)
+
+
+def _config(given: dict[str, Any], options: dict[str, Any]) -> RunConfig:
+    names = {f.name for f in fields(RunConfig)} - {"hyperparameters", "env_args"}
+    known = {name for cls in ALGORITHMS.values() for name in cls.hyperparameters()}
+    if options["config"] is None:
+        config = RunConfig(**{name: options[name] for name in names})
+    else:
+        config = RunConfig.read(options["config"])
+        if given.keys() & {"algo", "preset"}:
+            raise click.UsageError(
+                "--config holds every hyper-parameter of its algorithm: no --algo or --preset with it"
+            )
+        vars(config).update({name: given[name] for name in names & given.keys()})
+    config.env_args |= _env_args(given.get("env_args", ()))
+    config.hyperparameters |= {name: value for name, value in given.items() if name in known}
+    return config
+
+
+@main.command("eval")
+@click.argument("source")
+@click.option("--env", help="Id of the environment.  [default: a checkpoint's own]")
+@click.option("--env-arg", "env_args", multiple=True, metavar="KEY=VALUE", help="Argument of the environment.")
+@click.option("--split", default="test", help="Split of the problems.")
+@click.option("--problems", default=256, help="How many problems, at most.")
+@click.option("--k", default=8, help="Sampled completions per problem.")
+@click.option("--seed", default=0, help="Of the sampling.")
+@click.option("--temperature", type=float, help="Of the sampling.  [default: a checkpoint's own, else 1]")
+@click.option(
+    "--max-completion-tokens", type=int, help="Tokens per completion.  [default: a checkpoint's own, else 1024]"
+)
+@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Also write every completion to this file.")
+@report_errors
+def eval_command(
+    source: str,
+    env: str | None,
+    env_args: tuple[str, ...],
+    split: str,
+    problems: int,
+    k: int,
+    seed: int,
+    temperature: float | None,
+    max_completion_tokens: int | None,
+    json_file: Path | None,
+) -> None:
+    """Evaluate SOURCE on held-out problems: a checkpoint, the folder of a run, a policy's folder, or a model's name."""
+    path = Path(source)
+    if (path / "checkpoint.zip").is_file():
+        path = path / "checkpoint.zip"
+    if path.suffix == ".zip":
+        with checkpoint.opened(path) as (state, _, _):
+            name = state["class"].lower()
+        if name not in ALGORITHMS:
+            raise ValueError(f"{path} is a checkpoint of {state['class']}, which is not among {', '.join(ALGORITHMS)}")
+        made = gym.make(env, **_env_args(env_args)) if env else None
+        algorithm = ALGORITHMS[name].load(path, made)
+        policy, vector, sampling = algorithm.policy, algorithm.env, algorithm.sampling
+    else:
+        if env is None:
+            raise click.UsageError("a policy knows no environment: give --env")
+        policy, sampling = Policy.from_pretrained(source), Sampling(max_completion_tokens=1024)
+        vector = as_vector_env(gym.make(env, **_env_args(env_args)), 64)
+    sampling = Sampling(
+        sampling.temperature if temperature is None else temperature,
+        sampling.top_p,
+        sampling.top_k,
+        max_completion_tokens or sampling.max_completion_tokens,
+        sampling.stop,
+    )
+    result = evaluate(
+        policy,
+        vector,
+        split=split,
+        n_problems=problems,
+        k=k,
+        sampling=sampling,
+        seed=seed,
+        details=json_file is not None,
+    )
+    _show(result)
+    if json_file is not None:
+        with json_file.open("w") as file:
+            for problem in result.problems:
+                rows = zip(("greedy", *["sample"] * k), (problem.greedy, *problem.samples), strict=True)
+                for (kind, text), verdict in zip(rows, (problem.greedy_verdict, *problem.verdicts), strict=True):
+                    row = {"prompt": problem.prompt, "kind": kind, "completion": text, "verdict": verdict.status}
+                    file.write(json.dumps(row | {"reason": verdict.reason}) + "\n")
+
+
+def _show(result: Evaluation) -> None:
+    table = Table(title=f"{result.env}, {result.split}, {result.n_problems} problems")
+    for column in ("", "value", "95 % interval"):
+        table.add_column(column)
+    for name, e in result.items():
+        table.add_row(name, f"{e.value:.3f}", f"[{e.low:.3f}, {e.high:.3f}]".replace("[", r"\["))
+    console = Console()
+    console.print(table)
+    if result.no_verdict:
+        console.print(f"{result.no_verdict} completions without a verdict are left out")
+
+
+@main.command("list")
+@report_errors
+def list_command() -> None:
+    """Algorithms with their presets, environments, and bundled policies."""
+    console = Console()
+    table = Table("algorithm", "what", "preset paper", "preset teaching", title="Algorithms")
+    shared = PolicyOptimizer.hyperparameters()
+    for name, cls in ALGORITHMS.items():
+        columns = [
+            "\n".join(f"{k} = {v}" for k, v in cls.hyperparameters(preset).items() if k not in shared)
+            for preset in ("paper", "teaching")
+        ]
+        table.add_row(name, (inspect.getdoc(cls) or "").splitlines()[0], *columns)
+    console.print(table)
+    table = Table("id", "what", title="Environments")
+    for env_id, spec in sorted(gym.registry.items()):
+        if spec.namespace == "espo_gym":
+            module, _, attribute = str(spec.kwargs["task"]).partition(":")
+            task = getattr(sys.modules.get(module) or __import__(module, fromlist=[attribute]), attribute)
+            table.add_row(env_id, (inspect.getdoc(task) or "").splitlines()[0])
+    console.print(table)
+    console.print("Bundled policies: " + ", ".join(BUNDLED))
+
+
+if __name__ == "__main__":
+    main()
