@@ -113,8 +113,8 @@ class Objective:
     """Hyper-parameters of a loss and the four choices. A subclass overrides what differs."""
 
     preset: str | None = None
-    """Set of defaults: "paper" is for large models at learning rates near 1e-6, "teaching" for the bundled policy, whose
-    configuration recommends it. None takes what the policy recommends, else "paper"."""
+    """Set of defaults: "paper" is for large models at learning rates near 1e-6, "teaching" for the bundled policy,
+    whose configuration recommends it. None takes what the policy recommends, else "paper"."""
     kl_coef: float = 0.0
     """Weight of the KL divergence to the reference policy in the loss (0 = no such term)."""
     kl_estimator: str = "k3"
