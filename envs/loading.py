@@ -56,10 +56,11 @@ def load_hub(dataset: str, name: str | None) -> dict[str, Iterable[Row]]:
             " lines, or dataset=..., a local folder"
         ) from error
     splits = loaded if isinstance(loaded, datasets.DatasetDict) else {"train": loaded}
-    return {
-        split: ((f"{dataset}, split {split!r}, row {i}", row) for i, row in enumerate(rows))
-        for split, rows in splits.items()
-    }
+    return {split: _located(f"{dataset}, split {split!r}", rows) for split, rows in splits.items()}
+
+
+def _located(source: str, rows: Iterable[Mapping[str, Any]]) -> Iterator[Row]:
+    return ((f"{source}, row {number}", row) for number, row in enumerate(rows))
 
 
 def field(row: Mapping[str, Any], name: str, where: str) -> Any:

@@ -36,7 +36,7 @@ def make_task(task: str | type[Task] | Task, **kwargs: Any) -> Task:
     """
     if isinstance(task, str):
         module, _, name = task.rpartition(":")
-        if not name.isidentifier():
+        if not module or not name.isidentifier():
             defaults = {key: value for key, value in task_spec(task).kwargs.items() if key != "split"}
             return make_task(**{**defaults, **kwargs})
         task = getattr(importlib.import_module(module), name)
