@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from .checks import check_int
-from .scratch import ScratchTask
+from .integers import IntegerTask
 from .task import BOXED, Problem
 
 
-class Addition(ScratchTask):
+class Addition(IntegerTask):
     """Add two numbers of the same length.
 
     Description:
@@ -25,7 +25,7 @@ class Addition(ScratchTask):
     Action:
         The sum, ``825``, alone, at the end of a text, or as the last field of a scratch pad that adds column by column
         from the right and writes ``+1`` where there is a carry: ``8+7=15,5+6+1=12,3+4+1=8,825``. In a completion of
-        nothing but digits, ``+``, ``=`` and ``,`` the answer is what follows the last comma.
+        nothing but digits, ``+``, ``=`` and ``,`` the answer is what follows the last comma; a sum is no answer.
 
     Reward:
         1 if the answer equals the sum, else 0.
@@ -55,11 +55,9 @@ class Addition(ScratchTask):
             data={"a": a, "b": b},
         )
 
-    def final_answer(self, scratch_pad: str) -> str | None:
+    def final_answer(self, scratch_pad: str) -> str:
         _, comma, last = scratch_pad.rpartition(",")
-        if last.isdigit() or comma or not scratch_pad:
-            return last
-        return None  # an equation such as 358+467=825
+        return last if comma else last.rpartition("=")[2]  # without a comma: 825, or 358+467=825
 
 
 def scratchpad(a: int, b: int, *, drop_carry: float = 0.0, rng: np.random.Generator | None = None) -> str:

@@ -97,7 +97,8 @@ def combine_at_random(numbers: list[int], rng: np.random.Generator) -> tuple[int
     values = numbers.copy()
     trees = [Expression("number", number=number) for number in numbers]
     while len(values) > 1:
-        i, j = rng.choice(len(values), size=2, replace=False).tolist()
+        i, j = int(rng.integers(len(values))), int(rng.integers(len(values) - 1))
+        j += j >= i  # two different ones
         a, b, left, right = values[i], values[j], trees[i], trees[j]
         operators = ["+", "-", "*"] + (["/"] if b != 0 and a % b == 0 else [])
         operator = operators[int(rng.integers(len(operators)))]

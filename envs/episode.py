@@ -100,7 +100,16 @@ def check_options(
     options = options or {}
     for name in options:
         check_choice("reset option", name, known)
-    return check_choice("split", options.get("split", split), task.splits), options.get("reset_mask")
+    return check_split(task, options.get("split")) if "split" in options else split, options.get("reset_mask")
+
+
+def check_split(task: Task, split: str | None) -> str:
+    """``split``, or the task's first one. Raises ValueError if it is unknown or empty."""
+    split = check_choice("split", task.splits[0] if split is None else split, task.splits)
+    if task.size(split) == 0:
+        sizes = ", ".join(f"{name} has {task.size(name)}" for name in task.splits)
+        raise ValueError(f"the split {split!r} of {task.name!r} is empty: {sizes}")
+    return split
 
 
 def check_seed(seed: Any) -> int:

@@ -59,7 +59,7 @@ class Expression:
 
 
 def parse(text: str) -> Expression:
-    """Read an expression with the usual precedence. Signs may stand before a number or a parenthesis.
+    """Read an expression with the usual precedence; a sign may stand before a number or parenthesis.
 
     Raises ValueError if it is none, or is longer than 1000 characters or nested deeper than 50.
     """
@@ -82,8 +82,8 @@ def _tokens(text: str) -> Iterator[str]:
 class _Parser:
     """Recursive descent, a method for each line of the grammar; ``self.token`` is the next token, "" the end.
 
-    sum = product {("+" | "-") product};  product = factor {("*" | "/") factor};
-    factor = ["+" | "-"] (number | "(" sum ")")
+    sum = [sign] product {("+" | "-") product};  product = factor {("*" | "/") factor};
+    factor = [sign] (number | "(" sum ")")
     """
 
     def __init__(self, tokens: Iterator[str]) -> None:
@@ -101,8 +101,11 @@ class _Parser:
         token, self.token = self.token, next(self.tokens, "")
         return token
 
+    def sign(self) -> bool:
+        return self.token in ("+", "-") and self.take() == "-"
+
     def sum(self) -> Expression:
-        parts = [(False, self.product())]
+        parts = [(self.sign(), self.product())]
         while self.token in ("+", "-"):
             parts.append((self.take() == "-", self.product()))
         return combine("sum", parts)
@@ -114,7 +117,7 @@ class _Parser:
         return combine("product", parts)
 
     def factor(self) -> Expression:
-        negative = self.token in ("+", "-") and self.take() == "-"
+        negative = self.sign()
         if self.token == "(":
             self.take()
             self.depth += 1
@@ -128,7 +131,7 @@ class _Parser:
             inner = Expression("number", number=int(self.take()))
         else:
             raise ValueError(f"a number is missing before {self.token!r}" if self.token else "a number is missing")
-        return Expression("sum", tuple((not sign, part) for sign, part in _parts("sum", inner))) if negative else inner
+        return combine("sum", [(negative, inner)])
 
 
 def combine(kind: str, parts: list[tuple[bool, Expression]]) -> Expression:

@@ -36,7 +36,7 @@ def make_task(task: str | type[Task] | Task, **kwargs: Any) -> Task:
     """
     if isinstance(task, str):
         module, _, name = task.rpartition(":")
-        if not name.isidentifier():
+        if not module or not name.isidentifier():
             defaults = {key: value for key, value in task_spec(task).kwargs.items() if key != "split"}
             return make_task(**{**defaults, **kwargs})
         task = getattr(importlib.import_module(module), name)
@@ -47,7 +47,7 @@ def make_task(task: str | type[Task] | Task, **kwargs: Any) -> Task:
     if not (isinstance(task, type) and issubclass(task, Task)):
         raise TypeError(f"a task, its class, 'module:Class' or a registered id is needed, not {task!r}")
     known = task_arguments(task)
-    for name in kwargs:
+    for name in [] if task.open_arguments else kwargs:
         if name not in known:
             raise TypeError(
                 f"{task.__name__} has no argument {name!r}.{did_you_mean(name, known)} It takes {', '.join(known)}"

@@ -46,6 +46,8 @@ class Task(ABC):
     """Instructions for chat models, for tokenizers with a chat template. The keyword overrides it, "" drops it."""
     max_turns: int = 1
     """How many completions an episode may have."""
+    open_arguments: bool = False
+    """The constructor takes keyword arguments that it does not name, to pass them on to another task."""
 
     def __init__(self, *, system_prompt: str | None = None) -> None:
         self.name = self.name or type(self).__name__

@@ -9,7 +9,7 @@ import gymnasium
 from gymnasium.error import ResetNeeded
 
 from .checks import check_choice
-from .episode import ACTION_SPACE, OBSERVATION_SPACE, Episode, check_options, check_seed, draw_seed
+from .episode import ACTION_SPACE, OBSERVATION_SPACE, Episode, check_options, check_seed, check_split, draw_seed
 from .registration import make_task
 from .task import Task
 
@@ -41,7 +41,7 @@ class TextEnv(gymnasium.Env[str, str]):
         ``split`` is one of the task's, by default its first. Raises ValueError for an unknown split or render mode.
         """
         self.task = make_task(task, **task_kwargs)
-        self.split = check_choice("split", self.task.splits[0] if split is None else split, self.task.splits)
+        self.split = check_split(self.task, split)
         if render_mode is not None:
             check_choice("render_mode", render_mode, self.metadata["render_modes"])
         self.render_mode = render_mode

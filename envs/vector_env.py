@@ -13,7 +13,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from .checks import check_choice, check_int
-from .episode import ACTION_SPACE, OBSERVATION_SPACE, Episode, check_options, check_seed, draw_seed
+from .episode import ACTION_SPACE, OBSERVATION_SPACE, Episode, check_options, check_seed, check_split, draw_seed
 from .registration import make_task
 from .task import Problem, Task
 
@@ -48,7 +48,7 @@ class MathVectorEnv(VectorEnv[Texts, Sequence[str], np.ndarray]):
         """See ``TextEnv`` for ``task``, ``split`` and ``task_kwargs``. Raises ValueError for unknown values."""
         self.task = make_task(task, **task_kwargs)
         self.num_envs = check_int("num_envs", num_envs, 1, 2**20)
-        self.split = check_choice("split", self.task.splits[0] if split is None else split, self.task.splits)
+        self.split = check_split(self.task, split)
         self.render_mode = None if render_mode is None else check_choice("render_mode", render_mode, ["ansi"])
         modes = {mode.value: mode for mode in (AutoresetMode.DISABLED, AutoresetMode.SAME_STEP)}
         mode = autoreset_mode.value if isinstance(autoreset_mode, AutoresetMode) else autoreset_mode
@@ -142,9 +142,9 @@ class MathVectorEnv(VectorEnv[Texts, Sequence[str], np.ndarray]):
     def _seeds(self, seed: int | Sequence[int | None] | None) -> Sequence[int | None]:
         if seed is None:
             return [None] * self.num_envs
-        if isinstance(seed, int | np.integer):
+        if not isinstance(seed, Sequence | np.ndarray):
             super().reset(seed=check_seed(seed))
-            return [check_seed(int(seed) + i) for i in range(self.num_envs)]
+            return [check_seed(seed + i) for i in range(self.num_envs)]
         if len(seed) != self.num_envs:
             raise ValueError(f"{len(seed)} seeds were given for {self.num_envs} sub-environments")
         return [None if one is None else check_seed(one) for one in seed]

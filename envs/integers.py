@@ -1,27 +1,30 @@
-"""Answers written at the end of a compact scratch pad, such as ``8+7=15,5+6+1=12,3+4+1=8,825``."""
+"""Tasks with an integer answer, which may stand at the end of a compact scratch pad."""
 
 from __future__ import annotations
 
 import re
-from abc import abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
 
 from .task import Problem, ProceduralTask
 from .verifier import Verdict
 
 INTEGER = re.compile(r"-?[0-9]+")
+UNEVALUATED = re.compile(r"[0-9})]\s*[-+*/^]|\\(?:[dt]?frac|times|cdot|div|sqrt|sum)|mod")
 
 
-class ScratchTask(ProceduralTask):
-    """Integer answers. A completion made of scratch-pad characters alone is read by its last field, exactly; to the
-    general verifier ``8,825`` would be 8825. Any other completion goes to the general verifier."""
+class IntegerTask(ProceduralTask):
+    """A completion made of the characters of a scratch pad alone is read by its last field, exactly: to the general
+    verifier ``8,825`` would be 8825. Any other completion goes to the general verifier, but the answer must be worked
+    out: ``\\boxed{358+467}`` equals the sum, and only repeats the question.
+    """
 
-    scratch_pad: re.Pattern[str]
+    scratch_pad: re.Pattern[str] = INTEGER
     """Matches a whole completion that is a scratch pad."""
 
-    @abstractmethod
-    def final_answer(self, scratch_pad: str) -> str | None:
-        """The integer that a scratch pad ends with, "" if there is none, ``None`` if it is no scratch pad after all."""
+    def final_answer(self, scratch_pad: str) -> str:
+        """What a scratch pad ends with; if that is no integer, it gives no answer."""
+        return scratch_pad
 
     def verify(self, completions: Sequence[str], problems: Sequence[Problem]) -> list[Verdict]:
         verdicts = [self._read(text.strip(), problem) for text, problem in zip(completions, problems, strict=True)]
@@ -29,18 +32,20 @@ class ScratchTask(ProceduralTask):
         if rest:
             general = super().verify([completions[i] for i in rest], [problems[i] for i in rest])
             for i, verdict in zip(rest, general, strict=True):
-                verdicts[i] = verdict
+                result = (verdict.answer or "").rpartition("=")[2]
+                cheated = verdict.correct and UNEVALUATED.search(result)
+                verdicts[i] = replace(verdict, status="incorrect") if cheated else verdict
         return verdicts  # type: ignore[return-value]
 
     def _read(self, text: str, problem: Problem) -> Verdict | None:
-        answer = self.final_answer(text) if self.scratch_pad.fullmatch(text) else None
-        if answer is None:
+        if not self.scratch_pad.fullmatch(text):
             return None
+        answer = self.final_answer(text)
         if not INTEGER.fullmatch(answer):
             return Verdict("no_answer", tier="integer", reason="no_final_field")
         normalized = normalize(answer)
-        status = "correct" if normalized == normalize(problem.answer) else "incorrect"
-        return Verdict(status, answer, normalized, tier="integer")  # type: ignore[arg-type]
+        right = normalized == normalize(problem.answer)
+        return Verdict("correct" if right else "incorrect", answer, normalized, tier="integer")
 
 
 def normalize(integer: str) -> str:

@@ -1,0 +1,88 @@
+"""Rows of problems from files and from the Hugging Face hub."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+Row = tuple[str, Mapping[str, Any]]
+"""Where it comes from, for messages, and its fields."""
+
+
+def read_jsonl(path: str | PathLike[str]) -> Iterator[Row]:
+    """The objects of a JSON lines file, one a line; empty lines are skipped.
+
+    Raises FileNotFoundError, or ValueError with the file and the line for what is no UTF-8, no JSON or no object.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"there is no file {str(path)!r}; a file of JSON lines is needed")
+    with open(path, "rb") as file:
+        for number, line in enumerate(file, start=1):
+            where = f"{path}, line {number}"
+            try:
+                text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
+                row = json.loads(text) if text else None
+            except (ValueError, RecursionError) as error:
+                raise ValueError(f"{where}: a JSON object is needed on each line, but {error}") from None
+            if not text:
+                continue
+            if not isinstance(row, dict):
+                raise ValueError(f"{where}: a JSON object is needed on each line, not {text[:40]!r}")
+            yield where, row
+
+
+def load_hub(dataset: str, name: str | None) -> dict[str, Iterable[Row]]:
+    """The splits of a Hugging Face data set: an id of the hub, or a folder (of data files, or from ``save_to_disk``).
+
+    Raises ImportError without the package ``datasets``, OSError if the data set cannot be had.
+    """
+    try:
+        import datasets
+    except ImportError as error:
+        raise ImportError(
+            f"the data set {dataset!r} needs the package datasets: pip install 'espo-gym[datasets]',"
+            " or give path=..., a file of JSON lines"
+        ) from error
+    saved = any((Path(dataset) / file).exists() for file in ("dataset_dict.json", "state.json"))
+    try:
+        loaded = datasets.load_from_disk(dataset) if saved else datasets.load_dataset(dataset, name)
+    except OSError as error:
+        raise OSError(
+            f"the data set {dataset!r} could not be loaded: {error}. Without a network give path=..., a file of JSON"
+            " lines, or dataset=..., a local folder"
+        ) from error
+    splits = loaded if isinstance(loaded, datasets.DatasetDict) else {"train": loaded}
+    return {split: _located(f"{dataset}, split {split!r}", rows) for split, rows in splits.items()}
+
+
+def _located(source: str, rows: Iterable[Mapping[str, Any]]) -> Iterator[Row]:
+    return ((f"{source}, row {number}", row) for number, row in enumerate(rows))
+
+
+def field(row: Mapping[str, Any], name: str, where: str) -> Any:
+    """Raises ValueError if the row has no field of this name."""
+    if name not in row:
+        raise ValueError(f"{where}: there is no field {name!r}, but {', '.join(map(repr, row)) or 'none at all'}")
+    return row[name]
+
+
+def reference(value: Any, where: str) -> str:
+    """The reference answer that a field means: what follows ``####`` in GSM8K's solutions (its commas group digits), a
+    number without an empty fraction (27.0 is 27), otherwise the text as it stands.
+
+    Raises ValueError if there is none.
+    """
+    if isinstance(value, float) and math.isfinite(value):
+        return str(int(value)) if value.is_integer() else repr(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    if isinstance(value, str):
+        _, marker, last = value.rpartition("####")
+        text = last.strip().replace(",", "") if marker else value.strip()
+        if text:
+            return text
+    raise ValueError(f"{where}: the answer must be a number or a text that is not empty, not {value!r}")

@@ -1,0 +1,58 @@
+"""ModularArithmetic-v0: remainders."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .chain import check_operators, random_chain
+from .checks import check_int
+from .integers import IntegerTask
+from .task import BOXED, Problem
+
+
+class ModularArithmetic(IntegerTask):
+    """Work out the remainder of a chain of numbers.
+
+    Description:
+        A chain as in ``ChainArithmetic-v0``, and a modulus uniform from 2 to ``max_modulus``. The answer is the
+        remainder from 0 to modulus - 1, also where the chain is negative.
+
+    Observation:
+        ``What is (17*23-50) mod 12?``
+
+    Action:
+        A text that ends with the remainder, ``5``, or has it in ``\\boxed{}``. Another number that leaves the same
+        remainder is wrong.
+
+    Reward:
+        1 if the answer equals the remainder, else 0.
+
+    Arguments:
+        ``terms`` (2 to 20, default 3); ``digits`` (1 to 9, default 2); ``operators``, some of ``+-*`` (default all);
+        ``max_modulus`` (2 to 1000000, default 20); ``template`` with the fields ``{expression}`` and ``{modulus}``;
+        ``system_prompt``.
+
+    Version history:
+        v0: first version.
+    """
+
+    name = "modular"
+    template = "What is ({expression}) mod {modulus}?"
+    system_prompt = BOXED
+
+    def __init__(
+        self, *, terms: int = 3, digits: int = 2, operators: str = "+-*", max_modulus: int = 20, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.terms = check_int("terms", terms, 2, 20)
+        self.digits = check_int("digits", digits, 1, 9)
+        self.operators = check_operators(operators)
+        self.max_modulus = check_int("max_modulus", max_modulus, 2, 1_000_000)
+
+    def sample(self, rng: np.random.Generator) -> Problem:
+        expression, value, key = random_chain(rng, self.terms, self.digits, self.operators)
+        modulus = int(rng.integers(2, self.max_modulus + 1))
+        prompt = self.template.format(expression=expression, modulus=modulus)
+        return Problem(prompt, str(value % modulus), f"{key}%{modulus}")
