@@ -369,6 +369,13 @@ def test_a_task_of_ones_own_becomes_an_environment():
         del gymnasium.registry["tests/Doubling-v0"]
 
 
+def test_splits_share_out_every_problem():
+    task = Doubling(limit=200)
+    keys = [{task.problem(split, seed).key for seed in range(3000)} for split in task.splits]
+    assert sum(map(len, keys)) == 200 and set.union(*keys) == set(map(str, range(200)))
+    assert [len(found) > 5 for found in keys] == [True] * 3 and len(keys[0]) > 140
+
+
 def test_a_family_too_small_for_its_splits_says_so():
     with pytest.raises(ValueError, match="none of 10000 problems of 'Doubling' belongs to the split 'validation'"):
         for split in ("train", "validation", "test"):
