@@ -124,7 +124,7 @@ def test_render():
         "prompt:     train 4?",
         "completion: 1",
         "verdict:    incorrect, answer '1'",
-        "prompt:     not 1; 2 left",
+        "feedback:   not 1; 2 left",
         "completion: 4",
         "verdict:    correct, answer '4'",
     ]
