@@ -69,12 +69,13 @@ class Episode:
 
     def render(self) -> str:
         """Prompt, completions and verdicts as readable text."""
-        lines = []
-        for observation, completion, verdict in self.transcript:
-            lines += [f"prompt:     {observation}", f"completion: {completion}", f"verdict:    {describe(verdict)}"]
+        blocks = [
+            f"{observation}\ncompletion: {completion}\nverdict:    {describe(verdict)}"
+            for observation, completion, verdict in self.transcript
+        ]
         if not self.done:
-            lines.append(f"prompt:     {self.observation}")
-        return "\n".join(lines)
+            blocks.append(self.observation)
+        return "prompt:     " + "\nfeedback:   ".join(blocks)
 
 
 def describe(verdict: Verdict) -> str:

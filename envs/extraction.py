@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-TAG = re.compile(r"<answer>(.*?)(?:</answer>|$)", re.DOTALL)
-PHRASE = re.compile(r"answer(?:\s+is\b)?\s*:?", re.IGNORECASE)
+TAG = re.compile(r"<answer>((?:(?!<answer>).)*?)(?:</answer>|$)", re.DOTALL)
+PHRASE = re.compile(r"answer(?:\s+is\b)?\s*:?[ *]*", re.IGNORECASE)
 RUN = re.compile(r"[-+*/()=0-9 ]+")
 OPERATION = re.compile(r"[0-9][) ]*[-+*/][-+( ]*[0-9]")
 PLAIN = [
@@ -27,7 +27,7 @@ def find_expression(completion: str) -> str | None:
         return tidy(plain(place)) if re.search("[0-9]", place) else None
     text = plain(completion)
     for match in reversed(list(PHRASE.finditer(text))):
-        run = RUN.match(text[match.end() :].lstrip(" *"))
+        run = RUN.match(text, match.end())
         if run and OPERATION.search(run[0]):
             return tidy(run[0])
     runs = [run for run in RUN.findall(text) if OPERATION.search(run)]
@@ -57,8 +57,11 @@ def plain(text: str) -> str:
 def tidy(run: str) -> str:
     """Without what the prose around it left: spaces, bold type, equals signs, halves of parentheses."""
     run = run.strip(" =*\n")
-    while run.endswith(")") and run.count(")") > run.count("("):
-        run = run[:-1].rstrip()
-    while run.startswith("(") and run.count("(") > run.count(")"):
-        run = run[1:].lstrip()
+    surplus = run.count("(") - run.count(")")
+    if surplus > 0:
+        body = run.lstrip("( ")
+        return "(" * (run[: len(run) - len(body)].count("(") - surplus) + body
+    if surplus < 0:
+        body = run.rstrip(") ")
+        return body + ")" * (run[len(body) :].count(")") + surplus)
     return run

@@ -1,5 +1,6 @@
 """What holds for every registered environment."""
 
+import inspect
 import random
 import subprocess
 import sys
@@ -57,8 +58,8 @@ def test_gymnasium_checker_is_silent(id):
 
 @every_env
 def test_class_docstring_is_a_manual_page(id):
-    page = type(make_task(id, **ENVS[id])).__doc__
-    for heading in ("Description:", "Observation", "Action", "Reward", "Arguments", "Version history:\n        v0:"):
+    page = inspect.getdoc(type(make_task(id, **ENVS[id])))
+    for heading in ("Description:", "Observation", "Action", "Reward", "Arguments", "Version history:\n    v0:"):
         assert heading in page
 
 

@@ -124,7 +124,7 @@ def test_render():
         "prompt:     train 4?",
         "completion: 1",
         "verdict:    incorrect, answer '1'",
-        "prompt:     not 1; 2 left",
+        "feedback:   not 1; 2 left",
         "completion: 4",
         "verdict:    correct, answer '4'",
     ]
@@ -367,6 +367,13 @@ def test_a_task_of_ones_own_becomes_an_environment():
         assert gymnasium.make_vec("tests/Doubling-v0", num_envs=2).reset(seed=1)[0][0].startswith("Twice ")
     finally:
         del gymnasium.registry["tests/Doubling-v0"]
+
+
+def test_splits_share_out_every_problem():
+    task = Doubling(limit=200)
+    keys = [{task.problem(split, seed).key for seed in range(3000)} for split in task.splits]
+    assert sum(map(len, keys)) == 200 and set.union(*keys) == set(map(str, range(200)))
+    assert [len(found) > 5 for found in keys] == [True] * 3 and len(keys[0]) > 140
 
 
 def test_a_family_too_small_for_its_splits_says_so():

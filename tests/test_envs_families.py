@@ -2,6 +2,7 @@
 
 import itertools
 import re
+import time
 from fractions import Fraction
 
 import numpy as np
@@ -383,6 +384,8 @@ DATA = {"numbers": [8, 6, 4], "target": 2}
         ("<think>6*4-8</think><answer>6+4-8</answer>", "correct"),
         ("<answer> (6+4)-8 = 2 </answer>", "correct"),
         ("<answer>none</answer>", "no_answer"),
+        ("I put it in <answer>: <answer>6+4-8</answer>", "correct"),
+        ("(so it is 6+4-8))", "correct"),
         ("8-6 is 2, but 4 is left. The answer is 6+4-8.", "correct"),
         ("The final answer: **6+4-8**", "correct"),
         ("My answer uses all three: 6+4-8 = 2, done.", "correct"),
@@ -429,8 +432,22 @@ def test_countdown_survives_any_text(text):
 
 
 def test_long_completions_take_no_time():
-    for text in ("(" * 10**5, "1+" * 10**5, "answer is " * 10**4, "\\boxed{" * 10**4, "9" * 10**5 + "+1", "- " * 10**5):
+    n = 10**5
+    for text in (
+        *("(" * n, "1+" * n, "answer is " * n, "\\boxed{" * n, "<answer>" * n, "\\frac{" * n, "9" * n + "+1", "- " * n),
+        *(
+            "1+1" + ")" * n,
+            "(" * n + "1+1",
+            "1" + " " * n + "+1",
+            "1-" + "(" * n,
+            "answer is" + " " * n,
+            "1x" * n,
+            "=" * n,
+        ),
+    ):
+        started = time.perf_counter()
         assert judge(Countdown(), text, data=DATA).status in ("incorrect", "no_answer")
+        assert time.perf_counter() - started < 2
 
 
 # --- difficulty

@@ -1,15 +1,153 @@
-"""Placeholder of the first commit: exact strings only."""
+"""``verify``: a batch of completions against their references."""
 
 from __future__ import annotations
 
+import threading
+import time
+from collections import OrderedDict
 from collections.abc import Sequence
 
+from .decide import Decision, decide, normalized, read_reference, screened
+from .extract import extract
+from .normal import tidy
 from .verdict import Verdict
+from .worker import POOL
+
+CACHE_SIZE = 65_536
+"""Decisions that are remembered, by (answer, reference)."""
+MAX_CACHED_LENGTH = 2_000
 
 
-def verify(completions: Sequence[str], references: Sequence[str]) -> list[Verdict]:
-    """A verdict for each completion against its reference."""
-    return [
-        Verdict("correct" if c.strip() == r.strip() else "incorrect", answer=c.strip(), tier="string")
-        for c, r in zip(completions, references, strict=True)
-    ]
+def verify(
+    completions: Sequence[str],
+    references: Sequence[str],
+    *,
+    deadline: float = 2.0,
+    batch_deadline: float = 60.0,
+    memory_mb: int = 1024,
+) -> list[Verdict]:
+    """A verdict for each completion against its reference.
+
+    Tiers 1 and 2 decide nearly everything in this process, in bounded time. What they leave goes to math-verify in a
+    worker process: ``deadline`` is its seconds for one item, ``batch_deadline`` its seconds for all of them (so a batch
+    is over after ``batch_deadline + deadline`` seconds and the starts of workers), ``memory_mb`` its address space.
+    Any failure is a ``no_verdict`` with its reason; only arguments of the wrong type or length raise.
+    """
+    completions, references = _checked(completions, "completions"), _checked(references, "references")
+    if len(completions) != len(references):
+        raise ValueError(f"{len(completions)} completions but {len(references)} references; one reference for each")
+    if not (deadline > 0 and batch_deadline > 0 and memory_mb > 0):
+        raise ValueError(f"deadlines and memory must be positive, not {deadline}, {batch_deadline}, {memory_mb}")
+    verdicts: list[Verdict | None] = [None] * len(completions)
+    waiting: dict[tuple[str, str], list[int]] = {}
+    for at, (completion, reference) in enumerate(zip(completions, references, strict=True)):
+        begin = time.perf_counter()
+        found, rule = extract(completion)
+        if found is None:
+            verdicts[at] = Verdict("no_answer", seconds=time.perf_counter() - begin, reason=rule)
+            continue
+        pair = (found, read_reference(reference))
+        decision = _decide(pair)
+        if decision.status is None and decision.reason is None:
+            waiting.setdefault(pair, []).append(at)
+        else:
+            verdicts[at] = _verdict(found, decision, time.perf_counter() - begin)
+    for pair, (decision, seconds) in _third_tier(list(waiting), deadline, batch_deadline, memory_mb).items():
+        for at in waiting[pair]:
+            verdicts[at] = _verdict(pair[0], decision, seconds)
+            seconds = 0.0
+    return [verdict for verdict in verdicts if verdict is not None]
+
+
+def _checked(texts: Sequence[str], name: str) -> Sequence[str]:
+    if isinstance(texts, (str, bytes)):
+        raise TypeError(f"{name} must be a sequence of strings, not one string")
+    for at, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise TypeError(f"{name}[{at}] is a {type(text).__name__}, not a string")
+    return texts
+
+
+def _verdict(answer: str, decision: Decision, seconds: float) -> Verdict:
+    status = decision.status or "no_verdict"
+    return Verdict(status, answer, normalized(answer), decision.tier, seconds, decision.reason)
+
+
+# ---- the cache
+
+_CACHE: OrderedDict[tuple[str, str], Decision] = OrderedDict()
+_CACHE_LOCK = threading.Lock()
+
+
+def _decide(pair: tuple[str, str]) -> Decision:
+    known = _CACHE.get(pair)
+    if known is not None:
+        return known
+    try:
+        decision = decide(*pair)
+    except (MemoryError, RecursionError):
+        return Decision(None, None, "too_long")
+    except Exception:  # the boundary: a fault of the verifier is no verdict, never an exception and never "incorrect"
+        return Decision(None, None, "crash")
+    if decision.status is not None:
+        _remember(pair, decision)
+    return decision
+
+
+def _remember(pair: tuple[str, str], decision: Decision) -> None:
+    if len(pair[0]) + len(pair[1]) > MAX_CACHED_LENGTH:
+        return
+    with _CACHE_LOCK:
+        _CACHE[pair] = decision
+        if len(_CACHE) > CACHE_SIZE:
+            _CACHE.popitem(last=False)
+
+
+def clear_cache() -> None:
+    """Forget every decision."""
+    with _CACHE_LOCK:
+        _CACHE.clear()
+
+
+# ---- tier 3
+
+
+def _third_tier(
+    pairs: list[tuple[str, str]], deadline: float, batch_deadline: float, memory_mb: int
+) -> dict[tuple[str, str], tuple[Decision, float]]:
+    decisions: dict[tuple[str, str], tuple[Decision, float]] = {}
+    questions = []
+    for pair in pairs:
+        answer, reference = tidy(pair[0]), tidy(pair[1])
+        if not screened(reference):
+            decisions[pair] = Decision(None, None, "unreadable_reference"), 0.0
+        elif not screened(answer):
+            decisions[pair] = Decision("incorrect", "screen"), 0.0
+        else:
+            questions.append((pair, (answer, reference)))
+    if questions:
+        results = POOL.ask(
+            [question for _, question in questions],
+            deadline=deadline,
+            batch_deadline=batch_deadline,
+            memory_mb=memory_mb,
+        )
+        for (pair, _), (outcome, seconds) in zip(questions, results, strict=True):
+            decision = _OUTCOMES.get(outcome) or Decision(None, "math-verify", outcome)
+            decisions[pair] = decision, seconds
+            if decision.status is not None:
+                _remember(pair, decision)
+    return decisions
+
+
+_OUTCOMES = {
+    "equal": Decision("correct", "math-verify"),
+    "different": Decision("incorrect", "math-verify"),
+    "unreadable_answer": Decision("incorrect", "math-verify"),
+    "unreadable_reference": Decision(None, "math-verify", "unreadable_reference"),
+}
+
+
+def close() -> None:
+    """End the worker process, if one runs. The next question that needs it starts another."""
+    POOL.close()

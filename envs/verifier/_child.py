@@ -1,0 +1,192 @@
+"""The process that math-verify runs in. Started by path as an interpreter of its own: it never imports this package.
+
+It reads frames (4 bytes of length, then JSON) from stdin and writes one frame for each. Before it reads the first
+question it limits its memory, its CPU time and the files it may write, and installs an audit hook that ends the process
+at the first event that arithmetic does not need: starting a process, opening a socket, opening a file to write,
+loading a library, compiling or executing code that does not come from an installed module. Audit hooks cannot be taken out again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import sys
+from types import CodeType
+from typing import Any
+
+VIOLATION = 86
+"""Exit status of a process that the audit hook ended."""
+
+_DENIED = (
+    "os.system os.exec os.fork os.forkpty os.posix_spawn os.spawn os.startfile os.remove os.rename os.rmdir os.mkdir os.link "
+    "os.symlink os.truncate os.chmod os.chown os.kill os.killpg os.putenv os.unsetenv os.chdir os.utime os.mkfifo "
+    "subprocess.Popen pty.spawn code.__new__ shutil.rmtree shutil.copyfile shutil.move shutil.chown webbrowser.open "
+    "sys.setprofile sys.settrace builtins.input cpython.run_command cpython.run_file cpython.run_stdin "
+    "cpython.run_interactivehook cpython.run_startup signal.pthread_kill pickle.find_class"
+).split()
+_DENIED_FAMILIES = (
+    "socket.",
+    "ctypes.",
+    "http.",
+    "urllib.",
+    "ftplib.",
+    "smtplib.",
+    "telnetlib.",
+    "winreg.",
+    "mmap.",
+    "gc.",
+)
+_WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+
+
+def lock_down(roots: tuple[str, ...]) -> None:
+    """From here on this process can compute and answer, and nothing else. ``roots``: the folders of installed modules."""
+    denied, families, stop, violation = frozenset(_DENIED), _DENIED_FAMILIES, os._exit, VIOLATION
+
+    def installed(filename: object) -> bool:
+        if isinstance(filename, bytes):
+            filename = filename.decode("utf-8", "replace")
+        return isinstance(filename, str) and (
+            filename.startswith("<frozen ") or (".." not in filename and filename.startswith(roots))
+        )
+
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        if event == "open":
+            path, mode, flags = (*arguments, None, None, None)[:3]
+            writes = isinstance(flags, int) and flags & _WRITING or isinstance(mode, str) and mode.strip("rbtU")
+            if not writes and installed(path):
+                return
+        elif event == "compile":
+            if installed(arguments[1]):
+                return
+        elif event == "exec":
+            code = arguments[0]
+            if isinstance(code, CodeType) and code.co_name == "<module>" and installed(code.co_filename):
+                return
+        elif event not in denied and not event.startswith(families):
+            return
+        stop(violation)
+
+    sys.addaudithook(hook)
+
+
+def limit(memory_mb: int) -> None:
+    """Address space, core dumps and file sizes of this process. Without ``resource`` (Windows) there is no limit."""
+    try:
+        import resource
+    except ImportError:
+        return
+    for what, amount in (("RLIMIT_CORE", 0), ("RLIMIT_FSIZE", 0), ("RLIMIT_AS", memory_mb << 20)):
+        try:  # macOS refuses some of them, a container all
+            resource.setrlimit(getattr(resource, what), (amount, amount))
+        except (AttributeError, ValueError, OSError):
+            pass
+
+
+def load() -> Any:
+    """Import math-verify and run every part of it once, so that nothing is left to import after ``lock_down``."""
+    import logging
+
+    logging.disable(logging.CRITICAL)
+    import sympy
+    from latex2sympy2_extended.latex2sympy2 import NormalizationConfig
+    from math_verify import LatexExtractionConfig, parse, verify
+
+    plain = NormalizationConfig(
+        basic_latex=True, units=True, malformed_operators=True, nits=True, boxed="all", equations=False
+    )
+    configs = [LatexExtractionConfig(boxed_match_priority=0, normalization_config=plain)]
+
+    def read(answer: str) -> list[Any]:
+        # Only LaTeX is asked for: the other extractors of math-verify hand strings to parse_expr, which evaluates them.
+        return [
+            found for found in parse("$" + answer + "$", configs, parsing_timeout=None) if not isinstance(found, str)
+        ]
+
+    def compare(answer: str, reference: str) -> str:
+        gold = read(reference)
+        if not gold:
+            return "unreadable_reference"
+        given = read(answer)
+        if not given:
+            return "unreadable_answer"
+        equal = verify(gold, given, float_rounding=12, numeric_precision=30, strict=True, timeout_seconds=None)
+        return "equal" if equal else "different"
+
+    def number(text: str, *_: object, **__: object) -> Any:
+        if re.fullmatch(r"[0-9]{1,400}(?:\.[0-9]{0,400})?|\.[0-9]{1,400}", text.strip()):
+            return sympy.Rational(text.strip())
+        raise ValueError("not a number")
+
+    # sympify evaluates the strings it is given as Python, and the LaTeX parser hands it every number it reads.
+    sympy.parsing.sympy_parser.parse_expr = number
+    for a, b in _WARM_UP:
+        compare(a, b)
+    return compare
+
+
+_WARM_UP = (
+    (r"\int_0^1 x^2 dx", r"\frac{1}{3}"),
+    (r"\int \sin(x) dx", r"-\cos(x)"),
+    (r"\lim_{x \to 0} \frac{\sin x}{x}", "1"),
+    (r"\sum_{k=1}^{\infty} \frac{1}{k^2}", r"\frac{\pi^2}{6}"),
+    (r"\frac{d}{dx} x^3", "3x^2"),
+    (r"x^2-5x+6=0", r"(x-2)(x-3)=0"),
+    (r"(-\infty,1)\cup(2,\infty)", r"x<1 \text{ or } x>2"),
+    (r"1 < x < 2", "(1,2)"),
+    (r"\{1,2,3\}", r"\{3,2,1\}"),
+    (r"\begin{pmatrix}1&2\\3&4\end{pmatrix}", r"\begin{bmatrix}1&2\\3&5\end{bmatrix}"),
+    (r"\log_2 8 + \sqrt[3]{x} + |x| + \binom{5}{2} + 5!", "x"),
+    (r"\sin^2 x+\cos^2 x", "1"),
+    (r"x=3, y=4", r"(3,4)"),
+    (r"\prod_{k=1}^{3} k", "6"),
+)
+
+
+def main() -> None:
+    stdin, stdout = sys.stdin.buffer, sys.stdout.buffer
+    sys.stdout = sys.stderr  # what a library prints must not get between two frames
+
+    def receive() -> Any:
+        head = stdin.read(4)
+        return json.loads(stdin.read(int.from_bytes(head, "big"))) if len(head) == 4 else None
+
+    def send(message: object) -> None:
+        data = json.dumps(message).encode()
+        stdout.write(len(data).to_bytes(4, "big") + data)
+        stdout.flush()
+
+    setup = receive()
+    if setup is None:
+        return
+    sys.path[:] = [entry for entry in setup["path"] if os.path.isabs(entry)]
+    limit(setup["memory_mb"])
+    compare = load()
+    lock_down(
+        tuple(os.path.join(os.path.realpath(entry), "") for entry in sys.path)
+        + tuple(os.path.join(e, "") for e in sys.path)
+    )
+    send("ready")
+    while True:
+        question = receive()
+        if question is None:
+            return
+        if hasattr(signal, "setitimer"):  # should the parent die meanwhile, this process ends by itself
+            signal.setitimer(signal.ITIMER_REAL, question["deadline"] + 5.0)
+        try:
+            result = compare(question["answer"], question["reference"])
+        except MemoryError:
+            result = "memory"
+        except RecursionError:
+            result = "unreadable_answer"
+        except Exception:
+            result = "crash"
+        if hasattr(signal, "setitimer"):
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        send(result)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,173 @@
+"""The tiers, in order, for one answer and one reference. No process is started and no code of sympy is loaded here."""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from typing import NamedTuple
+
+from .compare import equal
+from .extract import last_box
+from .normal import choice, label, quantity, quantity_like, same_quantity, squeeze, tidy, words
+from .parse import TooLarge, Unreadable, parse
+from .verdict import Status
+
+MAX_ANSWER = 20_000
+"""Characters of an answer or a reference that are compared at all."""
+
+
+class Decision(NamedTuple):
+    """``status`` is None where tiers 1 and 2 could not tell and ``reason`` is None: tier 3 is asked."""
+
+    status: Status | None
+    tier: str | None
+    reason: str | None = None
+
+
+_UNDECIDED = Decision(None, None)
+
+
+def read_reference(reference: str) -> str:
+    """The answer in a reference: its box, what follows its ``####``, or all of it."""
+    if "\\boxed" in reference or "\\fbox" in reference:
+        boxed = last_box(reference)
+        if boxed:
+            return boxed
+    if "####" in reference:
+        return reference.rpartition("####")[2].strip()
+    return reference
+
+
+def decide(answer: str, reference: str) -> Decision:
+    """Tiers 1 and 2. ``reference`` as ``read_reference`` returned it."""
+    if answer == reference:
+        return Decision("correct", "string")
+    if len(answer) > MAX_ANSWER or len(reference) > MAX_ANSWER:
+        return Decision(None, None, "too_long")
+    given, wanted = tidy(answer), tidy(reference)
+    if not wanted:
+        return Decision(None, None, "unreadable_reference")
+    return first_tier(given, wanted) or second_tier(given, wanted)
+
+
+def first_tier(given: str, wanted: str) -> Decision | None:
+    """Strings, exact rationals, choices, words."""
+    a, b = quantity(given), quantity(wanted)
+    if (a is None) != (b is None):
+        a, b = a or quantity_like(given, b.unit if b else ""), b or quantity_like(wanted, a.unit if a else "")
+    if a is not None and b is not None:
+        return Decision("correct" if same_quantity(a, b) else "incorrect", "rational")
+    if given == wanted or squeeze(given) == squeeze(wanted):
+        return Decision("correct", "string") if given else None
+    letter_a, letter_b = choice(given), choice(wanted)
+    if letter_a and letter_b and (len(given) < 4 or len(wanted) < 4):
+        return Decision("correct" if letter_a == letter_b else "incorrect", "choice")
+    words_a, words_b = words(given), words(wanted)
+    if words_a is not None and words_b is not None:
+        return Decision("correct" if words_a == words_b else "incorrect", "words")
+    if (words_a is not None and b is not None) or (words_b is not None and a is not None):
+        return Decision("incorrect", "words")
+    if (letter_b and len(wanted) < 4 and (a or words_a)) or (letter_a and len(given) < 4 and (b or words_b)):
+        return Decision("incorrect", "choice")
+    return None
+
+
+def second_tier(given: str, wanted: str) -> Decision:
+    """Trees, compared as numbers at fixed points."""
+    try:
+        gold = parse(wanted)
+    except Unreadable:
+        return _labels(given, wanted) or _UNDECIDED
+    except TooLarge:
+        return Decision(None, None, "too_long")
+    try:
+        tree = parse(given)
+    except Unreadable:
+        return _labels(given, wanted) or _UNDECIDED
+    except TooLarge:
+        return Decision(None, None, "too_long")
+    try:
+        verdict = equal(tree, gold)
+        if verdict is False and _AMBIGUOUS.search(given + ";" + wanted):  # 100,200 may be a number or two
+            verdict = equal(parse(given, False), parse(wanted, False)) or False
+    except (TooLarge, RecursionError):
+        return Decision(None, None, "too_long")
+    except Unreadable:
+        verdict = False
+    if verdict is None:
+        return Decision(None, "numeric")
+    return Decision("correct" if verdict else "incorrect", "numeric")
+
+
+def _labels(given: str, wanted: str) -> Decision | None:
+    """Of two answers that are no mathematics, are the words the same?"""
+    a, b = label(given), label(wanted)
+    if b is None or (a is None and not given):
+        return None
+    return Decision("correct" if a == b else "incorrect", "words")
+
+
+_AMBIGUOUS = re.compile(r"[1-9][0-9]{0,2},[0-9]{3}(?![0-9])")
+
+# ---- what may go to tier 3
+
+MAX_WORKER_LENGTH = 600
+MAX_WORKER_DEPTH = 20
+_PLAIN = re.compile(r"[A-Za-z0-9\s\\{}()\[\].,;:+\-*/^_=<>|!&'%]*")
+_LONG_NUMBER = re.compile(r"[0-9]{25,}")
+_PYTHON = re.compile(
+    r"__|import|lambda|exec|eval|open|system|sympify|parse|class|globals|builtins|write|input|immediate"
+)
+_POWERFUL = re.compile(r"\^|!|\\binom|\\prod|\\sum|\\Gamma|\*\*")
+_LARGE = re.compile(r"[0-9]{4,}")
+
+
+@lru_cache(maxsize=4096)
+def screened(tidied: str) -> bool:
+    """May the worker see it? Short, shallow, in plain characters, nothing that would make sympy compute a huge number."""
+    if len(tidied) > MAX_WORKER_LENGTH or _PLAIN.fullmatch(tidied) is None:
+        return False
+    if _LONG_NUMBER.search(tidied) or _PYTHON.search(tidied):
+        return False
+    if tidied.count("^") > 40 or (_POWERFUL.search(tidied) and _LARGE.search(tidied)):
+        return False
+    return _depth(tidied) <= MAX_WORKER_DEPTH and _tower(tidied) <= 2
+
+
+def _depth(text: str) -> int:
+    depth = deepest = 0
+    for character in text:
+        if character in "([{":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif character in ")]}":
+            depth -= 1
+    return deepest
+
+
+def _tower(text: str) -> int:
+    """Exponents on exponents: ``2^{3^{4}}`` is two high."""
+    height, open_exponents = 0, []
+    for at, character in enumerate(text):
+        if character == "{":
+            open_exponents.append(text[max(0, at - 1)] == "^")
+            height = max(height, sum(open_exponents))
+        elif character == "}" and open_exponents:
+            open_exponents.pop()
+    return height
+
+
+# ---- one spelling of an answer, for votes
+
+
+def normalized(answer: str) -> str:
+    """Equal strings are equal answers; not every pair of equal answers has equal strings."""
+    given = tidy(answer[:MAX_ANSWER])
+    number = quantity(given)
+    if number is not None:
+        return f"{number.value}{number.unit}" if number.unit in ("%", "°") else str(number.value)
+    letter = choice(given)
+    if letter is not None and len(given) < 12:
+        return letter
+    prose = words(given)
+    return prose if prose is not None else squeeze(given)

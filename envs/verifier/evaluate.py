@@ -1,0 +1,486 @@
+"""Tier 2, second half: trees to numbers of 40 digits at fixed points, and whether two trees agree there.
+
+Nothing large is ever computed: values are floating point of fixed precision whatever their magnitude, arguments of
+functions are bounded, sums are bounded, and one evaluation takes a bounded number of steps. What is beyond the bounds
+raises ``TooLarge``, what has no value ``Undefined``, what is not a number at all ``NotNumeric``.
+"""
+
+from __future__ import annotations
+
+import threading
+import zlib
+from typing import Any, Literal
+
+from .parse import Node, TooLarge
+
+DIGITS = 40
+RECHECK_DIGITS = 120
+"""Digits of the second look at two values that differ by little: a difference of rounding shrinks, a real one stays."""
+MAX_STEPS = 4000
+MAX_TERMS = 200
+_MAX_ARGUMENT_BITS = 64
+_MAX_RESULT_BITS = 1 << 62
+
+Sides = Literal["positive", "negative", "integer"]
+POINTS: tuple[tuple[Sides, int], ...] = (
+    ("positive", 0),
+    ("positive", 1),
+    ("positive", 2),
+    ("negative", 3),
+    ("mixed", 4),
+    ("positive", 5),
+)  # type: ignore[assignment]
+
+
+class Undefined(Exception):
+    """There is no value here: a division by zero, a pole, infinity minus infinity."""
+
+
+class NotNumeric(Exception):
+    """The tree is a set, a matrix, a relation: not a number."""
+
+
+_local = threading.local()
+
+
+def context(digits: int = DIGITS) -> Any:
+    """mpmath at ``digits`` digits, one for each thread: its precision is state."""
+    contexts = _local.__dict__.setdefault("contexts", {})
+    if digits not in contexts:
+        import mpmath
+
+        contexts[digits] = mpmath.MPContext()
+        contexts[digits].dps = digits
+    return contexts[digits]
+
+
+class Point:
+    """Values of the variables: fixed by their names and the number of the point, no two alike."""
+
+    def __init__(self, ctx: Any, kind: str, number: int) -> None:
+        self.ctx, self.kind, self.number = ctx, kind, number
+        self.values: dict[str, Any] = {}
+
+    def __getitem__(self, name: str) -> Any:
+        value = self.values.get(name)
+        if value is None:
+            seed = zlib.crc32(f"{name}/{self.number}".encode())
+            if self.kind == "integer":
+                value = self.ctx.mpf(3 + seed % 23 + 2 * self.number)
+            else:
+                value = self.ctx.mpf(seed * 1_000_003 + 7) / self.ctx.mpf(1 << 51) / 2 + self.ctx.mpf(3) / 5
+                if self.number == 5:
+                    value *= 11
+                if self.kind == "negative" or (self.kind == "mixed" and seed & 1):
+                    value = -value
+            self.values[name] = value
+        return value
+
+
+class Evaluator:
+    """Values of trees at one point. ``sign``: what plus-minus means here. ``log_base``: of a bare log."""
+
+    def __init__(self, ctx: Any, point: Any, sign: int = 1, log_base: int = 0) -> None:
+        self.ctx, self.point, self.sign, self.log_base = ctx, point, sign, log_base
+        self.steps = 0
+        self.bound: dict[str, Any] = {}
+
+    def value(self, node: Node) -> Any:
+        result = self._value(node)
+        if self.ctx.isnan(result):
+            raise Undefined
+        return result
+
+    def _value(self, node: Node) -> Any:
+        self.steps += 1
+        if self.steps > MAX_STEPS:
+            raise TooLarge
+        kind = node[0]
+        handler = getattr(self, "_" + kind, None)
+        if handler is None:
+            raise NotNumeric
+        try:
+            result = handler(node)
+        except (ZeroDivisionError, ValueError):
+            raise Undefined from None
+        except OverflowError:
+            raise TooLarge from None
+        if abs(self.ctx.mag(result)) > _MAX_RESULT_BITS if result and self.ctx.isfinite(result) else False:
+            raise TooLarge
+        return result
+
+    # ---- leaves
+
+    def _num(self, node: Node) -> Any:
+        value = node[1]
+        if value.denominator == 1:
+            return self.ctx.mpf(value.numerator)
+        return self.ctx.mpf(value.numerator) / value.denominator
+
+    def _sym(self, node: Node) -> Any:
+        bound = self.bound.get(node[1])
+        return self.point[node[1]] if bound is None else bound
+
+    def _const(self, node: Node) -> Any:
+        name = node[1]
+        if name in self.bound:  # a sum over i
+            return self.bound[name]
+        if name == "pi":
+            return +self.ctx.pi
+        if name == "e":
+            return +self.ctx.e
+        if name == "i":
+            return self.ctx.mpc(0, 1)
+        return self.ctx.inf
+
+    # ---- arithmetic
+
+    def _add(self, node: Node) -> Any:
+        total = self._value(node[1][0])
+        for term in node[1][1:]:
+            total = total + self._value(term)
+        return total
+
+    def _mul(self, node: Node) -> Any:
+        product = self._value(node[1][0])
+        for factor in node[1][1:]:
+            product = product * self._value(factor)
+        return product
+
+    def _neg(self, node: Node) -> Any:
+        return -self._value(node[1])
+
+    def _div(self, node: Node) -> Any:
+        return self._value(node[1]) / self._value(node[2])
+
+    _ratio = _div
+
+    def _pm(self, node: Node) -> Any:
+        return self._value(node[1]) + self.sign * self._value(node[2])
+
+    def _mp(self, node: Node) -> Any:
+        return self._value(node[1]) - self.sign * self._value(node[2])
+
+    def _deg(self, node: Node) -> Any:
+        return self._value(node[1]) * self.ctx.pi / 180
+
+    def _unit(self, node: Node) -> Any:
+        if node[2] != "%":
+            raise NotNumeric
+        return self._value(node[1]) / 100
+
+    def _pow(self, node: Node) -> Any:
+        base, exponent = self._value(node[1]), self._value(node[2])
+        return self._power(base, exponent)
+
+    def _power(self, base: Any, exponent: Any) -> Any:
+        ctx = self.ctx
+        if not (ctx.isfinite(base) and ctx.isfinite(exponent)):
+            raise Undefined
+        if exponent == 0:
+            if base == 0:
+                raise Undefined
+            return ctx.one
+        if base == 0:
+            if ctx.re(exponent) < 0:
+                raise Undefined
+            return ctx.zero
+        self._bounded(exponent)
+        whole = ctx.isint(exponent)
+        if whole and abs(exponent) <= (1 << 60):
+            whole_exponent = int(ctx.re(exponent))
+            if isinstance(base, ctx.mpf) or abs(whole_exponent) <= 1000:
+                if abs(ctx.mag(base)) > (1 << 40) and abs(whole_exponent) > (1 << 20):
+                    raise TooLarge
+                return base**whole_exponent
+        logarithm = ctx.ln(base) * exponent
+        self._bounded(logarithm)
+        return ctx.exp(logarithm)
+
+    def _bounded(self, value: Any) -> None:
+        """Functions reduce their argument to a period: the cost is in its magnitude."""
+        if not self.ctx.isfinite(value):
+            raise Undefined
+        if value and self.ctx.mag(value) > _MAX_ARGUMENT_BITS:
+            raise TooLarge
+
+    def _root(self, node: Node) -> Any:
+        degree, value = self._value(node[1]), self._value(node[2])
+        ctx = self.ctx
+        if degree == 2:
+            return ctx.sqrt(value)
+        if value == 0:
+            return value
+        if isinstance(value, ctx.mpf) and value < 0 and ctx.isint(degree) and int(degree) % 2 == 1:
+            return -self._power(-value, 1 / degree)
+        return self._power(value, 1 / degree)
+
+    # ---- functions
+
+    def _fn(self, node: Node) -> Any:
+        name = node[1]
+        arguments = [self._value(argument) for argument in node[2:]]
+        for argument in arguments:
+            self._bounded(argument)
+        if name == "fact":
+            return self._factorial(arguments[0])
+        if name == "binom":
+            n, k = arguments
+            if not self.ctx.isint(k) or abs(k) > 200:
+                self._small(n), self._small(k)
+                return self.ctx.binomial(n, k)
+            product = self.ctx.one
+            for j in range(int(k)):
+                product = product * (n - j) / (j + 1)
+            return product if k >= 0 else self.ctx.zero
+        return getattr(self, "_f_" + name)(arguments[0])
+
+    def _small(self, value: Any) -> None:
+        if value and self.ctx.mag(value) > 40:
+            raise TooLarge
+
+    def _factorial(self, value: Any) -> Any:
+        self._small(value)
+        return self.ctx.gamma(value + 1)
+
+    def _f_sin(self, x: Any) -> Any:
+        return self.ctx.sin(x)
+
+    def _f_cos(self, x: Any) -> Any:
+        return self.ctx.cos(x)
+
+    def _f_tan(self, x: Any) -> Any:
+        return self.ctx.sin(x) / self._away_from_zero(self.ctx.cos(x))
+
+    def _f_cot(self, x: Any) -> Any:
+        return self.ctx.cos(x) / self._away_from_zero(self.ctx.sin(x))
+
+    def _f_sec(self, x: Any) -> Any:
+        return 1 / self._away_from_zero(self.ctx.cos(x))
+
+    def _f_csc(self, x: Any) -> Any:
+        return 1 / self._away_from_zero(self.ctx.sin(x))
+
+    def _away_from_zero(self, x: Any) -> Any:
+        if self.ctx.mag(x) < -self.ctx.prec + 8:
+            raise Undefined
+        return x
+
+    def _f_arcsin(self, x: Any) -> Any:
+        return self.ctx.asin(x)
+
+    def _f_arccos(self, x: Any) -> Any:
+        return self.ctx.acos(x)
+
+    def _f_arctan(self, x: Any) -> Any:
+        return self.ctx.atan(x)
+
+    def _f_arccot(self, x: Any) -> Any:
+        return self.ctx.pi / 2 - self.ctx.atan(x)
+
+    def _f_sinh(self, x: Any) -> Any:
+        return self.ctx.sinh(x)
+
+    def _f_cosh(self, x: Any) -> Any:
+        return self.ctx.cosh(x)
+
+    def _f_tanh(self, x: Any) -> Any:
+        return self.ctx.tanh(x)
+
+    def _f_exp(self, x: Any) -> Any:
+        return self.ctx.exp(x)
+
+    def _f_ln(self, x: Any) -> Any:
+        if x == 0:
+            raise Undefined
+        return self.ctx.ln(x)
+
+    def _f_log(self, x: Any) -> Any:
+        return self._f_ln(x) / (self.ctx.ln(10) if self.log_base == 10 else 1)
+
+    def _f_log10(self, x: Any) -> Any:
+        return self._f_ln(x) / self.ctx.ln(10)
+
+    def _f_abs(self, x: Any) -> Any:
+        return abs(x)
+
+    def _f_floor(self, x: Any) -> Any:
+        return self.ctx.floor(x)
+
+    def _f_ceil(self, x: Any) -> Any:
+        return self.ctx.ceil(x)
+
+    def _f_Gamma(self, x: Any) -> Any:  # noqa: N802
+        self._small(x)
+        return self.ctx.gamma(x)
+
+    def _app(self, node: Node) -> Any:
+        """An unknown function: some function of its name and its arguments, the same wherever it stands."""
+        seed = zlib.crc32(node[1].encode())
+        phase, value = self.ctx.mpf(seed % 1009) / 512 + 1, self.ctx.one
+        for at, argument in enumerate(node[2]):
+            x = self._value(argument)
+            self._bounded(x)
+            value = value + self.ctx.sin(x * phase + at) * (at + 2) + x * phase / 3
+        return value
+
+    def _sum(self, node: Node) -> Any:
+        _, kind, variable, start, end, term = node
+        first, last = self._value(start), self._value(end)
+        if not (self.ctx.isint(first) and self.ctx.isint(last)) or abs(first) > 10**6 or last - first > MAX_TERMS:
+            raise TooLarge
+        outer = self.bound.get(variable)
+        total = self.ctx.zero if kind == "sum" else self.ctx.one
+        for k in range(int(first), int(last) + 1):
+            self.bound[variable] = self.ctx.mpf(k)
+            value = self._value(term)
+            total = total + value if kind == "sum" else total * value
+        if outer is None:
+            del self.bound[variable]
+        else:
+            self.bound[variable] = outer
+        return total
+
+    def _det(self, node: Node) -> Any:
+        rows = node[1]
+        if len(rows) > 6 or any(len(row) != len(rows) for row in rows):
+            raise NotNumeric
+        return _determinant([[self._value(cell) for cell in row] for row in rows])
+
+
+def _determinant(rows: list[list[Any]]) -> Any:
+    if len(rows) == 1:
+        return rows[0][0]
+    total = 0
+    for column, cell in enumerate(rows[0]):
+        minor = [row[:column] + row[column + 1 :] for row in rows[1:]]
+        total = total + (-1) ** column * cell * _determinant(minor)
+    return total
+
+
+# ---- what is in a tree
+
+
+def contains(node: Any, kinds: frozenset[str]) -> bool:
+    """Is there a node of one of ``kinds``, or a function of that name?"""
+    if not isinstance(node, tuple) or not node:
+        return False
+    if isinstance(node[0], str) and (node[0] in kinds or (node[0] == "fn" and node[1] in kinds)):
+        return True
+    return any(contains(child, kinds) for child in node)
+
+
+def symbols(node: Any) -> frozenset[str]:
+    """The free names in a tree."""
+    if not isinstance(node, tuple) or not node:
+        return frozenset()
+    if node[0] == "sym":
+        return frozenset((node[1],))
+    found = frozenset[str]().union(*(symbols(child) for child in node))
+    return found - {node[2]} if node[0] == "sum" else found
+
+
+_PM = frozenset(("pm", "mp"))
+_BARE_LOG = frozenset(("log",))
+_NON_NUMERIC = frozenset(
+    ("tuple", "set", "list", "rel", "matrix", "text", "base", "cup", "cap", "diff", "builder", "R", "empty", "cases")
+)
+
+
+def numeric(node: Node) -> bool:
+    """Is the tree a number, given numbers for its variables?"""
+    return not contains(node, _NON_NUMERIC) and not (node[0] == "unit" and node[2] != "%")
+
+
+def constant_value(node: Node, digits: int = DIGITS) -> Any:
+    """The value of a tree without variables; Undefined, NotNumeric or TooLarge if there is none."""
+    if symbols(node):
+        raise NotNumeric
+    return Evaluator(context(digits), {}).value(node)
+
+
+# ---- do two trees agree
+
+
+def close(ctx: Any, a: Any, b: Any, digits: int) -> bool:
+    if a == b:
+        return True
+    if not (ctx.isfinite(a) and ctx.isfinite(b)):
+        return False
+    return bool(abs(a - b) <= ctx.mpf(10) ** (-digits) * max(abs(a), abs(b)))
+
+
+def _integer_points(a: Node, b: Node) -> bool:
+    """Powers of -1, floors and sums mean something at integers only."""
+    return any(contains(node, frozenset(("sum", "floor", "ceil"))) or _alternates(node) for node in (a, b))
+
+
+def _alternates(node: Any) -> bool:
+    if not isinstance(node, tuple) or not node:
+        return False
+    if node[0] == "pow" and symbols(node[2]) and not symbols(node[1]):
+        base = node[1]
+        if base[0] == "neg" or base == ("const", "i"):
+            return True
+    return any(_alternates(child) for child in node)
+
+
+def agree(a: Node, b: Node, sign: int = 1) -> bool | None:
+    """Do two numeric trees agree wherever they are looked at? None: it could not be told."""
+    if contains(a, _BARE_LOG) or contains(b, _BARE_LOG):  # to base ten or e: either will do, the same on both sides
+        verdicts = [_agree(a, b, sign, 10), _agree(a, b, sign, 0)]
+        return True if True in verdicts else None if None in verdicts else False
+    return _agree(a, b, sign, 0)
+
+
+def _agree(a: Node, b: Node, sign: int, log_base: int) -> bool | None:
+    names = symbols(a) | symbols(b)
+    if not names:
+        return _agree_at(a, b, "positive", 0, sign, log_base)
+    points: Any = POINTS
+    if _integer_points(a, b):
+        points = tuple(("integer", number) for number in range(6))
+    agreed = 0
+    for kind, number in points:
+        verdict = _agree_at(a, b, kind, number, sign, log_base)
+        if verdict is False:
+            return False
+        agreed += verdict is True
+    return True if agreed >= 2 else None
+
+
+def _agree_at(a: Node, b: Node, kind: str, number: int, sign: int, log_base: int) -> bool | None:
+    first_difference = None
+    for digits in (DIGITS, RECHECK_DIGITS):
+        ctx = context(digits)
+        left = _try(a, ctx, kind, number, sign, log_base)
+        right = _try(b, ctx, kind, number, sign, log_base)
+        if left is TooLarge or right is TooLarge:
+            return None
+        if left is None or right is None:
+            return None if left is right or kind != "positive" else False
+        if close(ctx, left, right, digits - 10):
+            return True
+        if kind in ("negative", "mixed") and (_complex(ctx, left) or _complex(ctx, right)):
+            return None
+        if not (ctx.isfinite(left) and ctx.isfinite(right)):
+            return False
+        difference = abs(left - right)
+        if first_difference is None:
+            if left != 0 and right != 0 and difference > max(abs(left), abs(right)) / 10**12:
+                return False  # far apart at 40 digits: no rounding does that
+            first_difference = difference
+    return bool(difference < first_difference / ctx.mpf(10) ** 40)
+
+
+def _complex(ctx: Any, value: Any) -> bool:
+    return isinstance(value, ctx.mpc) and value.imag != 0
+
+
+def _try(node: Node, ctx: Any, kind: str, number: int, sign: int, log_base: int) -> Any:
+    try:
+        return Evaluator(ctx, Point(ctx, kind, number), sign, log_base).value(node)
+    except Undefined:
+        return None
+    except (TooLarge, NotNumeric, RecursionError):
+        return TooLarge

@@ -1,0 +1,200 @@
+"""Sets of real numbers: intervals, unions, inequalities in one variable, as sorted pieces with 40-digit ends."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from .evaluate import DIGITS, NotNumeric, Undefined, close, constant_value, context, contains, symbols
+from .parse import Node, TooLarge
+
+MAX_PIECES = 50
+
+
+class Piece(NamedTuple):
+    low: Any
+    low_closed: bool
+    high: Any
+    high_closed: bool
+
+
+Pieces = list[Piece]
+
+
+class NotASet(Exception):
+    """The tree is no set of real numbers that could be worked out."""
+
+
+def pieces(node: Node) -> Pieces:
+    """The set a tree describes, in its one normal form."""
+    try:
+        return _normal(_pieces(node))
+    except (Undefined, NotNumeric, TooLarge, TypeError):
+        raise NotASet from None
+
+
+def same(a: Pieces, b: Pieces) -> bool:
+    ctx = context()
+    return len(a) == len(b) and all(
+        x.low_closed == y.low_closed
+        and x.high_closed == y.high_closed
+        and _same_end(ctx, x.low, y.low)
+        and _same_end(ctx, x.high, y.high)
+        for x, y in zip(a, b, strict=True)
+    )
+
+
+def _same_end(ctx: Any, a: Any, b: Any) -> bool:
+    return bool(a == b) or close(ctx, a, b, DIGITS - 10) or bool(abs(a - b) < ctx.mpf(10) ** (10 - DIGITS))
+
+
+def _real(node: Node) -> Any:
+    value = _extended(node)
+    if isinstance(value, context().mpc):
+        raise NotASet
+    return value
+
+
+def _extended(node: Node) -> Any:
+    if node[0] == "neg" and node[1] == ("const", "inf"):
+        return -context().inf
+    return constant_value(node)
+
+
+def _point(value: Any) -> Piece:
+    return Piece(value, True, value, True)
+
+
+def _line() -> Piece:
+    return Piece(-context().inf, False, context().inf, False)
+
+
+def _pieces(node: Node) -> Pieces:
+    kind = node[0]
+    if kind == "tuple" and len(node[2]) == 2:
+        low, high = _real(node[2][0]), _real(node[2][1])
+        if low > high:
+            raise NotASet
+        infinite = (low == -context().inf, high == context().inf)
+        return [Piece(low, node[1] == "[" and not infinite[0], high, node[3] == "]" and not infinite[1])]
+    if kind == "set":
+        return [_point(_real(member)) for member in node[1]]
+    if kind == "R":
+        return [_line()]
+    if kind == "empty":
+        return []
+    if kind == "cup":
+        return _pieces(node[1]) + _pieces(node[2])
+    if kind == "cap":
+        return _intersection(_normal(_pieces(node[1])), _normal(_pieces(node[2])))
+    if kind == "diff":
+        return _intersection(_normal(_pieces(node[1])), _complement(_normal(_pieces(node[2]))))
+    if kind == "builder":
+        names = symbols(node[1]) if node[1][0] != "rel" else symbols(node[1][1][0])
+        if len(names) != 1:
+            raise NotASet
+        found = _conditions(node[2], next(iter(names)))
+        return (
+            found
+            if node[1][0] != "rel"
+            else _intersection(_normal(_conditions(node[1], next(iter(names)))), _normal(found))
+        )
+    if kind in ("rel", "list"):
+        return _conditions(node, variable(node))
+    raise NotASet
+
+
+def variable(node: Node) -> str:
+    """The one variable of a relation that describes a set."""
+    names = symbols(node)
+    if len(names) != 1 or not contains(node, frozenset(("rel",))):
+        raise NotASet
+    return next(iter(names))
+
+
+def _conditions(node: Node, name: str) -> Pieces:
+    """Those values of ``name`` that a relation, or several, allows."""
+    if node[0] == "rel":
+        return _relation(node, name)
+    if node[0] != "list" or not all(member[0] == "rel" for member in node[1]):
+        raise NotASet
+    sets = [_normal(_relation(member, name)) for member in node[1]]
+    separators = set(node[2])
+    if separators == {"or"}:
+        return [piece for found in sets for piece in found]
+    common = sets[0]
+    for found in sets[1:]:
+        common = _intersection(common, found)
+    if separators == {"and"}:
+        return common
+    return common if common else [piece for found in sets for piece in found]  # x < -1, x > 1
+
+
+_FLIPPED = {"<": ">", ">": "<", "<=": ">=", ">=": "<=", "!=": "!=", "=": "="}
+
+
+def _relation(node: Node, name: str) -> Pieces:
+    _, sides, operators, _ = node
+    result = [_line()]
+    for left, operator, right in zip(sides, operators, sides[1:], strict=False):
+        if left == ("sym", name):
+            if operator == "in":
+                found = _pieces(right)
+            else:
+                found = _ray(operator, _real(right))
+        elif right == ("sym", name) and operator != "in":
+            found = _ray(_FLIPPED[operator], _real(left))
+        else:
+            raise NotASet
+        result = _intersection(_normal(result), _normal(found))
+    return result
+
+
+def _ray(operator: str, end: Any) -> Pieces:
+    inf = context().inf
+    if operator in (">", ">="):
+        return [Piece(end, operator == ">=", inf, False)]
+    if operator in ("<", "<="):
+        return [Piece(-inf, False, end, operator == "<=")]
+    if operator == "!=":
+        return [Piece(-inf, False, end, False), Piece(end, False, inf, False)]
+    raise NotASet  # an equation is compared as one
+
+
+def _normal(found: Pieces) -> Pieces:
+    """Sorted, without empty pieces, with touching pieces joined."""
+    if len(found) > MAX_PIECES:
+        raise TooLarge
+    kept = sorted(
+        (p for p in found if p.low < p.high or (p.low == p.high and p.low_closed and p.high_closed)),
+        key=lambda p: (p.low, not p.low_closed),
+    )
+    joined: Pieces = []
+    for piece in kept:
+        last = joined[-1] if joined else None
+        if last and (piece.low < last.high or (piece.low == last.high and (piece.low_closed or last.high_closed))):
+            high, closed = max((last.high, last.high_closed), (piece.high, piece.high_closed))
+            joined[-1] = Piece(last.low, last.low_closed, high, closed)
+        else:
+            joined.append(piece)
+    return joined
+
+
+def _intersection(a: Pieces, b: Pieces) -> Pieces:
+    if len(a) * len(b) > MAX_PIECES * 10:
+        raise TooLarge
+    result = []
+    for x in a:
+        for y in b:
+            low, low_open = max((x.low, not x.low_closed), (y.low, not y.low_closed))
+            high, high_closed = min((x.high, x.high_closed), (y.high, y.high_closed))
+            result.append(Piece(low, not low_open, high, high_closed))
+    return [p for p in result if p.low < p.high or (p.low == p.high and p.low_closed and p.high_closed)]
+
+
+def _complement(found: Pieces) -> Pieces:
+    result, low, closed = [], -context().inf, False
+    for piece in found:
+        result.append(Piece(low, closed, piece.low, not piece.low_closed))
+        low, closed = piece.high, not piece.high_closed
+    result.append(Piece(low, closed, context().inf, False))
+    return [p for p in result if p.low < p.high or (p.low == p.high and p.low_closed and p.high_closed)]
