@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging as transformers_logging
 
 from .sampling import Completions, Sampling, generate
 
@@ -77,8 +79,9 @@ class Policy(nn.Module):
             OSError: neither a bundled name, nor a folder with a model, nor a model that the hub knows.
         """
         source = BUNDLED.get(str(name_or_path), name_or_path)
-        tokenizer = AutoTokenizer.from_pretrained(source)
-        model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, **kwargs)
+        with _no_progress_bars():
+            tokenizer = AutoTokenizer.from_pretrained(source)
+            model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, **kwargs)
         saved = Path(source) / VALUE_HEAD_FILE
         policy = cls(model, tokenizer, value_head=value_head or saved.is_file())
         if policy.value_head is not None and saved.is_file():
@@ -87,8 +90,9 @@ class Policy(nn.Module):
 
     def save_pretrained(self, path: str | Path) -> None:
         """Write a folder that plain transformers loads; the value head, if any, lies beside the model."""
-        self.model.save_pretrained(path)
-        self.tokenizer.save_pretrained(path)
+        with _no_progress_bars():
+            self.model.save_pretrained(path)
+            self.tokenizer.save_pretrained(path)
         if self.value_head is not None:
             save_file(self.value_head.state_dict(), Path(path) / VALUE_HEAD_FILE)
 
@@ -263,3 +267,15 @@ class Policy(nn.Module):
         if "position_ids" not in self._takes:
             return {}
         return {"position_ids": (attention.cumsum(1) - 1).clamp(min=0)}
+
+
+@contextmanager
+def _no_progress_bars() -> Iterator[None]:
+    """Without transformers' bars, one for each file, which would bury the bar of training at every checkpoint."""
+    shown = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            transformers_logging.enable_progress_bar()

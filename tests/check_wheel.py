@@ -1,0 +1,19 @@
+"""Run by ``make wheel-check`` in an environment that holds the wheel and nothing of the checkout."""
+
+import sysconfig
+from pathlib import Path
+
+import gymnasium as gym
+
+import espo_gym
+
+site = Path(sysconfig.get_path("purelib"))
+assert Path(espo_gym.__file__).is_relative_to(site), espo_gym.__file__
+assert not (site / "algorithms").exists() and not (site / "envs").exists(), "our folders leaked to the top level"
+env = gym.make("espo_gym/Addition-v0")
+observation, info = env.reset(seed=0)
+_, reward, terminated, _, _ = env.step(info["problem"].answer)
+assert (reward, terminated) == (1.0, True)
+algorithm = espo_gym.ESPO("espo_gym/teaching", "espo_gym/Addition-v0", rollout_size=16)
+algorithm.learn(16)
+print(f"wheel check passed: {observation}{info['problem'].answer}, {algorithm.num_timesteps} timesteps")
