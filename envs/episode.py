@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -47,6 +47,8 @@ class Episode:
         A wrong answer is followed by feedback while turns are left. Without a verdict the episode ends: feedback would
         claim what nobody knows.
         """
+        if verdict.seconds:  # a step is a function of seed and completion; how long it took is not
+            verdict = replace(verdict, seconds=0.0)
         self.turn += 1
         self.transcript.append((self.observation, completion, verdict))
         self.done = verdict.correct or not verdict.has_verdict or self.turn >= self.task.max_turns

@@ -10,7 +10,7 @@ from .task import Problem, ProceduralTask
 from .verifier import Verdict
 
 INTEGER = re.compile(r"-?[0-9]+")
-UNEVALUATED = re.compile(r"[0-9})]\s*[-+*/^]|\\(?:[dt]?frac|times|cdot|div|sqrt|sum)|mod")
+UNEVALUATED = re.compile(r"[0-9})]\s*(?:[-+*/^]|\(\s*[0-9])|\\(?:[dt]?frac|times|cdot|div|sqrt|sum)|mod")
 
 
 class IntegerTask(ProceduralTask):
