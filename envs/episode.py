@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -78,6 +78,14 @@ class Episode:
         if not self.done:
             blocks.append(self.observation)
         return "prompt:     " + "\nfeedback:   ".join(blocks)
+
+
+def judge(task: Task, completions: Sequence[str], problems: Sequence[Problem]) -> list[Verdict]:
+    """``task.verify``. Raises ValueError unless it gives one verdict for each completion."""
+    verdicts = task.verify(completions, problems)
+    if len(verdicts) != len(completions):
+        raise ValueError(f"{task.name!r}.verify gave {len(verdicts)} verdicts on {len(completions)} completions")
+    return verdicts
 
 
 def describe(verdict: Verdict) -> str:

@@ -106,6 +106,11 @@ def test_scratchpad_without_drops_is_right(a, b):
         assert sum(map(int, left.split("+"))) == int(right)
 
 
+def test_an_answer_that_is_not_worked_out_does_not_vote_for_the_right_one():
+    verdict = judge(Addition(), "\\boxed{\\frac{1650}{2}}", "825")
+    assert (verdict.status, verdict.normalized) == ("incorrect", verdict.answer)
+
+
 def test_scratchpad_of_the_manual():
     assert scratchpad(358, 467) == "8+7=15,5+6+1=12,3+4+1=8,825"
     assert scratchpad(999, 999) == "9+9=18,9+9+1=19,9+9+1=19,1998"
