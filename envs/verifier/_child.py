@@ -3,11 +3,13 @@
 It reads frames (4 bytes of length, then JSON) from stdin and writes one frame for each. Before it reads the first
 question it limits its memory, its CPU time and the files it may write, and installs an audit hook that ends the process
 at the first event that arithmetic does not need: starting a process, opening a socket, opening a file to write,
-loading a library, compiling or executing code that does not come from an installed module. Audit hooks cannot be taken out again.
+loading a library, compiling or executing code that does not come from an installed module. Audit hooks cannot be taken
+out again.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -19,31 +21,20 @@ from typing import Any
 VIOLATION = 86
 """Exit status of a process that the audit hook ended."""
 
-_DENIED = (
-    "os.system os.exec os.fork os.forkpty os.posix_spawn os.spawn os.startfile os.remove os.rename os.rmdir os.mkdir os.link "
-    "os.symlink os.truncate os.chmod os.chown os.kill os.killpg os.putenv os.unsetenv os.chdir os.utime os.mkfifo "
-    "subprocess.Popen pty.spawn code.__new__ shutil.rmtree shutil.copyfile shutil.move shutil.chown webbrowser.open "
-    "sys.setprofile sys.settrace builtins.input cpython.run_command cpython.run_file cpython.run_stdin "
-    "cpython.run_interactivehook cpython.run_startup signal.pthread_kill pickle.find_class"
-).split()
-_DENIED_FAMILIES = (
-    "socket.",
-    "ctypes.",
-    "http.",
-    "urllib.",
-    "ftplib.",
-    "smtplib.",
-    "telnetlib.",
-    "winreg.",
-    "mmap.",
-    "gc.",
-)
+_DENIED_EVENTS = """
+os.system os.exec os.fork os.forkpty os.posix_spawn os.spawn os.startfile subprocess.Popen pty.spawn
+os.remove os.rename os.rmdir os.mkdir os.link os.symlink os.truncate os.chmod os.chown os.chdir os.utime os.mkfifo
+shutil.rmtree shutil.copyfile shutil.move shutil.chown
+os.kill os.killpg os.putenv os.unsetenv code.__new__ pickle.find_class webbrowser.open sys.setprofile sys.settrace
+builtins.input signal.pthread_kill cpython.run_command cpython.run_file cpython.run_stdin cpython.run_startup
+"""
+_DENIED_FAMILIES = ("socket.", "ctypes.", "http.", "urllib.", "ftplib.", "smtplib.", "telnetlib.", "winreg.", "mmap.")
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 
 def lock_down(roots: tuple[str, ...]) -> None:
-    """From here on this process can compute and answer, and nothing else. ``roots``: the folders of installed modules."""
-    denied, families, stop, violation = frozenset(_DENIED), _DENIED_FAMILIES, os._exit, VIOLATION
+    """From here on this process can compute and answer, nothing else. ``roots``: the folders of installed modules."""
+    denied, families, stop, violation = frozenset(_DENIED_EVENTS.split()), _DENIED_FAMILIES, os._exit, VIOLATION
 
     def installed(filename: object) -> bool:
         if isinstance(filename, bytes):
@@ -55,7 +46,7 @@ def lock_down(roots: tuple[str, ...]) -> None:
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
         if event == "open":
             path, mode, flags = (*arguments, None, None, None)[:3]
-            writes = isinstance(flags, int) and flags & _WRITING or isinstance(mode, str) and mode.strip("rbtU")
+            writes = (isinstance(flags, int) and flags & _WRITING) or (isinstance(mode, str) and mode.strip("rbtU"))
             if not writes and installed(path):
                 return
         elif event == "compile":
@@ -79,10 +70,8 @@ def limit(memory_mb: int) -> None:
     except ImportError:
         return
     for what, amount in (("RLIMIT_CORE", 0), ("RLIMIT_FSIZE", 0), ("RLIMIT_AS", memory_mb << 20)):
-        try:  # macOS refuses some of them, a container all
+        with contextlib.suppress(AttributeError, ValueError, OSError):  # macOS refuses some, a container may refuse all
             resource.setrlimit(getattr(resource, what), (amount, amount))
-        except (AttributeError, ValueError, OSError):
-            pass
 
 
 def load() -> Any:

@@ -8,9 +8,11 @@ from typing import NamedTuple
 
 from .compare import equal
 from .extract import last_box
-from .normal import choice, label, quantity, quantity_like, same_quantity, squeeze, tidy, words
 from .parse import TooLarge, Unreadable, parse
+from .quantity import quantity, quantity_like, same_quantity
+from .tidy import squeeze, tidy
 from .verdict import Status
+from .words import choice, label, words
 
 MAX_ANSWER = 20_000
 """Characters of an answer or a reference that are compared at all."""
@@ -124,7 +126,7 @@ _LARGE = re.compile(r"[0-9]{4,}")
 
 @lru_cache(maxsize=4096)
 def screened(tidied: str) -> bool:
-    """May the worker see it? Short, shallow, in plain characters, nothing that would make sympy compute a huge number."""
+    """May the worker see it? It is short, shallow, in plain characters, and asks sympy for no huge number."""
     if len(tidied) > MAX_WORKER_LENGTH or _PLAIN.fullmatch(tidied) is None:
         return False
     if _LONG_NUMBER.search(tidied) or _PYTHON.search(tidied):
