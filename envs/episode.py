@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -47,6 +47,8 @@ class Episode:
         A wrong answer is followed by feedback while turns are left. Without a verdict the episode ends: feedback would
         claim what nobody knows.
         """
+        if verdict.seconds:  # a step is a function of seed and completion; how long it took is not
+            verdict = replace(verdict, seconds=0.0)
         self.turn += 1
         self.transcript.append((self.observation, completion, verdict))
         self.done = verdict.correct or not verdict.has_verdict or self.turn >= self.task.max_turns
@@ -76,6 +78,14 @@ class Episode:
         if not self.done:
             blocks.append(self.observation)
         return "prompt:     " + "\nfeedback:   ".join(blocks)
+
+
+def judge(task: Task, completions: Sequence[str], problems: Sequence[Problem]) -> list[Verdict]:
+    """``task.verify``. Raises ValueError unless it gives one verdict for each completion."""
+    verdicts = task.verify(completions, problems)
+    if len(verdicts) != len(completions):
+        raise ValueError(f"{task.name!r}.verify gave {len(verdicts)} verdicts on {len(completions)} completions")
+    return verdicts
 
 
 def describe(verdict: Verdict) -> str:

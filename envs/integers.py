@@ -10,7 +10,7 @@ from .task import Problem, ProceduralTask
 from .verifier import Verdict
 
 INTEGER = re.compile(r"-?[0-9]+")
-UNEVALUATED = re.compile(r"[0-9})]\s*[-+*/^]|\\(?:[dt]?frac|times|cdot|div|sqrt|sum)|mod")
+UNEVALUATED = re.compile(r"[0-9})]\s*(?:[-+*/^]|\(\s*[0-9])|\\(?:[dt]?frac|times|cdot|div|sqrt|sum)|mod")
 
 
 class IntegerTask(ProceduralTask):
@@ -34,7 +34,7 @@ class IntegerTask(ProceduralTask):
             for i, verdict in zip(rest, general, strict=True):
                 result = (verdict.answer or "").rpartition("=")[2]
                 cheated = verdict.correct and UNEVALUATED.search(result)
-                verdicts[i] = replace(verdict, status="incorrect") if cheated else verdict
+                verdicts[i] = replace(verdict, status="incorrect", normalized=verdict.answer) if cheated else verdict
         return verdicts  # type: ignore[return-value]
 
     def _read(self, text: str, problem: Problem) -> Verdict | None:

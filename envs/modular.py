@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from .chain import check_operators, random_chain
 from .checks import check_int
-from .integers import IntegerTask
+from .integers import INTEGER, IntegerTask, normalize
 from .task import BOXED, Problem
+from .verifier import Verdict
+
+MODULUS = re.compile(r"\\?[bp]?mod(?:ulo)?\s*\{?\s*[0-9]+\s*\}?")
+SIDES = re.compile(r"=|\u2261|\\equiv")
 
 
 class ModularArithmetic(IntegerTask):
@@ -23,8 +29,8 @@ class ModularArithmetic(IntegerTask):
         ``What is (17*23-50) mod 12?``
 
     Action:
-        A text that ends with the remainder, ``5``, or has it in ``\\boxed{}``. Another number that leaves the same
-        remainder is wrong.
+        A text that ends with the remainder, ``5``, or has it in ``\\boxed{}``; ``5 \\pmod{12}`` and
+        ``341 = 5 (mod 12)`` are understood. Another number that leaves the same remainder is wrong.
 
     Reward:
         1 if the answer equals the remainder, else 0.
@@ -56,3 +62,18 @@ class ModularArithmetic(IntegerTask):
         modulus = int(rng.integers(2, self.max_modulus + 1))
         prompt = self.template.format(expression=expression, modulus=modulus)
         return Problem(prompt, str(value % modulus), f"{key}%{modulus}")
+
+    def verify(self, completions: Sequence[str], problems: Sequence[Problem]) -> list[Verdict]:
+        verdicts = super().verify(completions, problems)
+        for i, (verdict, problem) in enumerate(zip(verdicts, problems, strict=True)):
+            residue = stated_residue(verdict.answer or "")
+            if residue is not None and normalize(residue) == problem.answer:
+                verdicts[i] = Verdict("correct", verdict.answer, problem.answer, "integer", verdict.seconds)
+        return verdicts
+
+
+def stated_residue(answer: str) -> str | None:
+    """The 5 of ``5 (mod 12)``, ``5 \\pmod{12}``, ``341 = 5 mod 12``, ``41 mod 12 = 5``; ``None`` for other forms."""
+    text, congruences = MODULUS.subn("", answer)
+    last = SIDES.split(text)[-1].strip(" ()$")
+    return last if congruences and INTEGER.fullmatch(last) else None

@@ -9,7 +9,7 @@ import gymnasium
 from gymnasium.error import ResetNeeded
 
 from .checks import check_choice
-from .episode import ACTION_SPACE, OBSERVATION_SPACE, Episode, check_options, check_seed, check_split, draw_seed
+from .episode import ACTION_SPACE, OBSERVATION_SPACE, Episode, check_options, check_seed, check_split, draw_seed, judge
 from .registration import make_task
 from .task import Task
 
@@ -68,7 +68,7 @@ class TextEnv(gymnasium.Env[str, str]):
             )
         if not isinstance(action, str):
             raise TypeError(f"the action must be the completion, a str, not {type(action).__name__}")
-        [verdict] = self.task.verify([action], [episode.problem])
+        [verdict] = judge(self.task, [action], [episode.problem])
         reward = episode.advance(action, verdict)
         return episode.observation, reward, episode.done, False, episode.step_info
 

@@ -13,7 +13,16 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from .checks import check_choice, check_int
-from .episode import ACTION_SPACE, OBSERVATION_SPACE, Episode, check_options, check_seed, check_split, draw_seed
+from .episode import (
+    ACTION_SPACE,
+    OBSERVATION_SPACE,
+    Episode,
+    check_options,
+    check_seed,
+    check_split,
+    draw_seed,
+    judge,
+)
 from .registration import make_task
 from .task import Problem, Task
 
@@ -87,7 +96,7 @@ class MathVectorEnv(VectorEnv[Texts, Sequence[str], np.ndarray]):
             raise ResetNeeded("call reset() before step(): every sub-environment has finished")
         actions = self._completions(actions)
         episodes = [self._running(i) for i in running]
-        verdicts = self.task.verify([actions[i] for i in running], [episode.problem for episode in episodes])
+        verdicts = judge(self.task, [actions[i] for i in running], [episode.problem for episode in episodes])
 
         rewards = np.zeros(self.num_envs)
         infos: dict[int, dict[str, Any]] = {}

@@ -313,6 +313,14 @@ def test_a_finished_task_takes_no_more_arguments():
         make_task(Addition(), digits=3)
 
 
+def test_a_verifier_that_skips_completions_is_named():
+    task = type("Lazy", (Single,), {"verify": lambda self, completions, problems: []})
+    for env, action in ((TextEnv(task), "1"), (MathVectorEnv(task, 2), ["1", "1"])):
+        env.reset(seed=1)
+        with pytest.raises(ValueError, match=r"'Lazy'.verify gave 0 verdicts on [12] completions"):
+            env.step(action)
+
+
 # --- Retry
 
 

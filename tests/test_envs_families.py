@@ -87,6 +87,7 @@ def test_addition_reads_the_last_field_of_a_scratch_pad(completion, status, answ
         ("\\boxed{358+467=825}", "correct"),
         ("\\boxed{358+467}", "incorrect"),
         ("\\boxed{800+25}", "incorrect"),
+        ("\\boxed{3(275)}", "incorrect"),
         ("The answer is 8,825.", "incorrect"),
         ("I do not know.", "no_answer"),
     ],
@@ -103,6 +104,11 @@ def test_scratchpad_without_drops_is_right(a, b):
     for column in columns:
         left, right = column.split("=")
         assert sum(map(int, left.split("+"))) == int(right)
+
+
+def test_an_answer_that_is_not_worked_out_does_not_vote_for_the_right_one():
+    verdict = judge(Addition(), "\\boxed{\\frac{1650}{2}}", "825")
+    assert (verdict.status, verdict.normalized) == ("incorrect", verdict.answer)
 
 
 def test_scratchpad_of_the_manual():
@@ -220,10 +226,19 @@ def test_modular_problems(terms, digits, max_modulus, seed):
         ("5", "correct"),
         ("17*23 is 391, so the answer is 5.", "correct"),
         ("\\boxed{5}", "correct"),
+        ("\\boxed{5 \\pmod{12}}", "correct"),
+        ("\\boxed{341 \\equiv 5 \\pmod{12}}", "correct"),
+        ("x \u2261 5 mod 12", "correct"),
+        ("(17*23-50) mod 12 = 5", "correct"),
+        ("The answer is 5 (mod 12).", "correct"),
+        ("17 mod 12", "incorrect"),
+        ("\\boxed{17 \\bmod 12}", "incorrect"),
+        ("(17*23-50) mod 12", "incorrect"),
+        ("\\boxed{2+3}", "incorrect"),
         ("\\boxed{17}", "incorrect"),
         ("17", "incorrect"),
         ("-7", "incorrect"),
-        ("no idea", "no_answer"),
+        ("I do not know.", "no_answer"),
     ],
 )
 def test_modular_answers(completion, status):
@@ -268,7 +283,7 @@ def test_equation_key_is_that_of_its_multiples_and_mirror(coefficients, factor):
         ("Thus \\boxed{x = -12/7}.", "correct"),
         ("\\boxed{-1.714}", "incorrect"),
         ("\\boxed{12/7}", "incorrect"),
-        ("hm", "no_answer"),
+        ("I don't know.", "no_answer"),
     ],
 )
 def test_equation_answers(completion, status):

@@ -1,13 +1,18 @@
 """The process that math-verify runs in. Started by path as an interpreter of its own: it never imports this package.
 
-It reads frames (4 bytes of length, then JSON) from stdin and writes one frame for each. Before it reads the first
-question it limits its memory, its CPU time and the files it may write, and installs an audit hook that ends the process
-at the first event that arithmetic does not need: starting a process, opening a socket, opening a file to write,
-loading a library, compiling or executing code that does not come from an installed module. Audit hooks cannot be taken out again.
+It limits its memory and the files it may write, imports math-verify and forks: one fork answers questions, and when it
+hangs and is killed the next takes its place in milliseconds, without another import. This process itself never sees a
+question. (It may fork: it has one thread and nothing but sympy in it.)
+
+The fork reads frames (4 bytes of length, then JSON) from stdin and writes one to stdout for each. Before it reads the
+first it installs an audit hook that ends the process at the first event that arithmetic does not need: starting a
+process, opening a socket, opening a file to write, loading a library, compiling or executing code that does not come
+from an installed module. Audit hooks cannot be taken out again.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -19,31 +24,20 @@ from typing import Any
 VIOLATION = 86
 """Exit status of a process that the audit hook ended."""
 
-_DENIED = (
-    "os.system os.exec os.fork os.forkpty os.posix_spawn os.spawn os.startfile os.remove os.rename os.rmdir os.mkdir os.link "
-    "os.symlink os.truncate os.chmod os.chown os.kill os.killpg os.putenv os.unsetenv os.chdir os.utime os.mkfifo "
-    "subprocess.Popen pty.spawn code.__new__ shutil.rmtree shutil.copyfile shutil.move shutil.chown webbrowser.open "
-    "sys.setprofile sys.settrace builtins.input cpython.run_command cpython.run_file cpython.run_stdin "
-    "cpython.run_interactivehook cpython.run_startup signal.pthread_kill pickle.find_class"
-).split()
-_DENIED_FAMILIES = (
-    "socket.",
-    "ctypes.",
-    "http.",
-    "urllib.",
-    "ftplib.",
-    "smtplib.",
-    "telnetlib.",
-    "winreg.",
-    "mmap.",
-    "gc.",
-)
+_DENIED_EVENTS = """
+os.system os.exec os.fork os.forkpty os.posix_spawn os.spawn os.startfile subprocess.Popen pty.spawn
+os.remove os.rename os.rmdir os.mkdir os.link os.symlink os.truncate os.chmod os.chown os.chdir os.utime os.mkfifo
+shutil.rmtree shutil.copyfile shutil.move shutil.chown
+os.kill os.killpg os.putenv os.unsetenv code.__new__ pickle.find_class webbrowser.open sys.setprofile sys.settrace
+builtins.input signal.pthread_kill cpython.run_command cpython.run_file cpython.run_stdin cpython.run_startup
+"""
+_DENIED_FAMILIES = ("socket.", "ctypes.", "http.", "urllib.", "ftplib.", "smtplib.", "telnetlib.", "winreg.", "mmap.")
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 
 def lock_down(roots: tuple[str, ...]) -> None:
-    """From here on this process can compute and answer, and nothing else. ``roots``: the folders of installed modules."""
-    denied, families, stop, violation = frozenset(_DENIED), _DENIED_FAMILIES, os._exit, VIOLATION
+    """From here on this process can compute and answer, nothing else. ``roots``: the folders of installed modules."""
+    denied, families, stop, violation = frozenset(_DENIED_EVENTS.split()), _DENIED_FAMILIES, os._exit, VIOLATION
 
     def installed(filename: object) -> bool:
         if isinstance(filename, bytes):
@@ -55,7 +49,7 @@ def lock_down(roots: tuple[str, ...]) -> None:
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
         if event == "open":
             path, mode, flags = (*arguments, None, None, None)[:3]
-            writes = isinstance(flags, int) and flags & _WRITING or isinstance(mode, str) and mode.strip("rbtU")
+            writes = (isinstance(flags, int) and flags & _WRITING) or (isinstance(mode, str) and mode.strip("rbtU"))
             if not writes and installed(path):
                 return
         elif event == "compile":
@@ -73,16 +67,12 @@ def lock_down(roots: tuple[str, ...]) -> None:
 
 
 def limit(memory_mb: int) -> None:
-    """Address space, core dumps and file sizes of this process. Without ``resource`` (Windows) there is no limit."""
-    try:
-        import resource
-    except ImportError:
-        return
+    """Address space, core dumps and file sizes of this process and its forks."""
+    import resource
+
     for what, amount in (("RLIMIT_CORE", 0), ("RLIMIT_FSIZE", 0), ("RLIMIT_AS", memory_mb << 20)):
-        try:  # macOS refuses some of them, a container all
+        with contextlib.suppress(AttributeError, ValueError, OSError):  # macOS refuses some, a container may refuse all
             resource.setrlimit(getattr(resource, what), (amount, amount))
-        except (AttributeError, ValueError, OSError):
-            pass
 
 
 def load() -> Any:
@@ -145,36 +135,33 @@ _WARM_UP = (
 )
 
 
-def main() -> None:
-    stdin, stdout = sys.stdin.buffer, sys.stdout.buffer
-    sys.stdout = sys.stderr  # what a library prints must not get between two frames
+def receive() -> Any:
+    head = _read(4)
+    return json.loads(_read(int.from_bytes(head, "big"))) if len(head) == 4 else None
 
-    def receive() -> Any:
-        head = stdin.read(4)
-        return json.loads(stdin.read(int.from_bytes(head, "big"))) if len(head) == 4 else None
 
-    def send(message: object) -> None:
-        data = json.dumps(message).encode()
-        stdout.write(len(data).to_bytes(4, "big") + data)
-        stdout.flush()
+def _read(count: int) -> bytes:
+    data = b""
+    while len(data) < count:  # unbuffered: what is not read here is there for the next fork
+        chunk = os.read(0, count - len(data))
+        if not chunk:
+            return b""
+        data += chunk
+    return data
 
-    setup = receive()
-    if setup is None:
-        return
-    sys.path[:] = [entry for entry in setup["path"] if os.path.isabs(entry)]
-    limit(setup["memory_mb"])
-    compare = load()
-    lock_down(
-        tuple(os.path.join(os.path.realpath(entry), "") for entry in sys.path)
-        + tuple(os.path.join(e, "") for e in sys.path)
-    )
+
+def send(message: str) -> None:
+    data = json.dumps(message).encode()
+    os.write(REPLIES, len(data).to_bytes(4, "big") + data)  # short enough to be written whole or not at all
+
+
+def answer_questions(compare: Any) -> None:
+    """Until stdin ends. ``deadline``: should the parent be gone, nobody else would end a question that hangs."""
+    folders = [os.path.join(folder, "") for entry in sys.path for folder in (entry, os.path.realpath(entry))]
+    lock_down(tuple(folders))
     send("ready")
-    while True:
-        question = receive()
-        if question is None:
-            return
-        if hasattr(signal, "setitimer"):  # should the parent die meanwhile, this process ends by itself
-            signal.setitimer(signal.ITIMER_REAL, question["deadline"] + 5.0)
+    while (question := receive()) is not None:
+        signal.setitimer(signal.ITIMER_REAL, question["deadline"] + 5.0)
         try:
             result = compare(question["answer"], question["reference"])
         except MemoryError:
@@ -183,10 +170,40 @@ def main() -> None:
             result = "unreadable_answer"
         except Exception:
             result = "crash"
-        if hasattr(signal, "setitimer"):
-            signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.setitimer(signal.ITIMER_REAL, 0)
         send(result)
 
 
+def main() -> None:
+    setup = receive()
+    if setup is None:
+        return
+    sys.path[:] = [entry for entry in setup["path"] if os.path.isabs(entry)]
+    limit(setup["memory_mb"])
+    compare = load()
+    serving = 0
+
+    def stop_fork(*_: object) -> None:
+        if serving:  # not waited for yet, so the number cannot be another process's
+            os.kill(serving, signal.SIGKILL)
+
+    signal.signal(signal.SIGUSR1, stop_fork)
+    while True:
+        serving = os.fork()
+        if serving == 0:
+            signal.signal(signal.SIGUSR1, signal.SIG_DFL)
+            answer_questions(compare)
+            os._exit(0)
+        _, status = os.waitpid(serving, 0)
+        serving = 0
+        if status == 0:  # stdin has ended
+            return
+        reason = "memory" if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGSEGV else "crash"
+        send("ended " + reason)
+
+
 if __name__ == "__main__":
+    # What a library prints must not get between two frames: frames go to a copy of stdout, print() to stderr.
+    REPLIES = os.dup(1)
+    os.dup2(2, 1)
     main()

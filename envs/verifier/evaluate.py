@@ -1,4 +1,4 @@
-"""Tier 2, second half: trees to numbers of 40 digits at fixed points, and whether two trees agree there.
+"""Tier 2: trees to numbers of 40 digits.
 
 Nothing large is ever computed: values are floating point of fixed precision whatever their magnitude, arguments of
 functions are bounded, sums are bounded, and one evaluation takes a bounded number of steps. What is beyond the bounds
@@ -9,27 +9,16 @@ from __future__ import annotations
 
 import threading
 import zlib
-from typing import Any, Literal
+from typing import Any
 
-from .parse import Node, TooLarge
+from .tokens import Node, TooLarge
+from .tree import symbols
 
 DIGITS = 40
-RECHECK_DIGITS = 120
-"""Digits of the second look at two values that differ by little: a difference of rounding shrinks, a real one stays."""
 MAX_STEPS = 4000
 MAX_TERMS = 200
 _MAX_ARGUMENT_BITS = 64
 _MAX_RESULT_BITS = 1 << 62
-
-Sides = Literal["positive", "negative", "integer"]
-POINTS: tuple[tuple[Sides, int], ...] = (
-    ("positive", 0),
-    ("positive", 1),
-    ("positive", 2),
-    ("negative", 3),
-    ("mixed", 4),
-    ("positive", 5),
-)  # type: ignore[assignment]
 
 
 class Undefined(Exception):
@@ -52,29 +41,6 @@ def context(digits: int = DIGITS) -> Any:
         contexts[digits] = mpmath.MPContext()
         contexts[digits].dps = digits
     return contexts[digits]
-
-
-class Point:
-    """Values of the variables: fixed by their names and the number of the point, no two alike."""
-
-    def __init__(self, ctx: Any, kind: str, number: int) -> None:
-        self.ctx, self.kind, self.number = ctx, kind, number
-        self.values: dict[str, Any] = {}
-
-    def __getitem__(self, name: str) -> Any:
-        value = self.values.get(name)
-        if value is None:
-            seed = zlib.crc32(f"{name}/{self.number}".encode())
-            if self.kind == "integer":
-                value = self.ctx.mpf(3 + seed % 23 + 2 * self.number)
-            else:
-                value = self.ctx.mpf(seed * 1_000_003 + 7) / self.ctx.mpf(1 << 51) / 2 + self.ctx.mpf(3) / 5
-                if self.number == 5:
-                    value *= 11
-                if self.kind == "negative" or (self.kind == "mixed" and seed & 1):
-                    value = -value
-            self.values[name] = value
-        return value
 
 
 class Evaluator:
@@ -227,7 +193,8 @@ class Evaluator:
         if name == "binom":
             n, k = arguments
             if not self.ctx.isint(k) or abs(k) > 200:
-                self._small(n), self._small(k)
+                self._small(n)
+                self._small(k)
                 return self.ctx.binomial(n, k)
             product = self.ctx.one
             for j in range(int(k)):
@@ -310,7 +277,7 @@ class Evaluator:
     def _f_ceil(self, x: Any) -> Any:
         return self.ctx.ceil(x)
 
-    def _f_Gamma(self, x: Any) -> Any:  # noqa: N802
+    def _f_Gamma(self, x: Any) -> Any:
         self._small(x)
         return self.ctx.gamma(x)
 
@@ -358,129 +325,8 @@ def _determinant(rows: list[list[Any]]) -> Any:
     return total
 
 
-# ---- what is in a tree
-
-
-def contains(node: Any, kinds: frozenset[str]) -> bool:
-    """Is there a node of one of ``kinds``, or a function of that name?"""
-    if not isinstance(node, tuple) or not node:
-        return False
-    if isinstance(node[0], str) and (node[0] in kinds or (node[0] == "fn" and node[1] in kinds)):
-        return True
-    return any(contains(child, kinds) for child in node)
-
-
-def symbols(node: Any) -> frozenset[str]:
-    """The free names in a tree."""
-    if not isinstance(node, tuple) or not node:
-        return frozenset()
-    if node[0] == "sym":
-        return frozenset((node[1],))
-    found = frozenset[str]().union(*(symbols(child) for child in node))
-    return found - {node[2]} if node[0] == "sum" else found
-
-
-_PM = frozenset(("pm", "mp"))
-_BARE_LOG = frozenset(("log",))
-_NON_NUMERIC = frozenset(
-    ("tuple", "set", "list", "rel", "matrix", "text", "base", "cup", "cap", "diff", "builder", "R", "empty", "cases")
-)
-
-
-def numeric(node: Node) -> bool:
-    """Is the tree a number, given numbers for its variables?"""
-    return not contains(node, _NON_NUMERIC) and not (node[0] == "unit" and node[2] != "%")
-
-
 def constant_value(node: Node, digits: int = DIGITS) -> Any:
     """The value of a tree without variables; Undefined, NotNumeric or TooLarge if there is none."""
     if symbols(node):
         raise NotNumeric
     return Evaluator(context(digits), {}).value(node)
-
-
-# ---- do two trees agree
-
-
-def close(ctx: Any, a: Any, b: Any, digits: int) -> bool:
-    if a == b:
-        return True
-    if not (ctx.isfinite(a) and ctx.isfinite(b)):
-        return False
-    return bool(abs(a - b) <= ctx.mpf(10) ** (-digits) * max(abs(a), abs(b)))
-
-
-def _integer_points(a: Node, b: Node) -> bool:
-    """Powers of -1, floors and sums mean something at integers only."""
-    return any(contains(node, frozenset(("sum", "floor", "ceil"))) or _alternates(node) for node in (a, b))
-
-
-def _alternates(node: Any) -> bool:
-    if not isinstance(node, tuple) or not node:
-        return False
-    if node[0] == "pow" and symbols(node[2]) and not symbols(node[1]):
-        base = node[1]
-        if base[0] == "neg" or base == ("const", "i"):
-            return True
-    return any(_alternates(child) for child in node)
-
-
-def agree(a: Node, b: Node, sign: int = 1) -> bool | None:
-    """Do two numeric trees agree wherever they are looked at? None: it could not be told."""
-    if contains(a, _BARE_LOG) or contains(b, _BARE_LOG):  # to base ten or e: either will do, the same on both sides
-        verdicts = [_agree(a, b, sign, 10), _agree(a, b, sign, 0)]
-        return True if True in verdicts else None if None in verdicts else False
-    return _agree(a, b, sign, 0)
-
-
-def _agree(a: Node, b: Node, sign: int, log_base: int) -> bool | None:
-    names = symbols(a) | symbols(b)
-    if not names:
-        return _agree_at(a, b, "positive", 0, sign, log_base)
-    points: Any = POINTS
-    if _integer_points(a, b):
-        points = tuple(("integer", number) for number in range(6))
-    agreed = 0
-    for kind, number in points:
-        verdict = _agree_at(a, b, kind, number, sign, log_base)
-        if verdict is False:
-            return False
-        agreed += verdict is True
-    return True if agreed >= 2 else None
-
-
-def _agree_at(a: Node, b: Node, kind: str, number: int, sign: int, log_base: int) -> bool | None:
-    first_difference = None
-    for digits in (DIGITS, RECHECK_DIGITS):
-        ctx = context(digits)
-        left = _try(a, ctx, kind, number, sign, log_base)
-        right = _try(b, ctx, kind, number, sign, log_base)
-        if left is TooLarge or right is TooLarge:
-            return None
-        if left is None or right is None:
-            return None if left is right or kind != "positive" else False
-        if close(ctx, left, right, digits - 10):
-            return True
-        if kind in ("negative", "mixed") and (_complex(ctx, left) or _complex(ctx, right)):
-            return None
-        if not (ctx.isfinite(left) and ctx.isfinite(right)):
-            return False
-        difference = abs(left - right)
-        if first_difference is None:
-            if left != 0 and right != 0 and difference > max(abs(left), abs(right)) / 10**12:
-                return False  # far apart at 40 digits: no rounding does that
-            first_difference = difference
-    return bool(difference < first_difference / ctx.mpf(10) ** 40)
-
-
-def _complex(ctx: Any, value: Any) -> bool:
-    return isinstance(value, ctx.mpc) and value.imag != 0
-
-
-def _try(node: Node, ctx: Any, kind: str, number: int, sign: int, log_base: int) -> Any:
-    try:
-        return Evaluator(ctx, Point(ctx, kind, number), sign, log_base).value(node)
-    except Undefined:
-        return None
-    except (TooLarge, NotNumeric, RecursionError):
-        return TooLarge

@@ -35,12 +35,12 @@ _ASSISTANT = re.compile(r"<\|im_start\|>assistant|<\|assistant\|>|<\|start_heade
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 _MARKER = re.compile(
     r"(?:\b(?:answers?|correct (?:option|choice))\b(?: (?!is\b|are\b)\w{1,14}){0,6}[*_\s]{0,4}?"
-    r"(?:\s(?:is|are|equals)\b[ \t]*:?|[:：=])|^A:|答案(?:是|为|：|:))[*_]{0,2}",
+    r"(?:\s(?:is|are|equals)\b[ \t]*:?|[:\uff1a=])|^A:|答案(?:是|为|\uff1a|:))[*_]{0,2}",
     re.IGNORECASE | re.MULTILINE,
 )
 _REFUSAL = re.compile(
-    r"\bI(?:'m| am) (?:not able|unable|not sure how)\b|\bI (?:can(?:not|'t|’t)|could not|couldn't|do not know|don't know|"
-    r"don’t know|need more)\b|\bnot enough information\b|\binsufficient information\b|"
+    r"\bI(?:['\u2019]m| am) (?:not able|unable|not sure how)\b|\bI (?:can(?:not|['\u2019]t)|could(?: not|n['\u2019]t)|"
+    r"do(?: not|n['\u2019]t) know|need more)\b|\bnot enough information\b|\binsufficient information\b|"
     r"\bas an? (?:AI |large )?(?:language )?model\b",
     re.IGNORECASE,
 )
@@ -62,9 +62,10 @@ def extract_answer(text: str) -> str | None:
 
 def extract(text: str) -> Extraction:
     """``extract_answer`` with the rule that decided."""
-    text = _final_part(text[-MAX_TEXT:])
-    if text is None:
+    final = _final_part(text[-MAX_TEXT:])
+    if final is None:
         return Extraction(None, "unfinished reasoning")
+    text = final
     open_tag = text.rfind("<answer>")
     if open_tag >= 0:
         end = text.find("</answer>", open_tag)

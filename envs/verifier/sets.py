@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from .evaluate import DIGITS, NotNumeric, Undefined, close, constant_value, context, contains, symbols
-from .parse import Node, TooLarge
+from .agree import close
+from .evaluate import DIGITS, NotNumeric, Undefined, constant_value, context
+from .tokens import Node, TooLarge
+from .tree import contains, symbols
 
 MAX_PIECES = 50
 
@@ -137,10 +139,7 @@ def _relation(node: Node, name: str) -> Pieces:
     result = [_line()]
     for left, operator, right in zip(sides, operators, sides[1:], strict=False):
         if left == ("sym", name):
-            if operator == "in":
-                found = _pieces(right)
-            else:
-                found = _ray(operator, _real(right))
+            found = _pieces(right) if operator == "in" else _ray(operator, _real(right))
         elif right == ("sym", name) and operator != "in":
             found = _ray(_FLIPPED[operator], _real(left))
         else:

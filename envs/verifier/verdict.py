@@ -17,7 +17,8 @@ class Verdict:
     """
 
     status: Status
-    """``correct``, ``incorrect``, ``no_answer`` (nothing to compare was found) or ``no_verdict`` (the verifier failed)."""
+    """``correct``, ``incorrect``, ``no_answer`` (nothing to compare was found) or ``no_verdict`` (the verifier
+    failed)."""
     answer: str | None = None
     """The final answer as it stands in the completion."""
     normalized: str | None = None
@@ -27,7 +28,8 @@ class Verdict:
     seconds: float = 0.0
     """Wall-clock seconds spent on this verdict."""
     reason: str | None = None
-    """Why there is no verdict (``timeout``, ``memory``, ``crash``, ``unreadable_reference``, ``too_long``) or no answer."""
+    """Why there is no verdict (``timeout``, ``memory``, ``crash``, ``unreadable_reference``, ``too_long``) or no
+    answer."""
 
     @property
     def correct(self) -> bool:

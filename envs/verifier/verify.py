@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from .decide import Decision, decide, normalized, read_reference, screened
 from .extract import extract
-from .normal import tidy
+from .tidy import tidy
 from .verdict import Verdict
 from .worker import POOL
 

@@ -1,14 +1,15 @@
 """Tier 3: math-verify in a process that can be killed.
 
 One worker to a process, started when it is first needed. It is an interpreter of its own and is spoken to over pipes in
-JSON: nothing is pickled, nothing is forked, no thread is needed, so it works under threads, in forked and spawned
-children, in notebooks and event loops. A question that outlives its deadline costs the worker its life; the
-replacement starts at once and the questions behind it are asked of that one.
+JSON: nothing is pickled, this process is never forked, no thread is needed, so it works under threads, in forked and
+spawned children, in notebooks and event loops. A question that outlives its deadline is killed, and the next one is
+answered by a fresh fork of the worker (see ``_child.py``).
 """
 
 from __future__ import annotations
 
 import atexit
+import contextlib
 import json
 import os
 import select
@@ -23,6 +24,8 @@ from typing import IO, Any
 
 START_SECONDS = 60.0
 """What a worker may take to start; it takes one or two."""
+RESTART_SECONDS = 10.0
+"""What the worker may take to kill a fork and put up the next; it takes milliseconds."""
 MAX_STARTS = 3
 """Starts in a row that may fail before tier 3 is given up for the batch."""
 
@@ -36,16 +39,17 @@ class WorkerError(Exception):
 
 
 class Worker:
-    """One process, asked one question at a time."""
+    """One worker process, asked one question at a time."""
 
     def __init__(self, memory_mb: int) -> None:
         self.memory_mb = memory_mb
         self.ready = False
         child = os.path.join(os.path.dirname(os.path.abspath(__file__)), "_child.py")
-        environment = {key: os.environ[key] for key in ("PATH", "SYSTEMROOT", "HOME", "TMPDIR") if key in os.environ}
-        environment |= {"PYTHONUTF8": "1", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+        environment = {
+            key: os.environ[key] for key in ("PATH", "HOME", "TMPDIR", "LD_LIBRARY_PATH") if key in os.environ
+        }
         self._process = subprocess.Popen(
-            [sys.executable, "-I", child],
+            [sys.executable, "-I", "-X", "utf8", child],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -54,23 +58,50 @@ class Worker:
             env=environment,
             start_new_session=True,  # Ctrl-C reaches the parent, and the parent ends the worker
         )
-        self._send({"path": [os.path.abspath(entry or os.getcwd()) for entry in sys.path], "memory_mb": memory_mb})
+        try:
+            self._send({"path": [os.path.abspath(entry or os.getcwd()) for entry in sys.path], "memory_mb": memory_mb})
+        except BaseException:
+            self.kill()
+            raise
 
     @property
     def pid(self) -> int:
         return self._process.pid
 
-    def ask(self, answer: str, reference: str, deadline: float) -> str:
-        """What the child makes of the two; WorkerError if it says nothing within ``deadline`` seconds."""
+    def start(self) -> None:
+        """Wait until the worker has imported what it needs."""
         if not self.ready:
             if self._receive(time.monotonic() + START_SECONDS) != "ready":
                 raise WorkerError("crash")
             self.ready = True
+
+    def ask(self, answer: str, reference: str, deadline: float) -> str:
+        """What the worker makes of the two; WorkerError if it says nothing within ``deadline`` seconds."""
         self._send({"answer": answer, "reference": reference, "deadline": deadline})
-        result = self._receive(time.monotonic() + deadline)
+        try:
+            result = str(self._receive(time.monotonic() + deadline))
+        except WorkerError as error:
+            if error.reason == "timeout":
+                self.drop_question()
+            raise
+        if result.startswith("ended "):
+            self._until_ready(time.monotonic() + RESTART_SECONDS)
+            raise WorkerError(result.removeprefix("ended "))
         if result in ("memory", "crash"):
             raise WorkerError(result)
-        return str(result)
+        return result
+
+    def drop_question(self) -> None:
+        """Kill the fork at work; the next question goes to a new one."""
+        self.ready = False
+        self._process.send_signal(signal.SIGUSR1)
+        self._until_ready(time.monotonic() + RESTART_SECONDS)
+
+    def _until_ready(self, until: float) -> None:
+        self.ready = False
+        while self._receive(until) != "ready":  # a late reply may still be in the pipe
+            pass
+        self.ready = True
 
     def _send(self, message: dict[str, Any]) -> None:
         data = json.dumps(message).encode()
@@ -92,20 +123,24 @@ class Worker:
                 raise WorkerError("timeout")
             chunk = os.read(pipe.fileno(), count - len(data))
             if not chunk:
-                raise WorkerError("memory" if self._out_of_memory() else "crash")
+                raise WorkerError("crash")
             data += chunk
         return data
 
-    def _out_of_memory(self) -> bool:
-        try:
-            status = self._process.wait(timeout=1.0)
-        except subprocess.TimeoutExpired:
-            return False
-        return status in (-signal.SIGSEGV, -getattr(signal, "SIGKILL", 9))  # what a failed allocation ends in
-
     def kill(self) -> None:
-        """End the process, reap it, close the pipes."""
-        self._process.kill()
+        """End the process and its fork, reap it, close the pipes."""
+        with contextlib.suppress(OSError):
+            _pipe(self._process.stdin).close()  # the fork reads the end of its questions and the worker follows
+        try:
+            if self._process.poll() is None and self.ready:
+                self._process.send_signal(signal.SIGUSR1)
+                self._process.wait(timeout=1.0)
+        except subprocess.TimeoutExpired:
+            pass
+        if self._process.poll() is None:
+            with contextlib.suppress(OSError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.kill()
         self._process.wait()
         self.abandon()
 
@@ -113,7 +148,8 @@ class Worker:
         """Close this process's ends of the pipes. In a forked child: the worker is the parent's."""
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
-                pipe.close()
+                with contextlib.suppress(OSError):
+                    pipe.close()
         if self._process.returncode is None:
             self._process.returncode = 0  # not ours to wait for
 
@@ -124,13 +160,9 @@ def _pipe(pipe: IO[bytes] | None) -> IO[bytes]:
 
 
 def _readable(descriptor: int, seconds: float) -> bool:
-    if seconds <= 0:
-        seconds = 0.0
-    if not hasattr(select, "poll"):
-        return bool(select.select([descriptor], [], [], seconds)[0])
     poll = select.poll()  # unlike select(), it takes descriptors above 1024
     poll.register(descriptor, select.POLLIN)
-    return bool(poll.poll(int(seconds * 1000) + 1))
+    return bool(poll.poll(max(0, int(seconds * 1000) + 1)))
 
 
 class WorkerPool:
@@ -140,9 +172,8 @@ class WorkerPool:
         self._lock = threading.Lock()
         self._worker: Worker | None = None
         self.starts = 0
-        if hasattr(os, "register_at_fork"):
-            reference = weakref.ref(self)
-            os.register_at_fork(after_in_child=lambda: _forked(reference))
+        reference = weakref.ref(self)
+        os.register_at_fork(after_in_child=lambda: _forked(reference))
 
     @property
     def pid(self) -> int | None:
@@ -158,27 +189,29 @@ class WorkerPool:
         """
         results: list[tuple[str, float]] = []
         with self._lock:
-            spent, failed_starts = 0.0, 0
+            spent, failures = 0.0, 0
             for answer, reference in pairs:
-                if spent > batch_deadline or failed_starts >= MAX_STARTS:
-                    results.append(("timeout" if failed_starts < MAX_STARTS else "crash", 0.0))
+                if failures >= MAX_STARTS or spent > batch_deadline:
+                    results.append(("crash" if failures >= MAX_STARTS else "timeout", 0.0))
                     continue
-                worker, begin = self._running(memory_mb), time.monotonic()
-                started = worker.ready
+                begin = time.monotonic()
                 try:
-                    outcome = worker.ask(answer, reference, deadline)
-                    failed_starts = 0
+                    worker = self._running(memory_mb)
+                    begin = time.monotonic()
+                    outcome, failures = worker.ask(answer, reference, deadline), 0
                 except WorkerError as error:
                     outcome = error.reason
-                    failed_starts = 0 if worker.ready else failed_starts + 1
+                    if self._worker is None or not self._worker.ready:
+                        failures += 1
+                        self._stop()
+                except OSError:  # no process to be had
+                    outcome, failures = "crash", failures + 1
                     self._stop()
-                    if failed_starts < MAX_STARTS:
-                        self._running(memory_mb)  # starts while the caller goes on
                 except BaseException:  # Ctrl-C in the middle of a question: its reply must not answer the next one
                     self._stop()
                     raise
                 seconds = time.monotonic() - begin
-                spent += seconds if started else min(seconds, deadline)
+                spent += seconds
                 results.append((outcome, seconds))
         return results
 
@@ -188,6 +221,7 @@ class WorkerPool:
         if self._worker is None:
             self._worker = Worker(memory_mb)
             self.starts += 1
+        self._worker.start()
         return self._worker
 
     def _stop(self) -> None:

@@ -1,0 +1,317 @@
+r"""Tier 2: numbers, letters, brackets and the commands of LaTeX. ``parse`` describes the trees."""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+
+from .tokens import (
+    ACCENTS,
+    CLOSING,
+    ENVIRONMENTS,
+    FONTS,
+    FUNCTIONS,
+    GREEK,
+    WORD_COMMANDS,
+    Cursor,
+    Node,
+    Unreadable,
+    letter,
+    product,
+)
+
+_WORD_TEXT = re.compile(r"[A-Za-z][A-Za-z .,'\-]*")
+_CONSTANTS: dict[str, Node] = {
+    "pi": ("const", "pi"),
+    "infty": ("const", "inf"),
+    "emptyset": ("empty",),
+    "varnothing": ("empty",),
+    "R": ("R",),
+}
+
+
+class Atoms(Cursor):
+    """What arithmetic is made of. What stands inside brackets is read by the classes built on this one."""
+
+    def items(self) -> Node:
+        raise NotImplementedError
+
+    def relation(self) -> Node:
+        raise NotImplementedError
+
+    def sum(self) -> Node:
+        raise NotImplementedError
+
+    def term(self) -> Node:
+        raise NotImplementedError
+
+    def factor(self) -> Node:
+        raise NotImplementedError
+
+    def exponent(self) -> Node:
+        raise NotImplementedError
+
+    def starts_factor(self, token: str) -> bool:
+        raise NotImplementedError
+
+    def atom(self) -> Node:
+        token = self.take()
+        if not token:
+            raise Unreadable
+        if token[0].isdigit() or (token[0] == "." and len(token) > 1):
+            return ("num", Fraction(token))
+        if token[0].isalpha():
+            return self.word(token)
+        if token in ("(", "[", "{", "\\{", "\\langle"):
+            return self.bracket(token)
+        if token == "|":
+            self.bars += 1
+            inside = self.nested(self.sum)
+            self.expect("|")
+            self.bars -= 1
+            return ("fn", "abs", inside)
+        if token[0] == "\\":
+            return self.command(token[1:])
+        raise Unreadable
+
+    def word(self, word: str) -> Node:
+        name = word.rstrip("'")
+        if name in WORD_COMMANDS:
+            return self.command(WORD_COMMANDS[name])
+        if len(name) == 1:
+            return letter(name, word[1:])
+        for length in (6, 5, 4, 3, 2):  # sinx, lnx
+            if name[:length] in FUNCTIONS and name[:length] not in ("max", "min") and len(name) == length + 1:
+                self.at -= 1
+                self.tokens[self.at : self.at + 1] = ["\\" + name[:length], name[length:]]
+                self.spaced[self.at : self.at + 1] = [False, False]
+                return self.command(self.take()[1:])
+        if len(name) > 12:
+            raise Unreadable
+        letters = list(name)
+        node: Node = ("mul", tuple(letter(each, "") for each in letters[:-1]))
+        # only the last letter takes what follows: ab^2 is a times b squared
+        self.at -= 1
+        self.tokens[self.at] = letters[-1] + word[len(name) :]
+        return product(node, self.factor())
+
+    def bracket(self, opening: str) -> Node:
+        bars, self.bars = self.bars, 0
+        self.in_set += opening == "\\{"
+        try:
+            if opening == "\\{" and self.accept("\\}"):
+                return ("empty",)
+            node = self.nested(self.items)
+            if opening == "\\{" and self.accept("\\mid", "|", ":", "\\vert"):
+                condition = self.nested(self.items)
+                self.expect("\\}")
+                return ("builder", node, condition)
+        finally:
+            self.bars = bars
+            self.in_set -= opening == "\\{"
+        closing = self.take()
+        if not closing or closing not in CLOSING[opening]:
+            raise Unreadable
+        members = node[1] if node[0] == "list" else (node,)
+        if opening == "\\{":
+            return ("set", members)
+        if opening == "{":
+            return ("set", members) if node[0] == "list" else node
+        if len(members) == 1 and opening != "\\langle":
+            if opening == "[" and closing == "]" and node[0] in ("tuple", "list"):
+                return ("tuple", "[", members, "]")
+            if (opening, closing) not in (("(", ")"), ("[", "]")):
+                raise Unreadable
+            return node
+        if opening == "\\langle":
+            return ("tuple", "(", members, ")")
+        return ("tuple", opening, members, closing)
+
+    def braced(self, digits: int = 1) -> Node:
+        """An argument of a command: a group, or without braces one character (``digits`` = 0: one token)."""
+        token = self.peek()
+        if token == "{":
+            self.at += 1
+            node = self.nested(self.items)
+            self.expect("}")
+            return node
+        if token[:1].isdigit() and len(token) > 1 and digits:
+            if not token.isdigit() or len(token) > 2:
+                raise Unreadable
+            self.tokens[self.at] = token[1:]
+            self.spaced[self.at] = False
+            return ("num", Fraction(token[0]))
+        if token[:1].isalpha() and len(token) > 1:
+            raise Unreadable
+        return self.nested(self.atom)
+
+    def command(self, name: str) -> Node:
+        if name in _CONSTANTS:
+            return _CONSTANTS[name]
+        if name in GREEK:
+            return ("sym", "\\" + name)
+        if name == "frac":
+            top = self.braced()
+            return ("div", top, self.braced())
+        if name == "sqrt":
+            return self.radical()
+        if name in FUNCTIONS or name in ("Gamma", "operatorname"):
+            return self.function(name)
+        if name in ("binom", "dbinom", "tbinom"):
+            top = self.braced()
+            return ("fn", "binom", top, self.braced())
+        if name in ("lfloor", "lceil"):
+            inside = self.nested(self.sum)
+            self.expect("\\r" + name[1:])
+            return ("fn", name[1:], inside)
+        if name in ("sum", "prod"):
+            return self.series(name)
+        if name in ACCENTS:
+            start = self.at
+            self.braced()
+            return ("sym", name + "(" + "".join(t for t in self.tokens[start : self.at] if t not in "{}") + ")")
+        if name == "mathbb":
+            field = self.text_like()
+            return ("R",) if field == "R" else ("sym", "mathbb(" + field + ")")
+        if name in FONTS:
+            return self.font()
+        if name == "begin":
+            return self.environment()
+        raise Unreadable
+
+    def text_like(self) -> str:
+        if self.peek() != "{":
+            return self.take()
+        self.at -= 1
+        return self.text_argument().strip()
+
+    def font(self) -> Node:
+        self.at -= 1
+        if self.peek(1) != "{":
+            self.at += 1
+            return self.nested(self.atom)
+        text = self.text_argument().replace("~", " ").strip()
+        if re.fullmatch(r"[0-9]+(\.[0-9]+)?", text):
+            return ("num", Fraction(text))
+        if len(text) == 1 and text.isalpha():
+            return letter(text, "")
+        if len(text) <= 2 and text.isalpha():
+            return ("mul", tuple(letter(each, "") for each in text))
+        if _WORD_TEXT.fullmatch(text):
+            return ("text", " ".join(re.sub(r"[.,]", " ", text.lower()).split()))
+        raise Unreadable
+
+    def radical(self) -> Node:
+        degree: Node = ("num", Fraction(2))
+        if self.accept("["):
+            degree = self.nested(self.sum)
+            self.expect("]")
+        if self.peek()[:1].isdigit():
+            return ("root", degree, self.nested(self.atom))
+        return ("root", degree, self.braced())
+
+    def function(self, name: str) -> Node:
+        if name == "operatorname":
+            self.at -= 1
+            name = self.text_argument().strip()
+            name = {"asin": "arcsin", "acos": "arccos", "atan": "arctan"}.get(name, name)
+            if name not in FUNCTIONS:
+                raise Unreadable
+        name = {"asin": "arcsin", "acos": "arccos", "atan": "arctan", "lg": "log10"}.get(name, name)
+        if name == "sqrt":
+            return self.radical()
+        base = power = None
+        for _ in range(2):
+            if power is None and self.accept("^"):
+                power = self.nested(self.exponent)
+            elif base is None and self.accept("_"):
+                base = self.braced(digits=0)
+        if name in ("max", "min", "gcd", "lcm"):
+            raise Unreadable
+        braced = name == "exp" and self.peek() == "{"
+        argument = self.braced() if braced else self.nested(self.argument)
+        if base is not None:
+            if name != "log":
+                raise Unreadable
+            node: Node = ("div", ("fn", "ln", argument), ("fn", "ln", base))
+        else:
+            node = ("fn", name, argument)
+        if power is None:
+            return node
+        if power == ("neg", ("num", Fraction(1))):
+            inverse = {"sin": "arcsin", "cos": "arccos", "tan": "arctan"}.get(name)
+            if inverse is None:
+                raise Unreadable
+            return ("fn", inverse, argument)
+        return ("pow", node, power)
+
+    def argument(self) -> Node:
+        """What a function without parentheses is applied to: ``\\sin 2 \\pi t``."""
+        if self.peek() in ("(", "[", "|", "{"):
+            return self.nested(self.atom)
+        if self.accept("-"):
+            return ("neg", self.argument())
+        if self.peek()[1:] in FUNCTIONS:
+            return self.factor()
+        node = self.factor()
+        while True:
+            token = self.peek()
+            plain = (
+                (token.isalpha() and len(token) == 1 and token != "e")
+                or token in ("\\pi", "\\sqrt")
+                or token[1:] in GREEK
+            )
+            if not plain or not self.starts_factor(token) or token == "":
+                return node
+            node = product(node, self.factor())
+
+    def series(self, name: str) -> Node:
+        self.expect("_")
+        self.expect("{")
+        variable = self.nested(self.atom)
+        if variable[0] not in ("sym", "const"):
+            raise Unreadable
+        self.expect("=")
+        start = self.nested(self.sum)
+        self.expect("}")
+        self.expect("^")
+        end = self.nested(self.exponent)
+        self.running.append(variable[1])
+        node = ("sum", name, variable[1], start, end, self.nested(self.term))
+        self.running.pop()
+        return node
+
+    def environment(self) -> Node:
+        self.at -= 1
+        name = self.text_argument()
+        if name not in ENVIRONMENTS:
+            raise Unreadable
+        if name == "array":
+            self.at -= 1
+            self.text_argument()
+        rows: list[tuple[Node, ...]] = []
+        row: list[Node] = []
+        while True:
+            if self.peek() == "\\end":
+                self.text_argument()
+                break
+            row.append(self.nested(self.relation))
+            self.accept(",")
+            if self.accept("&"):
+                continue
+            if self.accept("\\\\"):
+                rows.append(tuple(row))
+                row = []
+            elif self.peek() != "\\end":
+                raise Unreadable
+        if row:
+            rows.append(tuple(row))
+        if not rows:
+            raise Unreadable
+        if name in ("cases", "aligned"):
+            if all(len(r) == 1 for r in rows):
+                return ("list", tuple(r[0] for r in rows), ("and",) * (len(rows) - 1)) if len(rows) > 1 else rows[0][0]
+            return ("cases", tuple(rows))
+        if name in ("vmatrix", "Vmatrix"):
+            return ("det", tuple(rows))
+        return ("matrix", tuple(rows))

@@ -1,0 +1,125 @@
+"""Tier 1: exact rationals with their units."""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+from functools import lru_cache
+from typing import NamedTuple
+
+from .units import conflicting, read_unit
+
+MAX_DIGITS = 1000
+"""Digits of a number that is read exactly; exponents of scientific notation go up to the same."""
+
+
+class Quantity(NamedTuple):
+    """A rational number and what stands behind it: "", "%", "°" or a unit."""
+
+    value: Fraction
+    unit: str
+
+
+_DECIMAL = r"(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]*)?|\.[0-9]+"
+_QUANTITY = re.compile(
+    rf"""(?P<sign>[-+]?)\s*(?:\(\s*(?=-?[0-9.\\]+[^()]*\)\Z))?(?P<inner>-?)\s*
+    (?:(?P<whole>[0-9]+)\s*(?=\\frac)|(?P<whole2>[0-9]+)\s+(?=[0-9]+\s*/\s*[0-9]+))?
+    (?:\\frac\s*(?:\{{\s*(?P<fsign>-?)\s*(?P<num>{_DECIMAL})\s*\}}|(?P<num1>[0-9]))\s*
+        (?:\{{\s*(?P<dsign>-?)\s*(?P<den>{_DECIMAL})\s*\}}|(?P<den1>[0-9]))
+    |(?P<decimal>{_DECIMAL})
+        (?:\s*(?:[eE]|(?:\\times|\\cdot|[*])\s*10\s*\^)\s*(?:\{{\s*(?P<exp>[-+]?\s*[0-9]{{1,5}})\s*\}}|(?P<exp1>[-+]?[0-9]{{1,5}})))?
+        (?:\s*/\s*(?P<over>{_DECIMAL}))?)
+    \s*\)?\s*(?P<unit>.*)""",
+    re.VERBOSE | re.DOTALL,
+)
+
+
+def decimal(text: str) -> Fraction | None:
+    """``1,234.50`` exactly, None if it is too long."""
+    text = text.replace(",", "")
+    if len(text) > MAX_DIGITS:
+        return None
+    return Fraction(text)
+
+
+@lru_cache(maxsize=8192)
+def quantity(tidied: str) -> Quantity | None:
+    """The number an answer is, with its unit; None if it is anything else than one plain number."""
+    if tidied.isdecimal() and tidied.isascii() and len(tidied) <= MAX_DIGITS:
+        return Quantity(Fraction(int(tidied)), "")
+    if len(tidied) > 3 * MAX_DIGITS:
+        return None
+    match = _QUANTITY.fullmatch(tidied)
+    if match is None or (match["sign"] and match["inner"]):
+        return None
+    if tidied.count("(") != tidied.count(")"):
+        return None
+    unit = read_unit(match["unit"]) if match["unit"] else ""
+    value = _value(match)
+    if unit is None or value is None:
+        return None
+    if unit == "" and "," in tidied and "(" in tidied:
+        return None  # (1,234) is a pair
+    return Quantity(value, unit)
+
+
+def _value(match: re.Match[str]) -> Fraction | None:
+    whole = match["whole"] or match["whole2"]
+    negative = (match["sign"] == "-") != (match["inner"] == "-")
+    if match["decimal"] is None:
+        top = decimal(match["num"] or match["num1"])
+        bottom = decimal(match["den"] or match["den1"])
+        if top is None or not bottom:
+            return None
+        value = top / bottom
+        if whole:
+            if match["fsign"] or match["dsign"] or value >= 1 or value.denominator == 1:
+                return None
+            if len(whole) > MAX_DIGITS:
+                return None
+            value += int(whole)
+        if (match["fsign"] == "-") != (match["dsign"] == "-"):
+            value = -value
+        return -value if negative else value
+    number = decimal(match["decimal"])
+    if number is None:
+        return None
+    exponent = match["exp"] or match["exp1"]
+    if exponent is not None:
+        power = int(exponent.replace(" ", ""))
+        if abs(power) > MAX_DIGITS:
+            return None
+        number *= Fraction(10) ** power
+    if match["over"]:
+        bottom = decimal(match["over"])
+        if not bottom:
+            return None
+        number /= bottom
+    if whole:
+        if number >= 1 or not match["over"] or len(whole) > MAX_DIGITS:
+            return None
+        number += int(whole)
+    return -number if negative else number
+
+
+def same_quantity(a: Quantity, b: Quantity) -> bool:
+    """Are two quantities equal? A unit that only one of them names is taken as understood, a percent sign as either
+    understood or a hundredth."""
+    if conflicting(a.unit, b.unit):
+        return False
+    if a.value == b.value:
+        return True
+    if a.unit == "%" and b.unit == "":
+        return a.value == 100 * b.value
+    if b.unit == "%" and a.unit == "":
+        return b.value == 100 * a.value
+    return False
+
+
+def quantity_like(tidied: str, unit: str) -> Quantity | None:
+    """``quantity`` of ``100 N``: a bare letter is a unit where the other answer writes it as one."""
+    if len(unit) == 1 and unit.isalpha() and tidied.endswith(unit):
+        number = quantity(tidied[:-1].rstrip())
+        if number is not None and not number.unit:
+            return Quantity(number.value, unit)
+    return None

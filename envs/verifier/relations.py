@@ -1,0 +1,169 @@
+"""Tier 2: equations, inequalities and chains of them."""
+
+from __future__ import annotations
+
+from . import compare  # which imports this module: the two describe answers inside answers
+from .agree import Point, agree, close
+from .evaluate import Evaluator, NotNumeric, Undefined, context
+from .tokens import Node, TooLarge
+from .tree import PLUS_MINUS, SETS, contains, numeric, symbols
+
+
+def without_names(node: Node) -> Node:
+    """``2 = 4/2`` and ``1 \\cdot 2 = 2``: a chain of equal constants is its value. ``x = 1 = 2/2`` is ``x = 1``."""
+    if node[0] == "list" and len(node[1]) > 1:
+        members = node[1]
+        first = members[0]
+        named = first[0] == "rel" and first[2] == ("=",) and first[3][0]
+        if named and all(m[0] != "rel" for m in members[1:]):  # x = 1, 2
+            value = first[1][1]
+            if value[0] == members[1][0] or numeric(value):
+                return ("list", (value, *members[1:]), node[2])
+        return node
+    if node[0] != "rel" or set(node[2]) != {"="}:
+        return node
+    _, sides, _, names = node
+    start = 1 if names[0] and len(sides) > 2 else 0
+    values = sides[start:]
+    if len(values) < 2 or not all(numeric(side) and not symbols(side) for side in values):
+        return node
+    if all(agree(values[0], side) for side in values[1:]):
+        return values[-1] if start == 0 else ("rel", (sides[0], values[-1]), ("=",), (True, False))
+    return node
+
+
+def relations(a: Node, b: Node) -> bool | None:
+    if a[0] == b[0] == "rel":
+        return _two_relations(a, b)
+    relation, other = (a, b) if a[0] == "rel" else (b, a)
+    operators = set(relation[2])
+    if operators == {"="} and len(relation[1]) == 2:
+        value = _named_value(relation)
+        if value is not None:
+            return compare.equal(value, other)
+        return False
+    if operators == {"="}:
+        sides, names = relation[1], relation[3]
+        return compare.equal(sides[-1], other) if names[0] else False
+    if operators == {"in"} and len(relation[1]) == 2 and relation[3][0]:
+        return compare.equal(relation[1][1], other)
+    if other[0] in ("tuple", "set", "list") or other[0] in SETS:
+        verdict = compare.real_sets(relation, other)
+        return False if verdict is None and other[0] != "list" else verdict
+    return False
+
+
+def _named_value(relation: Node) -> Node | None:
+    """The side of an equation that is not a mere name."""
+    (left, right), (left_named, right_named) = relation[1], relation[3]
+    if left_named and not (right_named and left[0] == "tuple"):
+        return right
+    return left if right_named else None
+
+
+def _two_relations(a: Node, b: Node) -> bool | None:
+    if "in" in a[2] or "in" in b[2]:
+        if a[2] == b[2] == ("in",):
+            return compare.equal(a[1][1], b[1][1]) if a[1][0] == b[1][0] else False
+        return compare.real_sets(a, b)
+    if len(a[1]) != len(b[1]):
+        return compare.real_sets(a, b) if len(a[1]) == 3 or len(b[1]) == 3 else False
+    if len(a[1]) > 2:
+        return _chains(a, b)
+    return _equations(a, b) if a[2] == b[2] == ("=",) else _inequalities(a, b)
+
+
+_FLIPPED = {"<": ">", ">": "<", "<=": ">=", ">=": "<=", "=": "=", "!=": "!="}
+
+
+def _chains(a: Node, b: Node) -> bool | None:
+    forward = compare.ordered(a[1], b[1]) if a[2] == b[2] else False
+    if forward is not False:
+        return forward
+    backward = tuple(_FLIPPED.get(operator, operator) for operator in reversed(b[2]))
+    return compare.ordered(a[1], tuple(reversed(b[1]))) if a[2] == backward else False
+
+
+def _equations(a: Node, b: Node) -> bool | None:
+    """The same equation: side by side, or up to a constant factor, or solved for a variable."""
+    straight = compare.ordered(a[1], b[1])
+    if straight or compare.ordered(a[1], (b[1][1], b[1][0])):
+        return True
+    if not all(numeric(side) for relation in (a, b) for side in relation[1]):
+        return straight
+    f, g = _difference(a), _difference(b)
+    if symbols(f) != symbols(g) or contains(f, PLUS_MINUS) or contains(g, PLUS_MINUS):
+        return False
+    ratio = _constant_ratio(f, g)
+    if ratio is not None and ratio != 0:
+        return True
+    return _solved(a, g) or _solved(b, f) or False
+
+
+def _difference(relation: Node) -> Node:
+    return ("add", (relation[1][0], ("neg", relation[1][1])))
+
+
+def _constant_ratio(f: Node, g: Node) -> int | None:
+    """The sign of f/g if that is the same number everywhere, 0 if it is not real, None if it varies."""
+    ctx, first, seen = context(), None, 0
+    for number in range(5):
+        try:
+            point = Point(ctx, "positive", number)
+            values = [Evaluator(ctx, point).value(tree) for tree in (f, g)]
+        except (Undefined, TooLarge, NotNumeric):
+            continue
+        if values[0] == 0 or values[1] == 0:
+            return None
+        ratio = values[0] / values[1]
+        if first is None:
+            first = ratio
+        elif not close(ctx, first, ratio, 28):
+            return None
+        seen += 1
+    if first is None or seen < 3:
+        return None
+    if isinstance(first, ctx.mpc):
+        return 0 if abs(first.imag) > abs(first) / 10**20 else (1 if first.real > 0 else -1)
+    return 1 if first > 0 else -1
+
+
+def _solved(relation: Node, other: Node) -> bool:
+    """``y = t(x)`` against ``other(x, y) = 0``: ``t`` is a root of ``other``, and ``other`` is linear in ``y``."""
+    (left, right), _ = relation[1], relation[3]
+    name, value = (left, right) if left[0] == "sym" else (right, left)
+    if name[0] != "sym" or name[1] in symbols(value):
+        return False
+    ctx, seen = context(), 0
+    for number in range(4):
+        try:
+            point = Point(ctx, "positive", number)
+            root = Evaluator(ctx, point).value(value)
+            found = []
+            for shift in (0, 1, 2):
+                point.values[name[1]] = root + shift
+                found.append(Evaluator(ctx, point).value(other))
+        except (Undefined, TooLarge, NotNumeric):
+            continue
+        scale = max(abs(v) for v in found)
+        if scale == 0 or abs(found[0]) > scale / 10**25 or abs(found[2] - 2 * found[1] + found[0]) > scale / 10**25:
+            return False
+        seen += 1
+    return seen >= 3
+
+
+def _inequalities(a: Node, b: Node) -> bool | None:
+    if compare.different_variables(a, b):
+        return False
+    verdict = compare.real_sets(a, b)
+    if verdict is not None:
+        return verdict
+    if not all(numeric(side) for relation in (a, b) for side in relation[1]):
+        return None
+    op_a, op_b = a[2][0], b[2][0]
+    if op_a not in _FLIPPED or op_b not in _FLIPPED:
+        return None
+    ratio = _constant_ratio(_difference(a), _difference(b))
+    if ratio is None or ratio == 0:
+        return None if symbols(a) == symbols(b) and op_a != "=" and op_b != "=" else False
+    return bool(op_a == (op_b if ratio > 0 else _FLIPPED[op_b]))

@@ -1,0 +1,191 @@
+"""Tier 2: the tokens of an answer, the tables that name them, and a cursor over them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+Node = tuple[Any, ...]
+
+MAX_LENGTH = 4000
+"""Characters of an answer that is parsed."""
+MAX_TOKENS = 1500
+MAX_DEPTH = 40
+MAX_NUMBER_DIGITS = 400
+
+
+class Unreadable(Exception):
+    """The text is not in the grammar."""
+
+
+class TooLarge(Exception):
+    """The text, its nesting or a value in it is beyond the bounds."""
+
+
+def _set(names: str) -> frozenset[str]:
+    return frozenset(names.split())
+
+
+FUNCTIONS = _set(
+    "sin cos tan cot sec csc arcsin arccos arctan arccot sinh cosh tanh ln log lg exp sqrt asin acos atan "
+    "max min gcd lcm"
+)
+WORD_COMMANDS = {"infinity": "infty", "inf": "infty", "oo": "infty", **{f: f for f in (*FUNCTIONS, "pi", "infty")}}
+GREEK = _set(
+    "alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi rho varrho sigma tau "
+    "upsilon phi varphi chi psi omega Gamma Delta Theta Lambda Xi Pi Sigma Upsilon Phi Psi Omega ell hbar odot oplus "
+    "star prime aleph nabla partial imath jmath bullet dagger"
+)
+RELATIONS = {
+    **{"=": "=", "<": "<", ">": ">", "<=": "<=", ">=": ">=", "!=": "!=", "<>": "!="},
+    **{"\\lt": "<", "\\gt": ">", "\\le": "<=", "\\leq": "<=", "\\leqslant": "<=", "\\leqq": "<="},
+    **{"\\ge": ">=", "\\geq": ">=", "\\geqslant": ">=", "\\geqq": ">=", "\\ne": "!=", "\\neq": "!="},
+    **{"\\in": "in", "\\approx": "~", "\\simeq": "~", "\\doteq": "~"},
+}
+SET_OPERATIONS = {"\\cup": "cup", "\\bigcup": "cup", "\\cap": "cap", "\\setminus": "diff", "\\backslash": "diff"}
+FONTS = _set(
+    "text textbf textit textrm textnormal mbox mathrm mathbf mathit mathsf boldsymbol bm operatorname mathcal mathfrak "
+    "mathscr"
+)
+ACCENTS = _set("bar overline hat widehat vec tilde widetilde dot ddot overrightarrow underline")
+CLOSING = {"(": ")]", "[": ")]", "\\{": ("\\}",), "{": "}", "\\langle": ("\\rangle",)}
+FUNCTION_LETTERS = _set("f g h F G H \\Phi \\phi \\varphi \\psi \\Psi \\delta \\zeta")
+"""Letters that are functions where a parenthesis follows; ``x(x+1)`` is a product."""
+ENVIRONMENTS = _set("matrix pmatrix bmatrix Bmatrix vmatrix Vmatrix smallmatrix array cases aligned")
+STOPS = _set(
+    "\\} \\rangle \\rfloor \\rceil \\mid \\vert \\end \\\\ \\pm \\mp \\cdot \\times \\div \\ast \\wedge \\vee \\land "
+    "\\lor \\not \\right \\to \\mod \\pmod \\bmod \\equiv \\Rightarrow \\rightarrow \\subset \\subseteq \\notin "
+    "\\ldots \\dots \\cdots"
+)
+"""Commands that end a product of juxtaposed factors."""
+
+_TOKEN = re.compile(
+    r"(?P<space>\s+)|(?P<number>(?:[0-9]+(?:\.[0-9]+)?|\.[0-9]+)(?:[eE][-+]?[0-9]{1,4}(?![A-Za-z0-9.]))?|[0-9]+\.(?=\s|$))|"
+    r"(?P<command>\\[A-Za-z]+|\\.)|(?P<word>[A-Za-z]+'*)|(?P<op><=|>=|!=|<>|\*\*)|(?P<char>.)",
+    re.DOTALL,
+)
+_THOUSANDS = re.compile(r"[0-9]{1,3}(?:,[0-9]{3})+(?:\.[0-9]+)?(?![0-9,])")
+
+
+def tokenize(text: str, thousands: bool) -> list[str]:
+    if len(text) > MAX_LENGTH:
+        raise TooLarge
+    tokens: list[str] = []
+    at = depth = 0
+    while at < len(text):
+        if thousands and depth == 0 and text[at].isdigit() and (at == 0 or text[at - 1] not in "0123456789.,"):
+            grouped = _THOUSANDS.match(text, at)
+            if grouped and not grouped.group().startswith("0"):
+                tokens.append(grouped.group().replace(",", ""))
+                at = grouped.end()
+                continue
+        match = _TOKEN.match(text, at)
+        assert match is not None
+        at = match.end()
+        kind, token = match.lastgroup, match.group()
+        if kind == "space":
+            if tokens and tokens[-1] != " ":
+                tokens.append(" ")
+            continue
+        if kind == "char":
+            depth += (token in "([{") - (token in ")]}")
+            if not token.isascii() and token != "°":
+                raise Unreadable
+        elif token in ("\\{", "\\}"):
+            depth += 1 if token == "\\{" else -1
+        if kind == "number" and len(token) > MAX_NUMBER_DIGITS:
+            raise TooLarge
+        tokens.append("^" if token == "**" else token)
+        if len(tokens) > MAX_TOKENS:
+            raise TooLarge
+    return tokens
+
+
+class Cursor:
+    """A place among the tokens, with what is open around it."""
+
+    def __init__(self, text: str, thousands: bool) -> None:
+        raw = tokenize(text, thousands)
+        # spaces matter inside \text{} and before a unit only: keep them aside
+        self.tokens = [token for token in raw if token != " "]
+        self.spaced = [i > 0 and raw[i - 1] == " " for i, token in enumerate(raw) if token != " "]
+        self.at = 0
+        self.depth = 0
+        self.bars = 0
+        self.in_set = 0
+        self.running: list[str] = []  # the variables of the sums around this place
+
+    # ---- tokens
+
+    def peek(self, ahead: int = 0) -> str:
+        at = self.at + ahead
+        return self.tokens[at] if at < len(self.tokens) else ""
+
+    def take(self) -> str:
+        token = self.peek()
+        self.at += 1
+        return token
+
+    def accept(self, *tokens: str) -> bool:
+        if self.at < len(self.tokens) and self.tokens[self.at] in tokens:
+            self.at += 1
+            return True
+        return False
+
+    def expect(self, token: str) -> None:
+        if not self.accept(token):
+            raise Unreadable
+
+    def nested(self, read: Callable[[], Any]) -> Any:
+        self.depth += 1
+        if self.depth > MAX_DEPTH:
+            raise TooLarge
+        result = read()
+        self.depth -= 1
+        return result
+
+    def text_argument(self) -> str:
+        """What stands in ``\\text{...}``, with its spaces."""
+        self.at += 1
+        self.expect("{")
+        text, depth = "", 1
+        while True:
+            if self.at >= len(self.tokens):
+                raise Unreadable
+            token = self.tokens[self.at]
+            depth += (token == "{") - (token == "}")
+            text += " " if self.spaced[self.at] else ""
+            self.at += 1
+            if depth == 0:
+                return text
+            text += token
+
+
+def is_font(token: str) -> bool:
+    return token[:1] == "\\" and token[1:] in FONTS
+
+
+def letter(name: str, primes: str) -> Node:
+    if not primes and name in ("e", "i"):
+        return ("const", name)
+    return ("sym", name + primes)
+
+
+def renamed(node: Node, suffix: str) -> Node:
+    if node[0] != "sym":
+        raise Unreadable
+    return ("sym", node[1] + suffix)
+
+
+def in_base(node: Node, base: str) -> Node:
+    value = node[1]
+    if value.denominator != 1 or not base.isdigit() or not 2 <= int(base[:4]) <= 36:
+        raise Unreadable
+    return ("base", str(value.numerator), int(base))
+
+
+def product(left: Node, right: Node) -> Node:
+    if left[0] in ("text", "unit") or right[0] == "text":
+        raise Unreadable
+    return ("mul", (*left[1], right)) if left[0] == "mul" else ("mul", (left, right))
