@@ -11,6 +11,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
+from math import inf
 from pathlib import Path
 from time import perf_counter
 from typing import Any, ClassVar, cast
@@ -149,11 +150,17 @@ class PolicyOptimizer(Objective):
 
     def validate(self) -> None:
         super().validate()
-        for name in ("group_size", "rollout_size", "n_epochs", "n_minibatches", "max_completion_tokens"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
-        if self.micro_batch_size is not None and self.micro_batch_size < 1:
-            raise ValueError(f"micro_batch_size must be at least 1 or None, not {self.micro_batch_size}")
+        counts = ("group_size", "rollout_size", "n_epochs", "n_minibatches", "max_completion_tokens")
+        self.check(counts, lambda x: isinstance(x, int) and x >= 1, "an integer of at least 1")
+        self.check(("micro_batch_size",), lambda x: x is None or (isinstance(x, int) and x >= 1), "at least 1 or None")
+        self.check(("seed", "warmup_steps"), lambda x: isinstance(x, int) and x >= 0, "an integer of at least 0")
+        self.check(("learning_rate", "temperature"), lambda x: 0 < x < inf, "> 0 and finite")
+        self.check(("max_grad_norm",), lambda x: x > 0, "> 0 (inf: the gradient is left alone)")
+        self.check(("weight_decay", "adam_eps"), lambda x: 0 <= x < inf, ">= 0 and finite")
+        self.check(("adam_beta1", "adam_beta2"), lambda x: 0 <= x < 1, "in [0, 1)")
+        self.check(("max_no_verdict",), lambda x: 0 <= x <= 1, "in [0, 1]")
+        choices = ("auto", "sampled", "recomputed")
+        self.check(("old_logps",), lambda x: x in choices, "'auto', 'sampled' or 'recomputed'")
         if self.rollout_size % self.group_size:
             raise ValueError(
                 f"a rollout of {self.rollout_size} completions cannot be split into groups of {self.group_size}: "
@@ -161,15 +168,6 @@ class PolicyOptimizer(Objective):
             )
         if self.n_minibatches > self.rollout_size:
             raise ValueError(f"{self.n_minibatches} minibatches of a rollout of {self.rollout_size} completions")
-        if self.learning_rate <= 0 or self.max_grad_norm <= 0 or self.temperature <= 0:
-            raise ValueError(
-                "learning_rate, max_grad_norm and temperature must be > 0, not "
-                f"{self.learning_rate}, {self.max_grad_norm} and {self.temperature}"
-            )
-        if self.warmup_steps < 0 or self.weight_decay < 0:
-            raise ValueError(f"warmup_steps and weight_decay must be >= 0: {self.warmup_steps}, {self.weight_decay}")
-        if self.old_logps not in ("auto", "sampled", "recomputed"):
-            raise ValueError(f"old_logps must be 'auto', 'sampled' or 'recomputed', not {self.old_logps!r}")
         _ = self.sampling
 
     # -- learning ----------------------------------------------------------------------------------------------------
@@ -321,7 +319,8 @@ class PolicyOptimizer(Objective):
 
     @property
     def sampling(self) -> Sampling:
-        return Sampling(self.temperature, self.top_p, self.top_k, self.max_completion_tokens, tuple(self.stop))
+        stop = self.stop if isinstance(self.stop, str) else tuple(self.stop)  # Sampling refuses a bare string
+        return Sampling(self.temperature, self.top_p, self.top_k, self.max_completion_tokens, stop)
 
     @property
     def current_learning_rate(self) -> float:

@@ -18,7 +18,7 @@ group is left out of the mean over groups (K_i counts the others).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import log
+from math import inf, log
 from typing import Any, ClassVar
 
 import torch
@@ -73,16 +73,14 @@ class ESPO(PolicyOptimizer):
 
     def token_weights(self, batch: LossBatch) -> Tensor:
         size, count = group_sizes(self.groups(batch), batch.mask)  # (B, T), (B, 1)
-        return batch.mask / (size * count * batch.mask.any(1).sum()).clamp(min=1)  # (B, T)
+        return batch.mask.to(batch.logps.dtype) / (size * count * batch.mask.any(1).sum()).clamp(min=1)  # (B, T)
 
     def validate(self) -> None:
         super().validate()
-        if self.alpha <= 0:
-            raise ValueError(f"alpha must be > 0, not {self.alpha}: the clip would have no width")
+        self.check(("alpha",), lambda x: 0 < x < inf, "> 0 and finite; at 0 the clip would have no width")
         if any(not 0 < q < 1 for q in self.quantiles) or len(set(self.quantiles)) < len(self.quantiles):
             raise ValueError(f"quantiles must be distinct numbers between 0 and 1, not {self.quantiles}")
-        if self.ratio not in ("group", "group_token"):
-            raise ValueError(f"ratio must be 'group' or 'group_token', not {self.ratio!r}")
+        self.check(("ratio",), lambda x: x in ("group", "group_token"), "'group' or 'group_token'")
 
 
 espo_loss = loss_function(ESPO)

@@ -43,7 +43,7 @@ class GRPO(PolicyOptimizer):
         return self.clip_low, self.clip_high
 
     def token_weights(self, batch: LossBatch) -> Tensor:
-        return per_sequence(batch.mask)  # (B, T)
+        return per_sequence(batch.mask, batch.logps.dtype)  # (B, T)
 
 
 grpo_loss = loss_function(GRPO)

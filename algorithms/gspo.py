@@ -48,7 +48,7 @@ class GSPO(PolicyOptimizer):
         return self.clip_low, self.clip_high
 
     def token_weights(self, batch: LossBatch) -> Tensor:
-        return per_sequence(batch.mask)  # (B, T)
+        return per_sequence(batch.mask, batch.logps.dtype)  # (B, T)
 
 
 gspo_loss = loss_function(GSPO)

@@ -9,8 +9,9 @@ siblings) are objectives without that.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
+from math import inf
 from typing import Any, ClassVar
 
 import torch
@@ -206,12 +207,14 @@ class Objective:
 
     def validate(self) -> None:
         """Raise ValueError where a hyper-parameter is out of its range."""
-        if self.kl_coef < 0:
-            raise ValueError(f"kl_coef must be >= 0, not {self.kl_coef}")
+        self.check(("kl_coef", "clip_low", "clip_high"), lambda x: 0 <= x < inf, ">= 0 and finite")
         kl_estimate(torch.zeros(1), self.kl_estimator)
-        for name in ("clip_low", "clip_high"):
-            if getattr(self, name, 0.0) < 0:
-                raise ValueError(f"{name} must be >= 0, not {getattr(self, name)}: the clip is [1 - low, 1 + high]")
+
+    def check(self, names: Sequence[str], holds: Callable[[Any], bool], what: str) -> None:
+        """Raise ValueError unless each of these hyper-parameters that we have ``holds``; of NaN nothing does."""
+        for name in names:
+            if hasattr(self, name) and not holds(getattr(self, name)):
+                raise ValueError(f"{name} must be {what}, not {getattr(self, name)!r}")
 
 
 def update_metrics(outputs: Sequence[LossOutput]) -> dict[str, float]:

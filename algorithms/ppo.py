@@ -12,6 +12,7 @@ Maximises sum_it w_it (J_it - vf_coef V_it), where::
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 from typing import Any, ClassVar
 
 import torch
@@ -63,7 +64,7 @@ class PPO(PolicyOptimizer):
         return self.clip_low, self.clip_high
 
     def token_weights(self, batch: LossBatch) -> Tensor:
-        return per_token(batch.mask)  # (B, T)
+        return per_token(batch.mask, batch.logps.dtype)  # (B, T)
 
     def loss(self, batch: LossBatch, weights: Tensor | None = None) -> LossOutput:
         out = super().loss(batch, weights)
@@ -77,10 +78,9 @@ class PPO(PolicyOptimizer):
 
     def validate(self) -> None:
         super().validate()
-        if not (0 <= self.gamma <= 1 and 0 <= self.lam <= 1):
-            raise ValueError(f"gamma and lam must be in [0, 1], not {self.gamma} and {self.lam}")
-        if self.value_clip <= 0 or self.vf_coef < 0:
-            raise ValueError(f"value_clip must be > 0 and vf_coef >= 0, not {self.value_clip} and {self.vf_coef}")
+        self.check(("gamma", "lam"), lambda x: 0 <= x <= 1, "in [0, 1]")
+        self.check(("value_clip",), lambda x: x > 0, "> 0 (inf: no clip)")
+        self.check(("vf_coef",), lambda x: 0 <= x < inf, ">= 0 and finite")
 
 
 ppo_loss = loss_function(PPO)

@@ -46,15 +46,15 @@ def _one_hot(groups: Tensor, mask: Tensor, dtype: torch.dtype) -> Tensor:
 # -- token weights: what a token counts for; they add up to 1 over the batch ------------------------------------------
 
 
-def per_sequence(mask: Tensor) -> Tensor:
+def per_sequence(mask: Tensor, dtype: torch.dtype) -> Tensor:
     """(B, T) 1 / (N L_i): the mean over responses of the mean over their tokens. N counts responses with a token."""
     lengths = mask.sum(1, keepdim=True).clamp(min=1)
-    return mask / (lengths * mask.any(1).sum().clamp(min=1))
+    return mask.to(dtype) / (lengths * mask.any(1).sum().clamp(min=1))
 
 
-def per_token(mask: Tensor) -> Tensor:
+def per_token(mask: Tensor, dtype: torch.dtype) -> Tensor:
     """(B, T) 1 / sum of all L: the mean over all tokens of the batch."""
-    return mask / mask.sum().clamp(min=1)
+    return mask.to(dtype) / mask.sum().clamp(min=1)
 
 
 # -- ratios and clips ------------------------------------------------------------------------------------------------
@@ -88,6 +88,7 @@ def group_advantages(rewards: Tensor, groups: Tensor, has_verdict: Tensor, *, sc
     verdict (ESPO's Eq. 11); the others get exactly 0, and so does a group whose rewards are all equal or that has a
     single response left. ``scale=False`` leaves the division out (Dr. GRPO).
     """
+    rewards = torch.where(has_verdict, rewards, 0.0)
     member = (groups[:, None] == groups.unique()) & has_verdict[:, None]  # (N, n groups)
     weight = member.to(rewards.dtype)
     count = weight.sum(0)

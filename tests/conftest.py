@@ -1,0 +1,23 @@
+"""Fixtures that several test files need; tests/tiny.py makes what they are made of."""
+
+import pytest
+from tiny import teaching_policy, tiny_policy
+
+from espo_gym.algorithms import ALGORITHMS, PolicyOptimizer
+from espo_gym.policy import Policy
+
+
+@pytest.fixture
+def policy() -> Policy:
+    return tiny_policy()
+
+
+@pytest.fixture
+def teaching() -> Policy:
+    return teaching_policy()
+
+
+@pytest.fixture(params=list(ALGORITHMS))
+def algorithm(request) -> type[PolicyOptimizer]:
+    """Each of the algorithms in turn."""
+    return ALGORITHMS[request.param]
