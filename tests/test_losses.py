@@ -471,7 +471,7 @@ def test_a_divergence_without_reference_is_an_error():
 def test_the_signature_shows_the_papers_hyperparameters(loss, own):
     signature = inspect.signature(loss)
     defaults = {n: p.default for n, p in signature.parameters.items() if p.kind is p.KEYWORD_ONLY}
-    assert defaults == {"preset": "paper", "kl_coef": 0.0, "kl_estimator": "k3"} | own
+    assert defaults == {"preset": None, "kl_coef": 0.0, "kl_estimator": "k3"} | own
     assert next(iter(signature.parameters)) == "batch"
 
 
