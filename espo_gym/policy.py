@@ -185,10 +185,9 @@ class Policy(nn.Module):
             {"role": "assistant", "content": said},
             {"role": "user", "content": observation},
         ]
-        tail = self._chat(messages).split(said, 1)[1]
-        if ended:  # the completion holds the end of its own turn already
-            tail = tail.removeprefix(str(self.tokenizer.eos_token))
-        return self._encode(tail, add_special_tokens=False)
+        ids = self._encode(self._chat(messages).split(said, 1)[1], add_special_tokens=False)
+        # The completion may hold the end of its own turn already: any of the end tokens, not only the tokenizer's.
+        return ids[1:] if ended and ids[0] in self.eos_token_ids.tolist() else ids
 
     def _chat(self, messages: list[dict[str, str]]) -> str:
         return str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
