@@ -51,7 +51,12 @@ def main(seeds: int, algo: tuple[str, ...]) -> None:
     """Train every algorithm on the teaching task and print its curve."""
     torch.set_num_threads(1)
     table = Table(
-        "", "greedy before", *[f"sampled, rollout {n}" for n in SHOWN], "greedy after", "worst seed, best rollout"
+        "",
+        "greedy before",
+        *[f"sampled, rollout {n}" for n in SHOWN],
+        "greedy after",
+        "worst seed, best rollout",
+        box=box.MARKDOWN,
     )
     for name in algo or ALGORITHMS:
         runs = [run(ALGORITHMS[name], seed) for seed in range(seeds)]
