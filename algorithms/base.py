@@ -401,7 +401,7 @@ class PolicyOptimizer(Objective):
         if not torch.isfinite(value):
             self.optimizer.zero_grad()
             raise FloatingPointError(
-                f"the {what} is {float(value)} at update {self.n_updates} (timestep {self.num_timesteps}); no step was "
+                f"the {what} is {float(value.detach())} at update {self.n_updates} (timestep {self.num_timesteps}); no step was "
                 "taken. Look at train/grad_norm, train/ratio_max and train/logp_gap_token of the rollouts before: a "
                 f"learning rate too large (now {self.current_learning_rate:g}) or a dtype too narrow "
                 f"(now {self.policy.dtype}) are the usual causes. Earlier checkpoints are untouched"

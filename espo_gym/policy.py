@@ -84,6 +84,10 @@ class Policy(nn.Module):
         with _no_progress_bars():
             tokenizer = AutoTokenizer.from_pretrained(source)
             model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, **kwargs)
+        for tensor in (*model.parameters(), *model.buffers()):
+            # A file's tensors lie at any address, and the last bit of a matrix product depends on it; a copy is aligned
+            # as every other tensor is. Without it a resumed run would now and then differ from one that went on.
+            tensor.data = tensor.data.clone()
         saved = Path(source) / VALUE_HEAD_FILE
         policy = cls(model, tokenizer, value_head=value_head or saved.is_file())
         if policy.value_head is not None and saved.is_file():
