@@ -26,6 +26,7 @@ from typing_extensions import Self
 
 from espo_gym import checkpoint
 from espo_gym.collect import collect
+from espo_gym.diagnostics import Diagnostics
 from espo_gym.environment import Environment, as_vector_env, environment_spec, make_from_spec, task_of
 from espo_gym.evaluation import Evaluation, evaluate
 from espo_gym.metrics import explained_variance, informative, logp_gap, rollout_metrics
@@ -545,7 +546,7 @@ def _as_callback(callback: MaybeCallback, progress_bar: bool) -> BaseCallback:
         callbacks = [ConvertCallback(callback)]
     else:
         callbacks = list(callback)
-    return CallbackList([*callbacks, *([ProgressBarCallback()] if progress_bar else [])])
+    return CallbackList([Diagnostics(), *callbacks, *([ProgressBarCallback()] if progress_bar else [])])
 
 
 def loss_function(algorithm: type[PolicyOptimizer]) -> Callable[..., LossOutput]:
