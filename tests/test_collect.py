@@ -4,12 +4,13 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from tiny import SMALL, byte_tokenizer, tiny_model, tiny_policy
 
 from espo_gym.algorithms import GRPO, PPO
 from espo_gym.collect import collect
 from espo_gym.environment import as_vector_env
-from espo_gym.envs import MathVectorEnv, Problem, Task, UnicodeText, Verdict
+from espo_gym.envs import MathVectorEnv, Problem, Task, TextEnv, UnicodeText, Verdict
 from espo_gym.policy import Policy
 from espo_gym.sampling import Sampling
 
@@ -225,3 +226,48 @@ def test_a_verifier_is_not_asked_about_a_fragment():
     fragments = [t for t, cut in zip(rollout.texts, rollout.truncated.tolist(), strict=True) if cut and t]
     whole = [t for t, cut in zip(rollout.texts, rollout.truncated.tolist(), strict=True) if not cut]
     assert fragments and not (set(fragments) - set(whole)) & set(asked)
+
+
+class Countdown(gymnasium.Env):
+    """From elsewhere, of one to three turns: as many as the seed says."""
+
+    observation_space, action_space = UnicodeText(100), UnicodeText(1000)
+
+    def reset(self, *, seed=None, options=None):
+        self.left = 1 + (seed or 0) % 3
+        return f"{self.left}", {}
+
+    def step(self, action):
+        self.left -= 1
+        return "on", float(len(action) % 2), self.left <= 0, False, {}
+
+
+@pytest.mark.parametrize("ours", [True, False], ids=["ours", "from elsewhere"])
+@pytest.mark.parametrize("mode", list(AutoresetMode))
+def test_rows_that_end_at_different_turns_do_not_disturb_each_other(mode, ours):
+    make = (lambda: TextEnv(TwoTurns())) if ours else Countdown
+    policy, sampling = chatty(end_bias=4.0), Sampling(max_completion_tokens=40)
+    env = SyncVectorEnv([make] * 12, autoreset_mode=mode)
+    together = collect(env, policy, range(12), range(12), sampling)
+    alone = [
+        collect(SyncVectorEnv([make], autoreset_mode=AutoresetMode.SAME_STEP), policy, [i], [i], sampling)
+        for i in range(12)
+    ]
+    assert len({len(turns(together, i)) for i in range(12)}) > 1
+    for i, one in enumerate(alone):
+        assert turns(together, i) == turns(one, 0)
+        assert together.rewards[i] == one.rewards[0] and together.verdicts[i] == one.verdicts[0]
+
+
+def test_every_turn_draws_with_a_seed_of_its_own():
+    policy, used = chatty(end_bias=4.0), []
+    plain = policy.generate
+
+    def generate(prompts, seeds, sampling):
+        used.append(list(seeds))
+        return plain(prompts, seeds, sampling)
+
+    policy.generate = generate
+    played(policy, Strict(), 8, max_completion_tokens=60)
+    drawn = [seed for seeds in used for seed in seeds]
+    assert len(used) == 3 and len(drawn) == len(set(drawn)) > 8
