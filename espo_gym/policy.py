@@ -79,9 +79,16 @@ class Policy(nn.Module):
             OSError: neither a bundled name, nor a folder with a model, nor a model that the hub knows.
         """
         source = BUNDLED.get(str(name_or_path), name_or_path)
-        with _no_progress_bars():
-            tokenizer = AutoTokenizer.from_pretrained(source)
-            model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, **kwargs)
+        try:
+            with _no_progress_bars():
+                tokenizer = AutoTokenizer.from_pretrained(source)
+                model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, **kwargs)
+        except (OSError, ValueError) as error:
+            known = ", ".join(BUNDLED)
+            raise OSError(
+                f"no policy could be loaded from {str(name_or_path)!r}, which is neither bundled ({known}) "
+                f"nor a folder with a model and a tokenizer nor a model that the hub has given: {error}"
+            ) from error
         saved = Path(source) / VALUE_HEAD_FILE
         policy = cls(model, tokenizer, value_head=value_head or saved.is_file())
         if policy.value_head is not None and saved.is_file():
