@@ -32,14 +32,14 @@ wheel-check: $(VENV)/installed-dev
 	$(BIN)/python -m build --wheel --outdir build/wheel-check . > build/wheel-check/log
 	$(PYTHON) -m venv build/wheel-check/venv
 	build/wheel-check/venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
-		$(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
+		$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) torch
 	build/wheel-check/venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
 		build/wheel-check/*.whl
 	cd build/wheel-check && venv/bin/python ../../tests/check_wheel.py
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
+	$(PIP) $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) torch
 	$(PIP) --editable .
 	touch $@
 

@@ -28,7 +28,7 @@ from espo_gym import checkpoint
 from espo_gym.collect import collect
 from espo_gym.environment import Environment, as_vector_env, environment_spec, make_from_spec, task_of
 from espo_gym.evaluation import Evaluation, evaluate
-from espo_gym.metrics import explained_variance, logp_gap, rollout_metrics
+from espo_gym.metrics import explained_variance, informative, logp_gap, rollout_metrics
 from espo_gym.policy import Policy, TokenScores
 from espo_gym.rollout import Rollout
 from espo_gym.sampling import Sampling
@@ -98,6 +98,16 @@ class PolicyOptimizer(Objective):
     old_logps: str = "auto"
     """Where pi_old's log-probs come from: "sampled" (the sampler), "recomputed" (the training forward pass), "auto"
     (sampled in float32; recomputed below it, where the two differ by more than narrow clips are wide)."""
+    dynamic_sampling: bool = False
+    """Replace groups whose rewards are all equal by fresh ones, in up to max_resamples further rollouts."""
+    max_resamples: int = 4
+    """Further rollouts that dynamic sampling may draw before it makes do with the groups it has."""
+    target_kl: float | None = None
+    """End the steps on a rollout once KL(old || new) of a minibatch (k3, nats a token) is above 1.5 times this."""
+    kl_target: float | None = None
+    """Adapt kl_coef after each rollout so that the divergence from the reference (k3, nats a token) comes to this."""
+    kl_horizon: int = 10_000
+    """Completions over which kl_coef may change by a fifth, when it is adapted (arXiv:1909.08593, Section 2.2)."""
     reference_kl: bool = False
     """Keep a frozen copy of the policy as it starts and measure the divergence from it (kl_coef > 0 does so too)."""
     max_no_verdict: float = 0.5
@@ -158,6 +168,13 @@ class PolicyOptimizer(Objective):
         self.check(("max_grad_norm",), lambda x: x > 0, "> 0 (inf: the gradient is left alone)")
         self.check(("weight_decay", "adam_eps"), lambda x: 0 <= x < inf, ">= 0 and finite")
         self.check(("adam_beta1", "adam_beta2"), lambda x: 0 <= x < 1, "in [0, 1)")
+        self.check(("max_resamples",), lambda x: isinstance(x, int) and x >= 0, "an integer of at least 0")
+        self.check(("target_kl", "kl_target"), lambda x: x is None or 0 < x < inf, "> 0, or None")
+        self.check(("kl_horizon",), lambda x: isinstance(x, int) and x >= 1, "an integer of at least 1")
+        if self.kl_target is not None and not self.kl_coef:
+            raise ValueError("kl_target adapts kl_coef, which must then start above 0")
+        if self.sampler_correction is not None and self.old_logps == "sampled":
+            raise ValueError("sampler_correction means nothing with old_logps='sampled': pi_old is then the sampler")
         self.check(("max_no_verdict",), lambda x: 0 <= x <= 1, "in [0, 1]")
         choices = ("auto", "sampled", "recomputed")
         self.check(("old_logps",), lambda x: x in choices, "'auto', 'sampled' or 'recomputed'")
@@ -202,7 +219,7 @@ class PolicyOptimizer(Objective):
             callback.update_locals(locals())
             callback.on_rollout_end()
             self.train(rollout)
-            self.num_timesteps += len(rollout)
+            self.num_timesteps += rollout.n_generated
             self.n_rollouts += 1
             going = callback.on_step()
             if self.n_rollouts % log_interval == 0:
@@ -214,12 +231,16 @@ class PolicyOptimizer(Objective):
 
     def collect_rollout(self) -> Rollout:
         """The next rollout. Its problems and its random numbers depend on the seed and the counters alone."""
-        first = int(self._stream(PROBLEMS).generate_state(1)[0]) + self.num_timesteps // self.group_size
-        problems = [first + i // self.group_size for i in range(self.rollout_size)]
-        samples = self._stream(SAMPLES, self.num_timesteps).generate_state(self.rollout_size, np.uint64).tolist()
-        rollout = collect(self.env, self.policy, problems, samples, self.sampling)
+        rollout = played = self._play(self.num_timesteps)
+        if self.dynamic_sampling:
+            kept = informative(played)
+            while len(kept) < self.rollout_size and len(played) <= self.max_resamples * self.rollout_size:
+                more = self._play(self.num_timesteps + len(played))
+                played, kept = Rollout.concat([played, more]), Rollout.concat([kept, informative(more)])
+            rollout = kept.rows(torch.arange(min(len(kept), self.rollout_size), device=self.policy.device))
+        rollout.n_generated = len(played)
         self._score(rollout)
-        self._record("rollout", rollout_metrics(rollout))
+        self._record("rollout", rollout_metrics(played))
         self._record(
             "time", rollout.seconds | {"tokens_per_second": int(rollout.mask.sum()) / rollout.seconds["generate"]}
         )
@@ -233,11 +254,19 @@ class PolicyOptimizer(Objective):
             )
         return rollout
 
+    def _play(self, timestep: int) -> Rollout:
+        """``rollout_size`` episodes, as they are drawn when ``timestep`` completions have been before."""
+        first = int(self._stream(PROBLEMS).generate_state(1)[0]) + timestep // self.group_size
+        problems = [first + i // self.group_size for i in range(self.rollout_size)]
+        samples = self._stream(SAMPLES, timestep).generate_state(self.rollout_size, np.uint64).tolist()
+        return collect(self.env, self.policy, problems, samples, self.sampling)
+
     @torch.no_grad()
     def _score(self, rollout: Rollout) -> None:
         """Fill in what the training forward pass says of ``rollout``, where the algorithm needs it."""
         began = perf_counter()
-        recompute = self.old_logps == "recomputed" or (self.old_logps == "auto" and self.policy.dtype != torch.float32)
+        differs = self.policy.dtype != torch.float32 or self.sampler_correction is not None
+        recompute = self.old_logps == "recomputed" or (self.old_logps == "auto" and differs)
         if recompute or self.needs_values:
             scores = [
                 self.policy.logps(part, temperature=self.temperature, entropies=recompute)
@@ -247,6 +276,7 @@ class PolicyOptimizer(Objective):
             if recompute:
                 logps = torch.cat([s.logps for s in scores])
                 self._record("train", logp_gap(rollout.old_logps, logps, rollout.mask))
+                rollout.sampler_logps = rollout.old_logps
                 rollout.old_logps, rollout.entropies = logps, torch.cat([s.entropies for s in scores])
         if self.reference is not None:
             parts = [self.reference.logps(part, temperature=self.temperature).logps for part in self._parts(rollout)]
@@ -258,21 +288,33 @@ class PolicyOptimizer(Objective):
         began = perf_counter()
         advantages = self.advantages(rollout)
         outputs: list[LossOutput] = []
-        for epoch in range(self.n_epochs):
-            order = np.random.default_rng(self._stream(SHUFFLE, self.n_rollouts, epoch)).permutation(len(rollout))
-            for rows in np.array_split(order, self.n_minibatches):
-                step = self._minibatch(rollout, advantages, torch.from_numpy(rows).to(self.policy.device))
-                if not outputs and "train/logp_gap_token" not in self.logger.name_to_value:
-                    for out in step:  # the weights of the first step are still the sampler's
-                        self._record("train", logp_gap(out.batch.old_logps, out.batch.logps, out.batch.mask))
-                outputs += step
-        self._record("train", update_metrics(outputs))
+        for rows in self._minibatches(len(rollout)):
+            step = self._minibatch(rollout, advantages, rows)
+            if not outputs and "train/logp_gap_token" not in self.logger.name_to_value:
+                for out in step:  # the weights of the first step are still the sampler's
+                    self._record("train", logp_gap(out.batch.old_logps, out.batch.logps, out.batch.mask))
+            outputs += step
+            if self.target_kl is not None and update_metrics(step).get("kl_k3", 0.0) > 1.5 * self.target_kl:
+                break
+        metrics = update_metrics(outputs)
+        self._record("train", metrics)
+        if self.kl_target is not None and "ref_kl_k3" in metrics:
+            error = min(max(metrics["ref_kl_k3"] / self.kl_target - 1, -0.2), 0.2)
+            self.kl_coef *= 1 + error * len(rollout) / self.kl_horizon
+            self._record("train", {"kl_coef": self.kl_coef})
         if self.needs_values:
             mask = rollout.mask & rollout.has_verdict[:, None]
             values, returns = cast(Tensor, rollout.values), cast(Tensor, rollout.returns)
             self._record("train", {"explained_variance": explained_variance(values[mask], returns[mask])})
         self._record("train", {"learning_rate": self.current_learning_rate, "n_updates": self.n_updates})
         self._record("time", {"update": perf_counter() - began})
+
+    def _minibatches(self, n: int) -> Iterator[Tensor]:
+        """The rows of each minibatch, (B,) long, shuffled anew in each epoch."""
+        for epoch in range(self.n_epochs):
+            order = np.random.default_rng(self._stream(SHUFFLE, self.n_rollouts, epoch)).permutation(n)
+            for rows in np.array_split(order, self.n_minibatches):
+                yield torch.from_numpy(rows).to(self.policy.device)
 
     def _minibatch(self, rollout: Rollout, advantages: Tensor, rows: Tensor) -> list[LossOutput]:
         """One optimizer step. The gradients of the micro-batches add up to that of the minibatch."""
@@ -284,7 +326,7 @@ class PolicyOptimizer(Objective):
         self.optimizer.zero_grad()
         for part in torch.arange(len(rows), device=rows.device).split(self.micro_batch_size or len(rows)):
             micro = minibatch.rows(part)
-            scores = self.policy.logps(micro, temperature=self.temperature)
+            scores = self.policy.logps(micro, temperature=self.temperature, entropies=self.entropy_coef > 0)
             out = self.loss(self.loss_batch(micro, advantages[rows[part]], scores), weights[part])
             self._check_finite("loss", out.loss)
             out.loss.backward()
@@ -312,6 +354,8 @@ class PolicyOptimizer(Objective):
             vocab_size=self.policy.vocab_size,
             ref_logps=rollout.ref_logps,
             has_verdict=rollout.has_verdict,
+            new_entropies=None if scores is None else scores.entropies,
+            sampler_logps=rollout.sampler_logps,
             values=None if scores is None else scores.values,
             old_values=rollout.values,
             returns=rollout.returns,
@@ -490,14 +534,15 @@ def loss_function(algorithm: type[PolicyOptimizer]) -> Callable[..., LossOutput]
 
     It is the class's own code without policy and environment: for another trainer, and for tests of parity.
     """
-    general = {f.name for f in fields(PolicyOptimizer)} - {f.name for f in fields(Objective)}
-    own = [f for f in fields(algorithm) if f.name not in general and f.init]
+    levels = [c for c in algorithm.__mro__ if issubclass(c, Objective) and c is not PolicyOptimizer]
+    names = {name for level in levels for name in inspect.get_annotations(level)}
+    own = [f for f in fields(algorithm) if f.name in names and f.init]
 
     def loss(batch: LossBatch, **hyperparameters: Any) -> LossOutput:
         return algorithm.formula(**hyperparameters).loss(batch)
 
     keyword = inspect.Parameter.KEYWORD_ONLY
-    loss.__name__ = loss.__qualname__ = f"{algorithm.__name__.lower()}_loss"
+    loss.__name__ = loss.__qualname__ = f"{algorithm.__module__.rpartition('.')[2]}_loss"
     loss.__module__ = algorithm.__module__
     loss.__doc__ = (
         f"The loss of :class:`{algorithm.__name__}` on ``batch``.\n\n{sys.modules[algorithm.__module__].__doc__}"

@@ -48,7 +48,11 @@ class LossBatch:
     has_verdict: Tensor | None = None
     """(B,) bool; None: all have one."""
     values: Tensor | None = None
-    """(B, T) predictions of the value head; carries gradient. PPO's value loss needs it and the next two."""
+    """(B, T) predictions of the value head; carries gradient. PPO needs it, ``old_values``, ``returns``."""
+    new_entropies: Tensor | None = None
+    """(B, T) nats, new policy; carries gradient. An entropy bonus needs it."""
+    sampler_logps: Tensor | None = None
+    """(B, T) log-probs as the sampler saw them, where ``old_logps`` are the trainer's."""
     old_values: Tensor | None = None
     """(B, T) the same under the behaviour policy."""
     returns: Tensor | None = None
@@ -105,7 +109,7 @@ class LossOutput:
 
     def detach(self) -> LossOutput:
         """The same without the graph."""
-        batch = replace(self.batch, logps=self.batch.logps.detach(), values=None)
+        batch = replace(self.batch, logps=self.batch.logps.detach(), values=None, new_entropies=None)
         return replace(self, loss=self.loss.detach(), batch=batch)
 
 
@@ -120,7 +124,21 @@ class Objective:
     """Weight of the KL divergence to the reference policy in the loss (0 = no such term)."""
     kl_estimator: str = "k3"
     """Estimator of that divergence: k1, k2 or k3."""
+    kl_in: str = "loss"
+    """Where it counts: "loss", or "reward" (PPO: of each token; RLOO: of the response)."""
+    dual_clip: float | None = None
+    """Bound, above 1, on how much the ratio can blow up the loss of a bad response (arXiv:1912.09729; verl uses 3)."""
+    entropy_coef: float = 0.0
+    """Weight of the entropy of the new policy, which the loss then rewards (0 = no such term)."""
+    sampler_correction: str | None = None
+    """Weigh by pi_old / pi_sampler where the sampler's log-probs are not the trainer's: per "token" or "sequence"."""
+    sampler_cap: float = 2.0
+    """That weight is cut off above this."""
 
+    inapplicable: ClassVar[dict[str, str]] = {}
+    """Options that mean nothing for this algorithm, and why."""
+    kl_in_reward: ClassVar[bool] = False
+    """``advantages`` takes the divergence off the rewards where ``kl_in`` says so."""
     _explicit: frozenset[str] = field(default=frozenset(), init=False, repr=False)  # what a preset must leave alone
     presets: ClassVar[dict[str, dict[str, Any]]] = {"paper": {}, "teaching": {}}
 
@@ -145,7 +163,8 @@ class Objective:
     def surrogate(self, batch: LossBatch) -> tuple[Tensor, Tensor, Tensor]:
         """``(surrogate, ratio, clipped)``, each (B, T): what is maximised, and what it was made of."""
         ratio = self.ratios(batch)
-        surrogate, clipped = clipped_surrogate(ratio, batch.advantages, *self.clip_range(batch))
+        low, high = self.clip_range(batch)
+        surrogate, clipped = clipped_surrogate(ratio, batch.advantages, low, high, self.dual_clip)
         return surrogate, ratio.detach(), clipped & batch.mask
 
     # -- the sum -----------------------------------------------------------------------------------------------------
@@ -159,11 +178,29 @@ class Objective:
         if weights is None:
             weights = self.token_weights(batch)
         surrogate, ratio, clipped = self.surrogate(batch)
+        if self.sampler_correction:
+            surrogate = surrogate * self.sampler_weights(batch)
         loss = -(weights * surrogate).sum()
-        if self.kl_coef:
+        if self.entropy_coef:
+            loss = loss - self.entropy_coef * (weights * batch.need("new_entropies")).sum()
+        if self.kl_coef and self.kl_in == "loss":
             divergence = kl_estimate(batch.logps - batch.need("ref_logps"), self.kl_estimator)
             loss = loss + self.kl_coef * (weights * divergence).sum()
         return LossOutput(loss, ratio, clipped, weights, batch)
+
+    def kl_penalty(self, rollout: Rollout) -> Tensor:
+        """(N, T) what the divergence from the reference takes off the rewards; 0 unless ``kl_in`` is "reward"."""
+        if not self.kl_coef or self.kl_in != "reward" or rollout.ref_logps is None:
+            return torch.zeros_like(rollout.old_logps)
+        penalty = self.kl_coef * kl_estimate(rollout.old_logps - rollout.ref_logps, self.kl_estimator)
+        return penalty.masked_fill(~rollout.mask, 0.0)
+
+    def sampler_weights(self, batch: LossBatch) -> Tensor:
+        """Truncated importance weights pi_old / pi_sampler, (B, T) or (B, 1); no gradient."""
+        log_weight = (batch.old_logps - batch.need("sampler_logps")).detach()
+        if self.sampler_correction == "sequence":
+            log_weight = log_weight.sum(1, keepdim=True)
+        return log_weight.exp().clamp(max=self.sampler_cap)
 
     # -- hyper-parameters --------------------------------------------------------------------------------------------
 
@@ -207,8 +244,18 @@ class Objective:
 
     def validate(self) -> None:
         """Raise ValueError where a hyper-parameter is out of its range."""
-        self.check(("kl_coef", "clip_low", "clip_high"), lambda x: 0 <= x < inf, ">= 0 and finite")
+        self.check(("kl_coef", "entropy_coef", "clip_low", "clip_high"), lambda x: 0 <= x < inf, ">= 0 and finite")
+        self.check(("dual_clip",), lambda x: x is None or 1 < x < inf, "above 1, or None")
+        self.check(("sampler_cap",), lambda x: x > 0, "> 0")
+        self.check(("sampler_correction",), lambda x: x in (None, "token", "sequence"), "'token', 'sequence' or None")
+        self.check(("kl_in",), lambda x: x in ("loss", "reward"), "'loss' or 'reward'")
         kl_estimate(torch.zeros(1), self.kl_estimator)
+        if self.kl_in == "reward" and not self.kl_in_reward:
+            raise ValueError(f"kl_in='reward' means nothing for {type(self).__name__}: its divergence is in the loss")
+        defaults = {f.name: f.default for f in fields(self)}
+        for name, reason in self.inapplicable.items():
+            if getattr(self, name) != defaults[name]:
+                raise ValueError(f"{name} means nothing for {type(self).__name__}: {reason}")
 
     def check(self, names: Sequence[str], holds: Callable[[Any], bool], what: str) -> None:
         """Raise ValueError unless each of these hyper-parameters that we have ``holds``; of NaN nothing does."""

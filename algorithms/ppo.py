@@ -47,6 +47,8 @@ class PPO(PolicyOptimizer):
 
     # On one trunk, a value loss of full weight fills the clipped gradient norm and slows the policy down.
     presets: ClassVar[dict[str, dict[str, Any]]] = {"teaching": {"vf_coef": 0.1}}
+    inapplicable: ClassVar[dict[str, str]] = {"dynamic_sampling": "its baseline is the value head, not the group"}
+    kl_in_reward: ClassVar[bool] = True
     needs_values: ClassVar[bool] = True
 
     def advantages(self, rollout: Rollout) -> Tensor:
@@ -54,7 +56,8 @@ class PPO(PolicyOptimizer):
         mask = rollout.mask & rollout.has_verdict[:, None]
         positions = torch.arange(mask.shape[1], device=mask.device)
         last = mask & (positions == (mask * positions).amax(1, keepdim=True))  # (N, T) each row's last own token
-        advantages, rollout.returns = gae(last * rollout.rewards[:, None], rollout.values, mask, self.gamma, self.lam)
+        rewards = last * rollout.rewards[:, None] - self.kl_penalty(rollout)  # (N, T)
+        advantages, rollout.returns = gae(rewards, rollout.values, mask, self.gamma, self.lam)
         return whiten(advantages, mask)  # (N, T)
 
     def ratios(self, batch: LossBatch) -> Tensor:

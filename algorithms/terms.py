@@ -57,6 +57,11 @@ def per_token(mask: Tensor, dtype: torch.dtype) -> Tensor:
     return mask.to(dtype) / mask.sum().clamp(min=1)
 
 
+def per_constant(mask: Tensor, dtype: torch.dtype, constant: int) -> Tensor:
+    """(B, T) 1 / (N constant): the mean over responses of the sum over their tokens, by a constant."""
+    return mask.to(dtype) / (constant * mask.any(1).sum().clamp(min=1))
+
+
 # -- ratios and clips ------------------------------------------------------------------------------------------------
 
 
@@ -68,40 +73,60 @@ def through(value: Tensor, logps: Tensor) -> Tensor:
     return value.detach() * (logps - logps.detach()).exp()
 
 
-def clipped_surrogate(ratio: Tensor, advantages: Tensor, low: Clip, high: Clip) -> tuple[Tensor, Tensor]:
+def clipped_surrogate(
+    ratio: Tensor, advantages: Tensor, low: Clip, high: Clip, dual_clip: float | None = None
+) -> tuple[Tensor, Tensor]:
     """PPO's pessimistic objective ``min(r A, clip(r, 1 - low, 1 + high) A)`` and where the clip decided it.
 
-    Returns ``(surrogate, clipped)``, both (B, T); where ``clipped`` is true the token has no gradient.
+    ``dual_clip`` c keeps it above c A where A < 0, however large the ratio. Returns ``(surrogate, clipped)``, both
+    (B, T); where ``clipped`` is true the token has no gradient.
     """
     unclipped = ratio * advantages
     bounded = ratio.clamp(1 - low, 1 + high) * advantages
-    return torch.minimum(unclipped, bounded), bounded < unclipped
+    surrogate, clipped = torch.minimum(unclipped, bounded), bounded < unclipped
+    if dual_clip is not None:
+        floor = torch.where(advantages < 0, dual_clip * advantages, -torch.inf)
+        surrogate, clipped = torch.maximum(surrogate, floor), clipped | (surrogate < floor)
+    return surrogate, clipped
 
 
 # -- advantages ------------------------------------------------------------------------------------------------------
 
 
-def group_advantages(rewards: Tensor, groups: Tensor, has_verdict: Tensor, *, scale: bool = True) -> Tensor:
-    """(N,) how much better a response did than its group: ``(R - mean) / (std + 1e-6)``, std with ddof 1.
+def group_advantages(
+    rewards: Tensor, groups: Tensor, has_verdict: Tensor, *, scale: str | None = "group", eps: float = 1e-6
+) -> Tensor:
+    """(N,) how much better a response did than its group: ``(R - mean) / (std + eps)``.
 
-    ``rewards`` (N,), ``groups`` (N,) long, ``has_verdict`` (N,) bool. Mean and std run over the responses with a
-    verdict (ESPO's Eq. 11); the others get exactly 0, and so does a group whose rewards are all equal or that has a
-    single response left. ``scale=False`` leaves the division out (Dr. GRPO).
+    ``rewards`` (N,), ``groups`` (N,) long, ``has_verdict`` (N,) bool. The mean runs over the responses of the group
+    with a verdict (ESPO's Eq. 11), the std (ddof 1) over the same ones, or over the whole batch for ``scale="batch"``
+    (REINFORCE++ with baseline); None leaves the division out (Dr. GRPO). Responses without a verdict get exactly 0,
+    and so does a group whose rewards are all equal or that has a single response left.
     """
-    rewards = torch.where(has_verdict, rewards, 0.0)
-    member = (groups[:, None] == groups.unique()) & has_verdict[:, None]  # (N, n groups)
-    weight = member.to(rewards.dtype)
-    count = weight.sum(0)
-    mean = (rewards[:, None] * weight).sum(0) / count.clamp(min=1)
-    centred = torch.where(member, rewards[:, None] - mean, 0.0)
-    # Rounding leaves all-equal rewards a hair off their mean; such a group must get 0 and not noise.
-    first = torch.where(member, rewards[:, None], torch.inf).amin(0)
-    equal = (~member | (rewards[:, None] == first)).all(0)
-    centred = torch.where(equal, 0.0, centred)
-    if scale:
+    centred, count = _centred(rewards, groups, has_verdict)  # (N, n groups), (n groups,)
+    if scale == "group":
         std = (centred.square().sum(0) / (count - 1).clamp(min=1)).sqrt()
-        centred = centred / (std + 1e-6)
+        centred = centred / (std + eps)
+    elif scale == "batch" and has_verdict.sum() > 1:
+        centred = centred / (rewards[has_verdict].std() + eps)
     return centred.sum(1)
+
+
+def leave_one_out(rewards: Tensor, groups: Tensor, has_verdict: Tensor) -> Tensor:
+    """(N,) reward less the mean of the group's *other* responses (RLOO); 0 where there is no other, or no verdict."""
+    centred, count = _centred(rewards, groups, has_verdict)
+    return (centred * count / (count - 1).clamp(min=1)).sum(1)
+
+
+def _centred(rewards: Tensor, groups: Tensor, has_verdict: Tensor) -> tuple[Tensor, Tensor]:
+    """(N, n groups) reward less its group's mean, 0 for the other groups, and (n groups,) responses with a verdict."""
+    rewards = torch.where(has_verdict, rewards, 0.0)[:, None]
+    member = (groups[:, None] == groups.unique()) & has_verdict[:, None]  # (N, n groups)
+    count = member.to(rewards.dtype).sum(0)
+    centred = torch.where(member, rewards - (rewards * member).sum(0) / count.clamp(min=1), 0.0)
+    # Rounding leaves all-equal rewards a hair off their mean; such a group must get 0 and not noise.
+    first = torch.where(member, rewards, torch.inf).amin(0)
+    return torch.where((~member | (rewards == first)).all(0), 0.0, centred), count
 
 
 def gae(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, lam: float) -> tuple[Tensor, Tensor]:

@@ -45,6 +45,16 @@ def zero_variance_share(rollout: Rollout) -> float:
     return sum(flat) / len(flat) if flat else float("nan")
 
 
+def informative(rollout: Rollout) -> Rollout:
+    """The groups of ``rollout`` whose rewards, of responses with a verdict, are not all equal."""
+    keep = torch.zeros_like(rollout.has_verdict)
+    for g in rollout.groups.unique():
+        member = rollout.groups == g
+        judged = rollout.rewards[member & rollout.has_verdict]
+        keep |= member & bool(len(judged) and (judged != judged[0]).any())
+    return rollout.rows(keep.nonzero().squeeze(1))
+
+
 def logp_gap(sampled: Tensor, recomputed: Tensor, mask: Tensor) -> dict[str, float]:
     """How far the sampler's log-probs are from the training forward pass's under the same weights, in nats.
 

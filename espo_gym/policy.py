@@ -34,7 +34,7 @@ class TokenScores:
     logps: Tensor
     """(B, T) float32 log pi(token), nats, at the sampling temperature."""
     entropies: Tensor | None
-    """(B, T) float32, nats, over the whole vocabulary; None unless asked for. Carries no gradient."""
+    """(B, T) float32, nats, over the whole vocabulary; None unless asked for."""
     values: Tensor | None
     """(B, T) float32 prediction of the return before the token is chosen; None without a value head."""
 
@@ -230,7 +230,7 @@ class Policy(nn.Module):
         return generate(self, prompts, seeds, sampling)
 
     def logps(self, rollout: Rollout, *, temperature: float = 1.0, entropies: bool = False) -> TokenScores:
-        """Log-probs of the completions of ``rollout`` under the weights as they are now, with gradient.
+        """Log-probs (and entropies, if asked for) of ``rollout`` under the weights as they are now, with gradient.
 
         The model runs over prompt and completion, (B, S + T), and its head over the completion alone. Logits are
         taken to float32 whatever the model's dtype.
@@ -252,8 +252,8 @@ class Policy(nn.Module):
         logps = logprobs.gather(-1, rollout.completion_ids[..., None]).squeeze(-1)  # (B, T)
         entropy = values = None
         if entropies:
-            detached = logprobs.detach()
-            entropy = -(detached.exp() * detached).nan_to_num(0.0).sum(-1).masked_fill(~rollout.mask, 0.0)
+            entropy = -torch.where(logprobs > -torch.inf, logprobs.exp() * logprobs, 0.0).sum(-1)
+            entropy = entropy.masked_fill(~rollout.mask, 0.0)
         if self.value_head is not None:
             hidden = out.hidden_states[-1][:, -n_tokens - 1 : -1]  # (B, T, H)
             values = self.value_head(hidden.to(self.value_head.weight.dtype)).squeeze(-1).float()

@@ -11,6 +11,8 @@ Axes, the same in every file:
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -50,6 +52,8 @@ class Rollout:
     """(N, T) float32 predictions of the value head under pi_old."""
     returns: Tensor | None = None
     """(N, T) float32 targets of the value head."""
+    sampler_logps: Tensor | None = None
+    """(N, T) float32 log-probs as the sampler saw them, where ``old_logps`` have been recomputed."""
     ref_logps: Tensor | None = None
     """(N, T) float32 log-probs under the frozen reference policy."""
     prompts: list[str] = field(default_factory=list)
@@ -60,6 +64,9 @@ class Rollout:
     """N verdicts on the last turn."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Wall-clock seconds of the phases ``generate``, ``verify`` and ``score``."""
+
+    n_generated: int = 0
+    """Completions that were sampled for it; more than N where some were thrown away."""
 
     def __len__(self) -> int:
         return len(self.rewards)
@@ -74,6 +81,27 @@ class Rollout:
             elif isinstance(value, list):
                 chosen[f.name] = [value[i] for i in index.tolist()] if value else []
         return replace(self, **chosen)
+
+    @classmethod
+    def concat(cls, parts: Sequence[Rollout]) -> Rollout:
+        """Rollouts one after the other, in new columns of padding where they differ; groups stay apart."""
+        joined: dict[str, Any] = {}
+        for f in fields(cls):
+            values = [getattr(part, f.name) for part in parts]
+            if isinstance(values[0], list):
+                joined[f.name] = [item for value in values for item in value]
+            elif isinstance(values[0], dict):
+                joined[f.name] = {key: sum(value[key] for value in values) for key in values[0]}
+            elif f.name == "groups":
+                offsets = itertools.accumulate([0, *(int(v.max()) + 1 if len(v) else 0 for v in values)])
+                joined[f.name] = torch.cat([v + offset for v, offset in zip(values, offsets, strict=False)])
+            elif isinstance(values[0], Tensor):
+                if values[0].dim() == 2:
+                    width, left = max(v.shape[1] for v in values), f.name.startswith("prompt_")
+                    pads = [(width - v.shape[1], 0) if left else (0, width - v.shape[1]) for v in values]
+                    values = [torch.nn.functional.pad(v, pad) for v, pad in zip(values, pads, strict=True)]
+                joined[f.name] = torch.cat(values)
+        return cls(**joined)
 
     @property
     def correct(self) -> Tensor:

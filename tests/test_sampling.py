@@ -1,4 +1,4 @@
-"""The sampler: against a recomputation from scratch without cache, transformers' own generate, and exact probabilities."""
+"""The sampler: against recomputation without cache, transformers' own generate, and exact probabilities."""
 
 import itertools
 

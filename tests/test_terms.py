@@ -23,11 +23,24 @@ def all_true(n):
 # -- advantages ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("name", "scale"), [("verl.grpo", True), ("verl.dr_grpo", False)])
-def test_group_advantages_equal_the_reference_numbers(name, scale):
+@pytest.mark.parametrize(
+    ("name", "scale", "eps"),
+    [
+        ("verl.grpo", "group", 1e-6),
+        ("trl.group(+1e-4)", "group", 1e-4),
+        ("trl.batch(+1e-4)", "batch", 1e-4),
+        ("verl.dr_grpo", None, 1e-6),
+    ],
+)
+def test_group_advantages_equal_the_reference_numbers(name, scale, eps):
     groups = torch.arange(8) // GOLDEN["G"]
-    ours = terms.group_advantages(INPUTS["rewards"], groups, all_true(8), scale=scale)
+    ours = terms.group_advantages(INPUTS["rewards"], groups, all_true(8), scale=scale, eps=eps)
     np.testing.assert_allclose(ours, REFS["advantages"][name], rtol=1e-6)
+
+
+def test_leave_one_out_equals_the_reference_numbers():
+    ours = terms.leave_one_out(INPUTS["rewards"], torch.arange(8) // GOLDEN["G"], all_true(8))
+    np.testing.assert_allclose(ours, REFS["advantages"]["verl.rloo"], rtol=1e-12)
 
 
 @pytest.mark.parametrize("seed", range(5))
