@@ -15,7 +15,6 @@ from typing import Any, get_args, get_type_hints
 
 import click
 import gymnasium as gym
-from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -191,7 +190,7 @@ def train_command(context: click.Context, /, **options: Any) -> None:
 
 def _compare(evaluations: dict[str, Any]) -> None:
     after = evaluations["after"]
-    table = Table("", *evaluations, box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table("", *evaluations, box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for name in [name for name, value in after.items() if isinstance(value, dict)]:
         rows = (evaluation[name] for evaluation in evaluations.values())
         table.add_row(name, *(_interval(row["value"], row["low"], row["high"]) for row in rows))
