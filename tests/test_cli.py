@@ -63,6 +63,7 @@ class TestTrain:
         result = invoke("train", *SMALL, "--eval-k", 0, "--algo", name, "--out", tmp_path / "run")
         assert result.exit_code == 0, result.output
         assert json.loads((tmp_path / "run" / "config.json").read_text())["algo"] == name
+        assert invoke("eval", tmp_path / "run", "--problems", 4, "--k", 0).exit_code == 0
 
     def test_options_reach_the_algorithm_and_the_environment(self, tmp_path):
         options = ["--alpha", 0.3, "--quantiles", "0.5,0.8", "--reference-kl", "--stop", ",", "--stop", "="]

@@ -254,15 +254,16 @@ def eval_command(
     arguments = _env_args(env_args)
     if path.suffix == ".zip":
         with checkpoint.opened(path) as (state, _, _):
-            name, spec, rows = state["class"].lower(), state["env"], state["hyperparameters"]["rollout_size"]
-        if name not in ALGORITHMS:
-            raise ValueError(f"{path} is a checkpoint of {state['class']}, which is not among {', '.join(ALGORITHMS)}")
+            name, spec, rows = state["class"], state["env"], state["hyperparameters"]["rollout_size"]
+        classes = {c.__name__: c for c in ALGORITHMS.values()}
+        if name not in classes:
+            raise ValueError(f"{path} is a checkpoint of {name}, which is not among {', '.join(classes)}")
         made: Any = None
         if env is not None:
             made = gym.make(env, **arguments)
         elif arguments and spec is not None:  # its own environment with other arguments
             made = make_from_spec({"id": spec["id"], "kwargs": spec["kwargs"] | arguments}, rows)
-        algorithm = ALGORITHMS[name].load(path, made)
+        algorithm = classes[name].load(path, made)
         policy, vector, sampling = algorithm.policy, algorithm.env, algorithm.sampling
     else:
         if env is None:
