@@ -5,7 +5,6 @@ import re
 from pathlib import Path
 
 import gymnasium as gym
-import pytest
 from click.testing import CliRunner
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
