@@ -141,17 +141,17 @@ class PolicyOptimizer(Objective):
         if not isinstance(self.policy, Policy):
             self.policy = Policy.from_pretrained(self.policy)
         self.apply_preset(self.policy.recommended_preset)
-        if self.needs_values:
-            self.policy.add_value_head()
+        self.prepare_policy()
         self.set_env(self.env)
         self.reference = self.policy.frozen_copy() if self.reference_kl or self.kl_coef else None
         self.optimizer = torch.optim.AdamW(
-            self.policy.parameters(),
-            lr=self.learning_rate,
+            self.parameter_groups(),
             betas=(self.adam_beta1, self.adam_beta2),
             eps=self.adam_eps,
             weight_decay=self.weight_decay,
         )
+        for group in self.optimizer.param_groups:
+            group["initial_lr"] = group["lr"]  # where the warm-up ends
         self.num_timesteps = 0  # completions trained on
         self.n_rollouts = 0  # rollouts trained on
         self.n_updates = 0  # optimizer steps taken
@@ -267,6 +267,9 @@ class PolicyOptimizer(Objective):
         began = perf_counter()
         differs = self.policy.dtype != torch.float32 or self.sampler_correction is not None
         recompute = self.old_logps == "recomputed" or (self.old_logps == "auto" and differs)
+        if self.needs_values and self.n_updates == 0 and rollout.has_verdict.any():
+            # From 0 the critic would spend its first steps finding the mean reward.
+            self.policy.value_head.bias.fill_(float(rollout.rewards[rollout.has_verdict].mean()))
         if recompute or self.needs_values:
             scores = [
                 self.policy.logps(part, temperature=self.temperature, entropies=recompute)
@@ -331,10 +334,12 @@ class PolicyOptimizer(Objective):
             self._check_finite("loss", out.loss)
             out.loss.backward()
             outputs.append(out.detach())
-        norm = torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm)
-        self._check_finite("gradient", norm)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.current_learning_rate
+        groups = self.optimizer.param_groups
+        norm, *others = (torch.nn.utils.clip_grad_norm_(group["params"], self.max_grad_norm) for group in groups)
+        for value in (norm, *others):
+            self._check_finite("gradient", value)
+        for group in groups:
+            group["lr"] = group["initial_lr"] * self.warmup
         self.optimizer.step()
         self.n_updates += 1
         self.logger.record_mean("train/grad_norm", float(norm))
@@ -352,6 +357,7 @@ class PolicyOptimizer(Objective):
             advantages=advantages,
             entropies=rollout.entropies,
             vocab_size=self.policy.vocab_size,
+            token_groups=rollout.token_groups,
             ref_logps=rollout.ref_logps,
             has_verdict=rollout.has_verdict,
             new_entropies=None if scores is None else scores.entropies,
@@ -367,9 +373,21 @@ class PolicyOptimizer(Objective):
         return Sampling(self.temperature, self.top_p, self.top_k, self.max_completion_tokens, stop)
 
     @property
+    def warmup(self) -> float:
+        """What the learning rate is multiplied by at the next optimizer step."""
+        return min(1.0, (self.n_updates + 1) / max(1, self.warmup_steps))
+
+    @property
     def current_learning_rate(self) -> float:
         """Of the next optimizer step."""
-        return self.learning_rate * min(1.0, (self.n_updates + 1) / max(1, self.warmup_steps))
+        return self.learning_rate * self.warmup
+
+    def prepare_policy(self) -> None:
+        """Give the policy what this algorithm needs of it beyond its log-probs, a value head for example."""
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """What is optimized, in groups for AdamW: ``params`` and ``lr``. Gradients are clipped group by group."""
+        return [{"params": list(self.policy.parameters()), "lr": self.learning_rate}]
 
     def _parts(self, rollout: Rollout) -> Iterator[Rollout]:
         size = self.micro_batch_size or -(-len(rollout) // self.n_minibatches)
@@ -383,7 +401,7 @@ class PolicyOptimizer(Objective):
         if not torch.isfinite(value):
             self.optimizer.zero_grad()
             raise FloatingPointError(
-                f"the {what} is {float(value)} at update {self.n_updates} (timestep {self.num_timesteps}); no step was "
+                f"the {what} is {float(value.detach())} at update {self.n_updates} (timestep {self.num_timesteps}); no step was "
                 "taken. Look at train/grad_norm, train/ratio_max and train/logp_gap_token of the rollouts before: a "
                 f"learning rate too large (now {self.current_learning_rate:g}) or a dtype too narrow "
                 f"(now {self.policy.dtype}) are the usual causes. Earlier checkpoints are untouched"

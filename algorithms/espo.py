@@ -28,7 +28,7 @@ from espo_gym.rollout import Rollout
 
 from .base import PolicyOptimizer, loss_function
 from .loss import LossBatch
-from .terms import Clip, group_advantages, group_mean, group_sizes, through
+from .terms import Clip, group_advantages, group_mean, group_sizes, per_sequence, through
 
 
 @dataclass(kw_only=True, eq=False)
@@ -41,24 +41,49 @@ class ESPO(PolicyOptimizer):
 
     alpha: float = 0.02
     """Width of the clip of a group at full entropy (Table 3: best of 0.01, 0.02, 0.05, 0.10)."""
-    quantiles: tuple[float, ...] = (0.8,)
-    """Quantiles of a response's entropies that part its groups (Fig. 6: the upper 20 % best of 10, 20, 40 %)."""
+    alpha_high: float | None = None
+    """The same above 1, where it is to be another than below."""
+    eps_min: float = 0.0
+    """The clip is at least this wide."""
+    clip_low: float | None = None
+    """With clip_high: a fixed clip for all groups, from 1 - clip_low, instead of Eq. 8; alpha then has no part."""
+    clip_high: float | None = None
+    """With clip_low: up to 1 + clip_high."""
+    quantiles: tuple[float, ...] | None = (0.8,)
+    """Quantiles of the entropies that part the groups (Fig. 6: the upper 20 % best of 10, 20, 40 %). None of them make
+    one group; None makes each token a group of its own."""
+    quantiles_over: str = "response"
+    """The quantiles are those of each "response", or of the tokens of the whole "batch" (in training: the rollout)."""
     ratio: str = "group"
     """"group": Eq. 9 after GSPO-token, as above. "group_token": as printed in v2, sg[s] pi(y_t) / sg[pi_old(y_t)]."""
+    group_weighting: str = "groups"
+    """"groups": Eq. 5. "tokens": a group weighs as many tokens as it has, w = 1 / (N L_i)."""
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {"teaching": {"alpha": 0.5}}
 
     def advantages(self, rollout: Rollout) -> Tensor:
+        rollout.token_groups = self.part(rollout.entropies, rollout.mask & rollout.has_verdict[:, None])
         return group_advantages(rollout.rewards, rollout.groups, rollout.has_verdict)  # (N,)
 
     def groups(self, batch: LossBatch) -> Tensor:
         """(B, T) long: 0 the most certain group, len(quantiles) the most uncertain."""
-        entropies = batch.need("entropies").masked_fill(~batch.mask, -torch.inf)
+        if batch.token_groups is not None:
+            return batch.token_groups
+        return self.part(batch.need("entropies"), batch.mask)
+
+    def part(self, entropies: Tensor, mask: Tensor) -> Tensor:
+        """Part the tokens of ``entropies`` (B, T), ``mask`` (B, T), into groups (B, T); see :meth:`groups`."""
+        shape, entropies = entropies.shape, entropies.masked_fill(~mask, -torch.inf)
+        if self.quantiles_over == "batch":
+            entropies, mask = entropies.reshape(1, -1), mask.reshape(1, -1)
         rank = entropies.argsort(dim=1, descending=True, stable=True).argsort(dim=1)  # 0 the most uncertain
-        lengths = batch.mask.sum(1, keepdim=True)
+        if self.quantiles is None:
+            return rank.reshape(shape)
+        lengths = mask.sum(1, keepdim=True)
         above = [((1 - q) * lengths).round() for q in sorted(self.quantiles)]  # tokens above each quantile
-        above[-1:] = [above[-1].clamp(min=1)] if above else []
-        return sum((rank < n).long() for n in above) + torch.zeros_like(rank)
+        above[-1:] = [n.clamp(min=1) for n in above[-1:]]
+        groups = torch.stack([rank < n for n in above]).sum(0) if above else torch.zeros_like(rank)
+        return groups.reshape(shape)
 
     def ratios(self, batch: LossBatch) -> Tensor:
         s = group_mean(batch.logps - batch.old_logps, self.groups(batch), batch.mask).exp()  # (B, T)
@@ -67,20 +92,63 @@ class ESPO(PolicyOptimizer):
         return through(s, batch.logps)  # (B, T)
 
     def clip_range(self, batch: LossBatch) -> tuple[Clip, Clip]:
+        if self.clip_low is not None:
+            return self.clip_low, self.clip_high
         entropy = group_mean(batch.need("entropies"), self.groups(batch), batch.mask)  # (B, T)
-        eps = self.alpha / log(batch.need("vocab_size")) * entropy
-        return eps, eps  # (B, T)
+        share = entropy / log(batch.need("vocab_size"))  # of the greatest entropy that there could be
+        alphas = (self.alpha, self.alpha if self.alpha_high is None else self.alpha_high)
+        low, high = ((alpha * share).clamp(min=self.eps_min) for alpha in alphas)
+        return low, high  # (B, T)
 
     def token_weights(self, batch: LossBatch) -> Tensor:
+        if self.group_weighting == "tokens":
+            return per_sequence(batch.mask, batch.logps.dtype)  # (B, T)
         size, count = group_sizes(self.groups(batch), batch.mask)  # (B, T), (B, 1)
         return batch.mask.to(batch.logps.dtype) / (size * count * batch.mask.any(1).sum()).clamp(min=1)  # (B, T)
+
+    @staticmethod
+    def ablation(name: str) -> dict[str, Any]:
+        """Hyper-parameters of a rung of the ladder from GRPO to ESPO and back: ``ESPO(..., **ESPO.ablation("gspo"))``.
+
+        - ``grpo``: each token a group, GRPO's fixed clip: equal to GRPO
+        - ``gspo``: one group, GSPO's fixed clip: equal to GSPO
+        - ``no_adaptive_clip``, ``no_adaptive_clip_wide``: entropy groups with a fixed clip, GSPO's or DAPO's
+        - ``no_grouping``: each token a group with a clip of its own; ``one_group``: GSPO with an adaptive clip
+        - ``token_weighting``: the weights of GSPO
+        - ``espo``: nothing taken away
+        """
+        if name not in ABLATIONS:
+            raise ValueError(f"no ablation {name!r}; there are {', '.join(ABLATIONS)}")
+        return dict(ABLATIONS[name])
 
     def validate(self) -> None:
         super().validate()
         self.check(("alpha",), lambda x: 0 < x < inf, "> 0 and finite; at 0 the clip would have no width")
-        if any(not 0 < q < 1 for q in self.quantiles) or len(set(self.quantiles)) < len(self.quantiles):
-            raise ValueError(f"quantiles must be distinct numbers between 0 and 1, not {self.quantiles}")
+        self.check(("alpha_high",), lambda x: x is None or 0 < x < inf, "> 0 and finite, or None")
+        self.check(("eps_min",), lambda x: 0 <= x < inf, ">= 0 and finite")
+        q = self.quantiles
+        if q is not None and (any(not 0 < x < 1 for x in q) or len(set(q)) < len(q)):
+            raise ValueError(f"quantiles must be distinct numbers between 0 and 1, not {q}")
+        self.check(("quantiles_over",), lambda x: x in ("response", "batch"), "'response' or 'batch'")
         self.check(("ratio",), lambda x: x in ("group", "group_token"), "'group' or 'group_token'")
+        self.check(("group_weighting",), lambda x: x in ("groups", "tokens"), "'groups' or 'tokens'")
+        if (self.clip_low is None) != (self.clip_high is None):
+            raise ValueError("a fixed clip needs both clip_low and clip_high")
+        if self.clip_low is not None and (self.eps_min or self.alpha_high is not None):
+            raise ValueError(
+                "eps_min and alpha_high mean nothing with a fixed clip: drop them, or clip_low and clip_high"
+            )
 
+
+ABLATIONS: dict[str, dict[str, Any]] = {
+    "grpo": {"quantiles": None, "clip_low": 0.2, "clip_high": 0.2},
+    "gspo": {"quantiles": (), "clip_low": 3e-4, "clip_high": 4e-4},
+    "no_adaptive_clip": {"clip_low": 3e-4, "clip_high": 4e-4},
+    "no_adaptive_clip_wide": {"clip_low": 0.2, "clip_high": 0.28},
+    "no_grouping": {"quantiles": None},
+    "one_group": {"quantiles": ()},
+    "token_weighting": {"group_weighting": "tokens"},
+    "espo": {},
+}
 
 espo_loss = loss_function(ESPO)

@@ -43,6 +43,8 @@ class LossBatch:
     """(B, T) nats, behaviour policy, whole vocabulary. ESPO needs it."""
     vocab_size: int | None = None
     """Entries of the vocabulary. ESPO needs it."""
+    token_groups: Tensor | None = None
+    """(B, T) long: ESPO's entropy groups, where they have been made on a larger batch; None: made on this one."""
     ref_logps: Tensor | None = None
     """(B, T) log-probs under the frozen reference policy. A KL term needs it."""
     has_verdict: Tensor | None = None
@@ -75,7 +77,7 @@ class LossBatch:
                 if value.shape != shape:
                     raise ValueError(f"{f.name} must be (B, T) = {tuple(shape)} like logps, not {tuple(value.shape)}")
                 if f.name != "mask":
-                    setattr(self, f.name, torch.where(self.mask, value, 0.0))
+                    setattr(self, f.name, value.masked_fill(~self.mask, 0))
 
     def need(self, name: str) -> Any:
         """The field ``name``, or an error that says who wants it."""
@@ -244,7 +246,8 @@ class Objective:
 
     def validate(self) -> None:
         """Raise ValueError where a hyper-parameter is out of its range."""
-        self.check(("kl_coef", "entropy_coef", "clip_low", "clip_high"), lambda x: 0 <= x < inf, ">= 0 and finite")
+        self.check(("kl_coef", "entropy_coef"), lambda x: 0 <= x < inf, ">= 0 and finite")
+        self.check(("clip_low", "clip_high"), lambda x: x is None or 0 <= x < inf, ">= 0 and finite")
         self.check(("dual_clip",), lambda x: x is None or 1 < x < inf, "above 1, or None")
         self.check(("sampler_cap",), lambda x: x > 0, "> 0")
         self.check(("sampler_correction",), lambda x: x in (None, "token", "sequence"), "'token', 'sequence' or None")

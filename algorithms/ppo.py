@@ -38,6 +38,10 @@ class PPO(PolicyOptimizer):
     """A ratio counts up to 1 + clip_high."""
     value_clip: float = 0.2
     """How far a prediction may move from the old one before its loss stops pulling it on."""
+    critic: str = "shared"
+    """The value head sits on the policy's own trunk ("shared") or on a trunk of its own, a copy ("separate")."""
+    value_learning_rate: float | None = None
+    """Step size of the value head and its own trunk; None: that of the policy."""
     vf_coef: float = 0.5
     """Weight of the value loss."""
     gamma: float = 1.0
@@ -79,8 +83,22 @@ class PPO(PolicyOptimizer):
         out.terms["value_loss"] = float(value_loss.detach())
         return out
 
+    def prepare_policy(self) -> None:
+        self.policy.add_value_head(separate=self.critic == "separate")
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        head = self.policy.value_head
+        critic = [*head.parameters(), *(self.policy.critic.parameters() if self.policy.critic is not None else [])]
+        rate = self.learning_rate if self.value_learning_rate is None else self.value_learning_rate
+        return [
+            {"params": list(self.policy.model.parameters()), "lr": self.learning_rate},
+            {"params": critic, "lr": rate},
+        ]
+
     def validate(self) -> None:
         super().validate()
+        self.check(("critic",), lambda x: x in ("shared", "separate"), "'shared' or 'separate'")
+        self.check(("value_learning_rate",), lambda x: x is None or 0 < x < inf, "> 0 and finite, or None")
         self.check(("gamma", "lam"), lambda x: 0 <= x <= 1, "in [0, 1]")
         self.check(("value_clip",), lambda x: x > 0, "> 0 (inf: no clip)")
         self.check(("vf_coef",), lambda x: 0 <= x < inf, ">= 0 and finite")

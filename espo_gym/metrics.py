@@ -24,7 +24,7 @@ def rollout_metrics(rollout: Rollout) -> dict[str, float]:
         "reward_mean": float(rewards.mean()),
         "reward_std": float(rewards.std()) if len(rewards) > 1 else float("nan"),
         "accuracy": counts["correct"] / int(judged.sum()) if judged.any() else float("nan"),
-        "entropy": float(rollout.entropies[mask].mean()),
+        "entropy": float(rollout.entropies[mask & judged[:, None]].mean()),
         "completion_length": float(lengths.mean()),
         "completion_length_max": float(lengths.max()),
         "truncated": float(rollout.truncated.float().mean()),
@@ -68,5 +68,5 @@ def logp_gap(sampled: Tensor, recomputed: Tensor, mask: Tensor) -> dict[str, flo
 
 def explained_variance(predictions: Tensor, targets: Tensor) -> float:
     """``1 - var(targets - predictions) / var(targets)``; NaN where all targets are equal."""
-    variance = float(targets.var())
-    return float("nan") if variance == 0 or len(targets) < 2 else 1 - float((targets - predictions).var()) / variance
+    variance = float(targets.var()) if len(targets) > 1 else 0.0
+    return float("nan") if variance == 0 else 1 - float((targets - predictions).var()) / variance

@@ -25,6 +25,7 @@ BUNDLED = {"espo_gym/teaching": Path(__file__).with_name("teaching")}
 """Policies that come with the package: names that need no download."""
 
 VALUE_HEAD_FILE = "value_head.safetensors"
+CRITIC_FOLDER = "critic"
 
 
 @dataclass
@@ -50,6 +51,7 @@ class Policy(nn.Module):
         self.model = model
         self.tokenizer = tokenizer
         self.value_head: nn.Linear | None = None
+        self.critic: PreTrainedModel | None = None
         if value_head:
             self.add_value_head()
         self.eval()
@@ -89,10 +91,17 @@ class Policy(nn.Module):
                 f"no policy could be loaded from {str(name_or_path)!r}, which is neither bundled ({known}) "
                 f"nor a folder with a model and a tokenizer nor a model that the hub has given: {error}"
             ) from error
+        for tensor in (*model.parameters(), *model.buffers()):
+            # A file's tensors lie at any address, and the last bit of a matrix product depends on it; a copy is aligned
+            # as every other tensor is. Without it a resumed run would now and then differ from one that went on.
+            tensor.data = tensor.data.clone()
         saved = Path(source) / VALUE_HEAD_FILE
         policy = cls(model, tokenizer, value_head=value_head or saved.is_file())
         if policy.value_head is not None and saved.is_file():
             policy.value_head.load_state_dict(load_file(saved))
+        if (critic := Path(source) / CRITIC_FOLDER).is_dir():
+            with _no_progress_bars():
+                policy.critic = AutoModelForCausalLM.from_pretrained(critic, dtype=dtype, **kwargs)
         return policy.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
     def save_pretrained(self, path: str | Path) -> None:
@@ -102,9 +111,17 @@ class Policy(nn.Module):
             self.tokenizer.save_pretrained(path)
         if self.value_head is not None:
             save_file(self.value_head.state_dict(), Path(path) / VALUE_HEAD_FILE)
+        if self.critic is not None:
+            with _no_progress_bars():
+                self.critic.save_pretrained(Path(path) / CRITIC_FOLDER)
 
-    def add_value_head(self) -> None:
-        """Give the policy a value head that starts at 0 everywhere; nothing happens if it has one."""
+    def add_value_head(self, *, separate: bool = False) -> None:
+        """Give the policy a value head that starts at 0 everywhere; nothing happens if it has one.
+
+        ``separate`` puts it on a trunk of its own, a copy of the policy's as it is now.
+        """
+        if separate and self.critic is None:
+            self.critic = copy.deepcopy(self.model)
         if self.value_head is None:
             hidden = self.model.config.get_text_config().hidden_size
             head = nn.utils.skip_init(nn.Linear, hidden, 1, device=self.device)  # draws no global random numbers
@@ -235,18 +252,8 @@ class Policy(nn.Module):
         The model runs over prompt and completion, (B, S + T), and its head over the completion alone. Logits are
         taken to float32 whatever the model's dtype.
         """
-        ids = torch.cat([rollout.prompt_ids, rollout.completion_ids], 1)  # (B, S + T)
-        attention = torch.cat([rollout.prompt_mask, rollout.completion_mask], 1).long()
         n_tokens = rollout.completion_ids.shape[1]
-        kwargs = {"logits_to_keep": n_tokens + 1} if "logits_to_keep" in self._takes else {}
-        out = self.model(
-            input_ids=ids,
-            attention_mask=attention,
-            use_cache=False,
-            output_hidden_states=self.value_head is not None,
-            **self._positions(attention),
-            **kwargs,
-        )
+        out = self._forward(self.model, rollout, hidden=self.value_head is not None and self.critic is None)
         # The logits at one position speak of the next one.
         logprobs = (out.logits[:, -n_tokens - 1 : -1].float() / temperature).log_softmax(-1)  # (B, T, V)
         logps = logprobs.gather(-1, rollout.completion_ids[..., None]).squeeze(-1)  # (B, T)
@@ -255,10 +262,24 @@ class Policy(nn.Module):
             entropy = -torch.where(logprobs > -torch.inf, logprobs.exp() * logprobs, 0.0).sum(-1)
             entropy = entropy.masked_fill(~rollout.mask, 0.0)
         if self.value_head is not None:
-            hidden = out.hidden_states[-1][:, -n_tokens - 1 : -1]  # (B, T, H)
+            trunk = out if self.critic is None else self._forward(self.critic, rollout, hidden=True)
+            hidden = trunk.hidden_states[-1][:, -n_tokens - 1 : -1]  # (B, T, H)
             values = self.value_head(hidden.to(self.value_head.weight.dtype)).squeeze(-1).float()
             values = values.masked_fill(~rollout.mask, 0.0)
         return TokenScores(logps.masked_fill(~rollout.mask, 0.0), entropy, values)
+
+    def _forward(self, model: PreTrainedModel, rollout: Rollout, *, hidden: bool) -> Any:
+        """``model`` over prompts and completions, (B, S + T); its head over the completions alone."""
+        ids = torch.cat([rollout.prompt_ids, rollout.completion_ids], 1)
+        attention = torch.cat([rollout.prompt_mask, rollout.completion_mask], 1).long()
+        return model(
+            input_ids=ids,
+            attention_mask=attention,
+            use_cache=False,
+            output_hidden_states=hidden,
+            **self._positions(attention),
+            **({"logits_to_keep": rollout.completion_ids.shape[1] + 1} if "logits_to_keep" in self._takes else {}),
+        )
 
     def forward_cached(self, ids: Tensor, attention: Tensor, cache: Any) -> Any:
         """One step of decoding: the model on ``ids`` (N, s), which end the sequences that ``attention`` covers."""

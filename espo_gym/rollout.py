@@ -52,6 +52,8 @@ class Rollout:
     """(N, T) float32 predictions of the value head under pi_old."""
     returns: Tensor | None = None
     """(N, T) float32 targets of the value head."""
+    token_groups: Tensor | None = None
+    """(N, T) long: the groups into which ESPO parts the tokens of each response."""
     sampler_logps: Tensor | None = None
     """(N, T) float32 log-probs as the sampler saw them, where ``old_logps`` have been recomputed."""
     ref_logps: Tensor | None = None

@@ -17,7 +17,7 @@ def teaching() -> Policy:
     return teaching_policy()
 
 
-@pytest.fixture(params=list(ALGORITHMS))
+@pytest.fixture(params=["espo", "grpo", "gspo", "ppo"])
 def algorithm(request) -> type[PolicyOptimizer]:
-    """Each of the algorithms in turn."""
+    """Each of the four fundamental algorithms in turn."""
     return ALGORITHMS[request.param]

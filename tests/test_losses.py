@@ -378,7 +378,7 @@ SHORT = {"max_completion_tokens": 8}  # Dr. GRPO divides by it
 
 def gradients(algorithm, *, micro_batch_size=None, rollout=None, policy=None, **hyperparameters):
     policy = policy or tiny_policy(dtype=torch.float64)
-    names = algorithm.hyperparameters()
+    names = algorithm.hyperparameters().keys() - ({"clip_low"} if algorithm is ESPO else set())  # its clip is alpha
     algo = algorithm(
         policy,
         "espo_gym/Addition-v0",

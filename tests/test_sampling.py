@@ -1,4 +1,4 @@
-"""The sampler: against recomputation without cache, transformers' own generate, and exact probabilities."""
+"""The sampler against a recomputation without cache, transformers' own generate, and exact probabilities."""
 
 import itertools
 
@@ -11,7 +11,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from espo_gym.policy import Policy
-from espo_gym.sampling import Sampling, _restrict
+from espo_gym.sampling import Sampling, _draw, _restrict
 
 KINDS = ["llama", "gpt2", "qwen2"]
 PROMPTS = ["1+1=", "358+467=", "9", "12*(3+4)-5=", "1+1=", "0-0="]
@@ -173,6 +173,17 @@ def test_top_k_and_top_p_equal_brute_force(top_k, top_p):
     ours = _restrict(torch.tensor(probs), Sampling(1.0, top_p, top_k))
     ours = (ours / ours.sum(-1, keepdim=True)).numpy()
     np.testing.assert_allclose(ours, [brute_force(row, top_k, top_p) for row in probs], atol=1e-12)
+
+
+def test_a_token_of_probability_zero_is_never_drawn():
+    probs = torch.tensor([[0.0, 0.5, 0.0, 0.5, 0.0]])
+    draws = torch.tensor([0.0, 0.25, 0.5, 1 - 2**-53], dtype=torch.float64)
+    assert _draw(probs.expand(4, -1), draws).tolist() == [1, 1, 3, 3]
+
+
+def test_top_p_takes_no_token_more_than_it_needs():
+    assert _restrict(torch.tensor([[0.25, 0.5, 0.25]]), Sampling(top_p=0.5)).tolist() == [[0, 0.5, 0]]
+    assert _restrict(torch.tensor([[0.25, 0.25, 0.5]]), Sampling(top_p=0.75)).tolist() == [[0.25, 0, 0.5]]
 
 
 def test_top_k_of_one_is_greedy():

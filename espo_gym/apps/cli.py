@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import inspect
 import json
 import os
-import sys
 import textwrap
 from collections.abc import Callable
 from dataclasses import fields
@@ -77,13 +77,13 @@ def field_docs(cls: type) -> dict[str, str]:
 
 
 class Numbers(click.ParamType):
-    """Numbers with commas between them."""
+    """Numbers with commas between them, or ``none``."""
 
     name = "numbers"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:
-        if isinstance(value, tuple):
-            return value
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...] | None:
+        if isinstance(value, tuple) or value == "none":
+            return None if value == "none" else value
         try:
             return tuple(float(part) for part in str(value).split(",") if part)
         except ValueError:
@@ -97,23 +97,35 @@ def hyperparameter_options(command: Callable[..., None]) -> Callable[..., None]:
         for f in fields(cls):
             if f.kw_only and f.init:
                 owners.setdefault(f.name, []).append(cls)
+    docs = {cls: field_docs(cls) for cls in ALGORITHMS.values()}
     for name, classes in reversed(owners.items()):
         flag, hint = f"--{name.replace('_', '-')}", get_type_hints(classes[0])[name]
-        text = field_docs(classes[0])[name]
-        if len(classes) < len(ALGORITHMS):
-            text = f"[{', '.join(c.__name__ for c in classes)}] {text}"
-        kwargs: dict[str, Any] = {"default": None, "show_default": False, "help": text}
-        if hint is bool:
+        kinds = [t for t in get_args(hint) if t is not type(None)] if type(None) in get_args(hint) else [hint]
+        kwargs: dict[str, Any] = {"default": None, "show_default": False, "help": _help(name, classes, docs)}
+        if kinds[0] is bool:
             option = click.option(f"{flag}/--no-{flag[2:]}", name, **kwargs)
-        elif hint == tuple[float, ...]:
+        elif kinds[0] == tuple[float, ...]:
             option = click.option(flag, name, type=Numbers(), **kwargs)
-        elif hint == tuple[str, ...]:
+        elif kinds[0] == tuple[str, ...]:
             option = click.option(flag, name, multiple=True, **kwargs)
         else:
-            kinds = [t for t in get_args(hint) or (hint,) if t is not type(None)]
             option = click.option(flag, name, type=kinds[0], **kwargs)
         command = option(command)
     return command
+
+
+def _help(name: str, classes: list[type[PolicyOptimizer]], docs: dict[type, dict[str, str]]) -> str:
+    """What ``name`` means, and for which algorithms where it is not the same for all."""
+    meanings: dict[str, list[str]] = {}
+    for cls in classes:
+        meanings.setdefault(docs[cls][name], []).append(cls.__name__)
+    if len(classes) == len(ALGORITHMS):
+        if len(meanings) == 1:
+            return next(iter(meanings))
+        general = docs[classes[0]][name]
+        special = [f"[{', '.join(names)}] {text}" for text, names in meanings.items() if text != general]
+        return " ".join([general, *special])
+    return " ".join(f"[{', '.join(names)}] {text}" for text, names in meanings.items())
 
 
 def _env_args(pairs: tuple[str, ...]) -> dict[str, Any]:
@@ -328,24 +340,26 @@ def _warn(no_verdict: int) -> None:
 @report_errors
 def list_command() -> None:
     """Algorithms with their presets, environments, and bundled policies."""
-    console = Console()
-    table = Table("algorithm", "what", "preset paper", "preset teaching", title="Algorithms")
+    table = Table(show_header=False, box=None, pad_edge=False, padding=(0, 2, 0, 0))
     shared = PolicyOptimizer.hyperparameters()
     for name, cls in ALGORITHMS.items():
-        columns = [
-            "\n".join(f"{k} = {v}" for k, v in cls.hyperparameters(preset).items() if k not in shared)
-            for preset in ("paper", "teaching")
+        paper, teaching = cls.hyperparameters("paper"), cls.hyperparameters("teaching")
+        own = [
+            f"{key} {value}" + (f" (teaching: {teaching[key]})" if teaching[key] != value else "")
+            for key, value in paper.items()
+            if key not in shared
         ]
-        table.add_row(name, (inspect.getdoc(cls) or "").splitlines()[0], *columns)
-    console.print(table)
-    table = Table("id", "what", title="Environments")
+        table.add_row(name, escape((inspect.getdoc(cls) or "").splitlines()[0].replace("``", "")))
+        table.add_row("", escape(", ".join(own)), style="dim")
+    _print(table, "Algorithms, with their own options as the preset paper has them")
+    table = Table(show_header=False, box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for env_id, spec in sorted(gym.registry.items()):
         if spec.namespace == "espo_gym":
             module, _, attribute = str(spec.kwargs["task"]).partition(":")
-            task = getattr(sys.modules.get(module) or __import__(module, fromlist=[attribute]), attribute)
-            table.add_row(env_id, (inspect.getdoc(task) or "").splitlines()[0])
-    console.print(table)
-    console.print("Bundled policies: " + ", ".join(BUNDLED))
+            task = getattr(importlib.import_module(module), attribute)
+            table.add_row(env_id, escape((inspect.getdoc(task) or "").splitlines()[0]))
+    _print(table, "\nEnvironments")
+    click.echo("\nBundled policies\n" + ", ".join(BUNDLED))
 
 
 if __name__ == "__main__":
