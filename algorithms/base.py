@@ -26,6 +26,7 @@ from typing_extensions import Self
 
 from espo_gym import checkpoint
 from espo_gym.collect import collect
+from espo_gym.diagnostics import Diagnostics
 from espo_gym.environment import Environment, as_vector_env, environment_spec, make_from_spec, task_of
 from espo_gym.evaluation import Evaluation, evaluate
 from espo_gym.metrics import explained_variance, informative, logp_gap, rollout_metrics
@@ -401,9 +402,9 @@ class PolicyOptimizer(Objective):
         if not torch.isfinite(value):
             self.optimizer.zero_grad()
             raise FloatingPointError(
-                f"the {what} is {float(value.detach())} at update {self.n_updates} (timestep {self.num_timesteps}); no step was "
-                "taken. Look at train/grad_norm, train/ratio_max and train/logp_gap_token of the rollouts before: a "
-                f"learning rate too large (now {self.current_learning_rate:g}) or a dtype too narrow "
+                f"the {what} is {float(value.detach())} at update {self.n_updates} (timestep {self.num_timesteps}); "
+                "no step was taken. Look at train/grad_norm, train/ratio_max and train/logp_gap_token of the rollouts "
+                f"before: a learning rate too large (now {self.current_learning_rate:g}) or a dtype too narrow "
                 f"(now {self.policy.dtype}) are the usual causes. Earlier checkpoints are untouched"
             )
 
@@ -517,7 +518,7 @@ class PolicyOptimizer(Objective):
             FileNotFoundError: no such file.
             ValueError: not a checkpoint, or another algorithm's, or ``env`` is needed.
         """
-        with checkpoint.opened(path) as (state, optimizer, folder):
+        with checkpoint.opened(path) as (state, moments, folder):
             if state["class"] != cls.__name__:
                 raise ValueError(f"{path} is a checkpoint of {state['class']}; read it with {state['class']}.load")
             if env is None and state["env"] is None:
@@ -530,7 +531,8 @@ class PolicyOptimizer(Objective):
             if algorithm.reference is not None and (folder / "reference").is_dir():
                 frozen = Policy.from_pretrained(folder / "reference", dtype=dtype, device=device)
                 algorithm.reference.load_state_dict(frozen.state_dict())
-            algorithm.optimizer.load_state_dict(optimizer)
+            settings = algorithm.optimizer.state_dict()["param_groups"]
+            algorithm.optimizer.load_state_dict({"state": moments, "param_groups": settings})
         vars(algorithm).update(state["counters"])
         return algorithm
 
@@ -544,7 +546,7 @@ def _as_callback(callback: MaybeCallback, progress_bar: bool) -> BaseCallback:
         callbacks = [ConvertCallback(callback)]
     else:
         callbacks = list(callback)
-    return CallbackList([*callbacks, *([ProgressBarCallback()] if progress_bar else [])])
+    return CallbackList([Diagnostics(), *callbacks, *([ProgressBarCallback()] if progress_bar else [])])
 
 
 def loss_function(algorithm: type[PolicyOptimizer]) -> Callable[..., LossOutput]:

@@ -43,10 +43,8 @@ def write(
         parts = Path(folder) / "parts"
         for name, policy in policies.items():
             policy.save_pretrained(parts / name)
-        moments, settings = _flatten(optimizer.state_dict())
-        save_file(moments, parts / "optimizer.safetensors")
-        state = {"format": FORMAT, **state, "optimizer": settings}
-        (parts / "state.json").write_text(json.dumps(state, indent=2) + "\n")
+        save_file(_flatten(optimizer.state_dict()["state"]), parts / "optimizer.safetensors")
+        (parts / "state.json").write_text(json.dumps({"format": FORMAT, **state}, indent=2) + "\n")
         archive = Path(folder) / "archive.zip"
         with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as zipped:
             for part in sorted(p for p in parts.rglob("*") if p.is_file()):
@@ -58,8 +56,10 @@ def write(
 
 
 @contextmanager
-def opened(path: str | Path) -> Iterator[tuple[dict[str, Any], dict[str, Any], Path]]:
-    """Unpack a checkpoint: ``(state, optimizer state dict, folder)``; the folder lasts as long as the context.
+def opened(path: str | Path) -> Iterator[tuple[dict[str, Any], dict[int, dict[str, torch.Tensor]], Path]]:
+    """Unpack a checkpoint: ``(state, moments, folder)``; the folder lasts as long as the context.
+
+    ``moments`` are the ``state`` of the optimizer's state dict. Its settings are hyper-parameters, found in ``state``.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -78,24 +78,23 @@ def opened(path: str | Path) -> Iterator[tuple[dict[str, Any], dict[str, Any], P
             raise ValueError(f"{path} is not a checkpoint of espo_gym: {error}") from error
         if state.get("format") != FORMAT:
             raise ValueError(f"{path} has format {state.get('format')}, this version reads {FORMAT}")
-        yield state, _unflatten(load_file(folder / "optimizer.safetensors"), state["optimizer"]), folder
+        yield state, _unflatten(load_file(folder / "optimizer.safetensors")), folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _flatten(state: dict[str, Any]) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """An optimizer's state dict as tensors by name and the rest as JSON."""
-    tensors = {
+def _flatten(moments: dict[int, dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    """The moments of each parameter as tensors by name: ``3.exp_avg``."""
+    return {
         f"{index}.{name}": value.contiguous().clone()
-        for index, moments in state["state"].items()
-        for name, value in moments.items()
+        for index, named in moments.items()
+        for name, value in named.items()
     }
-    return tensors, {"param_groups": state["param_groups"]}
 
 
-def _unflatten(tensors: dict[str, torch.Tensor], settings: dict[str, Any]) -> dict[str, Any]:
+def _unflatten(tensors: dict[str, torch.Tensor]) -> dict[int, dict[str, torch.Tensor]]:
     moments: dict[int, dict[str, torch.Tensor]] = {}
     for key, value in tensors.items():
         index, name = key.split(".", 1)
         moments.setdefault(int(index), {})[name] = value
-    return {"state": moments, "param_groups": settings["param_groups"]}
+    return moments

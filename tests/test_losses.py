@@ -497,10 +497,27 @@ OPTIONS = {
 @pytest.mark.parametrize(
     ("loss", "own"),
     [
-        (espo_loss, {"alpha": 0.02, "quantiles": (0.8,), "ratio": "group"}),
+        (
+            espo_loss,
+            {
+                "alpha": 0.02,
+                "alpha_high": None,
+                "eps_min": 0.0,
+                "clip_low": None,
+                "clip_high": None,
+                "quantiles": (0.8,),
+                "quantiles_over": "response",
+                "ratio": "group",
+                "group_weighting": "groups",
+            },
+        ),
         (grpo_loss, {"clip_low": 0.2, "clip_high": 0.2}),
         (gspo_loss, {"clip_low": 3e-4, "clip_high": 4e-4}),
-        (ppo_loss, {"clip_low": 0.2, "clip_high": 0.2, "value_clip": 0.2, "vf_coef": 0.5, "gamma": 1.0, "lam": 0.95}),
+        (
+            ppo_loss,
+            {"clip_low": 0.2, "clip_high": 0.2, "value_clip": 0.2, "critic": "shared", "value_learning_rate": None}
+            | {"vf_coef": 0.5, "gamma": 1.0, "lam": 0.95},
+        ),
     ],
 )
 def test_the_signature_shows_the_papers_hyperparameters(loss, own):
