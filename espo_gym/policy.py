@@ -81,9 +81,16 @@ class Policy(nn.Module):
             OSError: neither a bundled name, nor a folder with a model, nor a model that the hub knows.
         """
         source = BUNDLED.get(str(name_or_path), name_or_path)
-        with _no_progress_bars():
-            tokenizer = AutoTokenizer.from_pretrained(source)
-            model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, **kwargs)
+        try:
+            with _no_progress_bars():
+                tokenizer = AutoTokenizer.from_pretrained(source)
+                model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, **kwargs)
+        except (OSError, ValueError) as error:
+            known = ", ".join(BUNDLED)
+            raise OSError(
+                f"no policy could be loaded from {str(name_or_path)!r}, which is neither bundled ({known}) "
+                f"nor a folder with a model and a tokenizer nor a model that the hub has given: {error}"
+            ) from error
         for tensor in (*model.parameters(), *model.buffers()):
             # A file's tensors lie at any address, and the last bit of a matrix product depends on it; a copy is aligned
             # as every other tensor is. Without it a resumed run would now and then differ from one that went on.
