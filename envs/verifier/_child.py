@@ -112,11 +112,27 @@ def load() -> Any:
 
     # sympify evaluates the strings it is given as Python, and the LaTeX parser hands it every number it reads.
     sympy.parsing.sympy_parser.parse_expr = number
+    # Polynomials write the source of their monomial arithmetic for each number of generators and execute it.
+    sympy.polys.monomials.MonomialOps._build = lambda _self, _code, name: _MONOMIALS[name]
     for a, b in _WARM_UP:
         compare(a, b)
     return compare
 
 
+def _monomial_div(a: tuple[int, ...], b: tuple[int, ...]) -> tuple[int, ...] | None:
+    quotient = tuple(map(int.__sub__, a, b))
+    return quotient if all(power >= 0 for power in quotient) else None
+
+
+_MONOMIALS = {
+    "monomial_mul": lambda a, b: tuple(x + y for x, y in zip(a, b, strict=True)),
+    "monomial_pow": lambda a, k: tuple(x * k for x in a),
+    "monomial_mulpow": lambda a, b, k: tuple(x + y * k for x, y in zip(a, b, strict=True)),
+    "monomial_ldiv": lambda a, b: tuple(x - y for x, y in zip(a, b, strict=True)),
+    "monomial_div": _monomial_div,
+    "monomial_lcm": lambda a, b: tuple(map(max, a, b)),
+    "monomial_gcd": lambda a, b: tuple(map(min, a, b)),
+}
 _WARM_UP = (
     (r"\int_0^1 x^2 dx", r"\frac{1}{3}"),
     (r"\int \sin(x) dx", r"-\cos(x)"),

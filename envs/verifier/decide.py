@@ -106,11 +106,12 @@ def second_tier(given: str, wanted: str) -> Decision:
 def _labels(given: str, wanted: str) -> Decision | None:
     """Of two answers that are no mathematics, are the words the same?"""
     a, b = label(given), label(wanted)
-    if b is None or (a is None and not given):
-        return None
+    if b is None:  # sentences around a number are not taken for the number
+        return Decision("incorrect", "words") if quantity(wanted) and len(_LONG_WORD.findall(given)) >= 3 else None
     return Decision("correct" if a == b else "incorrect", "words")
 
 
+_LONG_WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{3,}")
 _AMBIGUOUS = re.compile(r"[1-9][0-9]{0,2},[0-9]{3}(?![0-9])")
 
 # ---- what may go to tier 3

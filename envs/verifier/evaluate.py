@@ -119,7 +119,10 @@ class Evaluator:
     def _div(self, node: Node) -> Any:
         return self._value(node[1]) / self._value(node[2])
 
-    _ratio = _div
+    def _ratio(self, node: Node) -> Any:
+        if len(node[1]) > 2:
+            raise NotNumeric
+        return self._value(node[1][0]) / self._value(node[1][1])
 
     def _pm(self, node: Node) -> Any:
         return self._value(node[1]) + self.sign * self._value(node[2])

@@ -49,7 +49,7 @@ def relations(a: Node, b: Node) -> bool | None:
         return compare.equal(relation[1][1], other)
     if other[0] in ("tuple", "set", "list") or other[0] in SETS:
         verdict = compare.real_sets(relation, other)
-        return False if verdict is None and other[0] != "list" else verdict
+        return verdict if verdict is not None else False
     return False
 
 

@@ -29,9 +29,7 @@ def symbols(node: Any) -> frozenset[str]:
 SETS = frozenset(("cup", "cap", "diff", "builder", "R", "empty"))
 PLUS_MINUS = frozenset(("pm", "mp"))
 BARE_LOG = frozenset(("log",))
-_NON_NUMERIC = frozenset(
-    ("tuple", "set", "list", "rel", "matrix", "text", "base", "cup", "cap", "diff", "builder", "R", "empty", "cases")
-)
+_NON_NUMERIC = SETS | {"tuple", "set", "list", "rel", "matrix", "text", "base", "cases", "ratio"}
 
 
 def numeric(node: Node) -> bool:
