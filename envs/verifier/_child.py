@@ -120,7 +120,7 @@ def load() -> Any:
 
 
 def _monomial_div(a: tuple[int, ...], b: tuple[int, ...]) -> tuple[int, ...] | None:
-    quotient = tuple(map(int.__sub__, a, b))
+    quotient = tuple(x - y for x, y in zip(a, b, strict=True))
     return quotient if all(power >= 0 for power in quotient) else None
 
 

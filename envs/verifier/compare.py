@@ -247,13 +247,7 @@ def _cells(rows: Sequence[Sequence[Node]]) -> list[Node]:
 
 
 def _texts(a: Node, b: Node) -> bool | None:
-    if a[0] == b[0]:
-        return bool(a[1] == b[1])
-    text, other = (a, b) if a[0] == "text" else (b, a)
-    return other == ("empty",) and text[1] in _NOTHING
-
-
-_NOTHING = frozenset(f"no {real}solution{s}" for real in ("", "real ") for s in ("", "s")) | {"empty set", "none"}
+    return bool(a[0] == b[0] and a[1] == b[1])
 
 
 def _ratios(a: Node, b: Node) -> bool | None:

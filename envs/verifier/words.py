@@ -6,6 +6,9 @@ import re
 
 from .units import NO_UNITS
 
+EMPTY_SETS = frozenset((r"\emptyset", r"\varnothing", r"\{\}", r"\{ \}"))
+NO_SOLUTION = frozenset(("no solution", "no solutions", "no real solution", "no real solutions", "empty set", "none"))
+
 _CHOICE = re.compile(r"\(?\s*([A-J])\s*\)?\s*\.?")
 _LABELLED_CHOICE = re.compile(r"(?:\(\s*([A-J])\s*\)|([A-J])\s*[.):])\s*([A-Za-z0-9\\$-].*)", re.DOTALL)
 _OTHER_CHOICE = re.compile(r"(?<![A-Za-z\\])(?:[A-J](?![A-Za-z])|or\b|and\b)|\([A-Ja-j]\)")
