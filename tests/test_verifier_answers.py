@@ -1,5 +1,7 @@
 """Which answers are equal, where an answer stands, and what a verdict says."""
 
+# ruff: noqa: RUF001 (answers in look-alike characters)
+
 import subprocess
 import sys
 
@@ -117,7 +119,7 @@ def test_too_long_is_no_verdict() -> None:
 def test_importing_and_the_first_tiers_load_neither_sympy_nor_torch() -> None:
     code = (
         "import sys; from espo_gym.envs import verify;"
-        r"assert verify([r'\boxed{1/2}', 'The answer is 7.', r'\boxed{\sqrt{8}}'], ['0.5', '7', r'2\sqrt{2}'])[2].correct;"
+        r"assert verify([r'\boxed{1/2}', r'\boxed{\sqrt{8}}'], ['0.5', r'2\sqrt{2}'])[1].correct;"
         "assert not {'sympy', 'torch', 'math_verify'} & set(sys.modules), 'loaded'"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,4 +1,6 @@
-r"""Labelled pairs of answers, by kind: (answer, reference). Equality of answers is symmetric, so each is read both ways."""
+r"""Labelled pairs of answers, by kind: (answer, reference). Equality is symmetric, so each is read both ways."""
+
+# ruff: noqa: RUF001 (answers in look-alike characters)
 
 EQUAL: dict[str, list[tuple[str, str]]] = {
     "numbers": [

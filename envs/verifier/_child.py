@@ -82,7 +82,11 @@ def load() -> Any:
     logging.disable(logging.CRITICAL)
     import sympy
     from latex2sympy2_extended.latex2sympy2 import NormalizationConfig
-    from math_verify import LatexExtractionConfig, parse, verify
+    from math_verify import LatexExtractionConfig, grader, parse, parser, verify
+
+    # Both catch every Exception and go on to "different". Running out of memory or stack must not look like that.
+    kinds = [kind for kind in Exception.__subclasses__() if not issubclass(kind, (MemoryError, RuntimeError))]
+    grader.Exception = parser.Exception = (*kinds, NotImplementedError)
 
     plain = NormalizationConfig(
         basic_latex=True, units=True, malformed_operators=True, nits=True, boxed="all", equations=False

@@ -11,7 +11,7 @@ from .extract import last_box
 from .parse import TooLarge, Unreadable, parse
 from .quantity import quantity, quantity_like, same_quantity
 from .tidy import squeeze, tidy
-from .tree import numeric
+from .tree import contains, numeric
 from .verdict import Status
 from .words import EMPTY_SETS, NO_SOLUTION, choice, label, words
 
@@ -100,7 +100,8 @@ def second_tier(given: str, wanted: str) -> Decision:
     except Unreadable:
         verdict = False
     if verdict is None:  # a number that is not worked out here is not asked of sympy either
-        beyond = numeric(tree) and numeric(gold)
+        series = contains(tree, _SERIES) or contains(gold, _SERIES)
+        beyond = numeric(tree) and numeric(gold) and not series
         return Decision(None, "numeric", "too_long") if beyond else _UNDECIDED
     return Decision("correct" if verdict else "incorrect", "numeric")
 
@@ -113,6 +114,7 @@ def _labels(given: str, wanted: str) -> Decision | None:
     return Decision("correct" if a == b else "incorrect", "words")
 
 
+_SERIES = frozenset(("sum",))
 _LONG_WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{3,}")
 _AMBIGUOUS = re.compile(r"[1-9][0-9]{0,2},[0-9]{3}(?![0-9])")
 
