@@ -95,9 +95,13 @@ def load() -> Any:
 
     def read(answer: str) -> list[Any]:
         # Only LaTeX is asked for: the other extractors of math-verify hand strings to parse_expr, which evaluates them.
-        return [
-            found for found in parse("$" + answer + "$", configs, parsing_timeout=None) if not isinstance(found, str)
-        ]
+        try:
+            found = parse("$" + answer + "$", configs, parsing_timeout=None)
+        except Exception as error:
+            if type(error) is Exception:  # the LaTeX parser's word for a syntax error
+                return []
+            raise
+        return [tree for tree in found if not isinstance(tree, str)]
 
     def compare(answer: str, reference: str) -> str:
         gold = read(reference)
