@@ -261,7 +261,7 @@ def test_a_locked_down_process_can_compute_and_import():
 
 
 def test_the_verifier_evaluates_no_strings():
-    """No file of it calls eval, exec, compile, pickle or sympify; the worker's file imports nothing of this package."""
+    """No file of it names eval, exec, compile, pickle or sympify; the worker's file imports nothing of this package."""
     forbidden = {"eval", "exec", "compile", "__import__", "sympify", "parse_expr", "loads_pickle"}
     for path in VERIFIER.glob("*.py"):
         tree = ast.parse(path.read_text(encoding="utf-8"))
@@ -271,10 +271,8 @@ def test_the_verifier_evaluates_no_strings():
         assert not names & forbidden, path.name
         assert not modules & {"pickle", "marshal", "multiprocessing", "torch"}, path.name
         if path.name == "_child.py":
-            assert modules <= {
-                "__future__", "contextlib", "json", "logging", "os", "re", "resource", "signal", "sys", "types", "typing",
-                "sympy", "latex2sympy2_extended.latex2sympy2", "math_verify",
-            }  # fmt: skip
+            standard = "__future__ contextlib json logging os re resource signal sys types typing"
+            assert modules <= set(standard.split()) | {"sympy", "latex2sympy2_extended.latex2sympy2", "math_verify"}
 
 
 def test_numbers_are_all_that_sympify_reads_in_the_worker():

@@ -185,7 +185,7 @@ def answer_questions(compare: Any) -> None:
     lock_down(tuple(folders))
     send("ready")
     while (question := receive()) is not None:
-        signal.setitimer(signal.ITIMER_REAL, question["deadline"] + 5.0)
+        signal.setitimer(signal.ITIMER_REAL, question["deadline"] + 2.0)
         try:
             result = compare(question["answer"], question["reference"])
         except MemoryError:
