@@ -21,6 +21,7 @@ import espo_gym.envs.verifier.worker as worker_module
 from espo_gym.envs import verify
 from espo_gym.envs.verifier import close
 from espo_gym.envs.verifier.decide import screened
+from espo_gym.envs.verifier.verify import clear_cache
 from espo_gym.envs.verifier.worker import POOL
 
 VERIFIER = Path(worker_module.__file__).parent
@@ -38,6 +39,11 @@ def ask(*pairs, deadline=20.0, batch_deadline=60.0, memory_mb=1024):
 def statuses(*pairs, **options):
     options.setdefault("deadline", 20.0)
     return [v.status for v in verify([c for c, _ in pairs], [r for _, r in pairs], **options)]
+
+
+@pytest.fixture(autouse=True)
+def _nothing_remembered():
+    clear_cache()
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -178,7 +184,8 @@ def _script(body: str) -> subprocess.Popen[str]:
         """
         import os, threading, time
         from espo_gym.envs import verify
-        from espo_gym.envs.verifier.worker import POOL
+        from espo_gym.envs.verifier.verify import clear_cache
+from espo_gym.envs.verifier.worker import POOL
         def tell():
             while not (POOL._worker and POOL._worker.ready):
                 time.sleep(0.02)
