@@ -190,9 +190,8 @@ def report(cases: list[Case], with_math_verify: bool, limit: float) -> None:
     if with_math_verify:
         theirs, their_seconds = math_verify(cases, limit)
         few = cases[: len(theirs)]
-        print(
-            f"math-verify  {len(few) / sum(their_seconds):9.0f} verdicts/s   ms: {latency(their_seconds)}   ({len(few)} cases)"
-        )
+        rate, times = len(few) / sum(their_seconds), latency(their_seconds)
+        print(f"math-verify  {rate:9.0f} verdicts/s   ms: {times}   (the first {len(few)} cases)")
         print(f"             {scores(few, theirs)}")
 
     print("\ntier            share   verdicts/s   ms")

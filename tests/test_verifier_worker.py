@@ -184,8 +184,7 @@ def _script(body: str) -> subprocess.Popen[str]:
         """
         import os, threading, time
         from espo_gym.envs import verify
-        from espo_gym.envs.verifier.verify import clear_cache
-from espo_gym.envs.verifier.worker import POOL
+        from espo_gym.envs.verifier.worker import POOL
         def tell():
             while not (POOL._worker and POOL._worker.ready):
                 time.sleep(0.02)
