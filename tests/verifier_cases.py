@@ -251,7 +251,12 @@ DIFFERENT: dict[str, list[tuple[str, str]]] = {
         (r"(7,\infty)", r"(-\infty,2)\cup(7,\infty)"),
         (r"\mathbb{R}", "71"),
     ],
-    "equations": [("x^2+y^2=7", "x^2+y^2=49"), ("x^2-y^2=49", "x^2+y^2=49"), ("f(x)=2x", "f(x)=x^2")],
+    "equations": [
+        ("x^2+y^2=7", "x^2+y^2=49"),
+        ("x^2-y^2=49", "x^2+y^2=49"),
+        ("f(x)=2x", "f(x)=x^2"),
+        ("f'(2)=7", "f'(2)=2"),
+    ],
     "words": [
         (r"\text{not odd}", "odd"),
         (r"\text{odd or even}", "odd"),
