@@ -8,6 +8,7 @@ import inspect
 import json
 import os
 import textwrap
+import warnings
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
@@ -21,6 +22,7 @@ from rich.table import Table
 
 from espo_gym import __version__, checkpoint
 from espo_gym.algorithms import ALGORITHMS, PolicyOptimizer
+from espo_gym.diagnostics import DiagnosticWarning
 from espo_gym.environment import as_vector_env, make_from_spec
 from espo_gym.evaluation import Evaluation, evaluate
 from espo_gym.policy import BUNDLED, Policy
@@ -183,7 +185,9 @@ def train_command(context: click.Context, /, **options: Any) -> None:
     else:
         config = _config(given, options)
         out = options["out"] or Path("runs") / config.algo
+    shown = warnings.showwarning
     try:
+        warnings.showwarning = _show_warning
         evaluations = train(
             config,
             out,
@@ -196,8 +200,18 @@ def train_command(context: click.Context, /, **options: Any) -> None:
         if (out / "checkpoint.zip").is_file():
             click.echo(f"\nStopped. To go on from the last checkpoint: espo-gym train --resume --out {out}", err=True)
         raise
+    finally:
+        warnings.showwarning = shown
     _compare(evaluations)
     click.echo(f"Everything is in {out}{os.sep}")
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *where: Any, **options: Any) -> None:
+    """A diagnosis in words alone; it is about the run and not about a line of code."""
+    if issubclass(category, DiagnosticWarning):
+        click.echo(f"Warning: {message}", err=True)
+    else:
+        click.echo(warnings.formatwarning(message, category, *where[:2]), err=True, nl=False)
 
 
 def _compare(evaluations: dict[str, Any]) -> None:
