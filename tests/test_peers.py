@@ -3,7 +3,7 @@
 Run with trl 1.16.0 and verl 0.9.1, in an environment of their own: ``pip install trl verl`` and this package.
 """
 
-import types
+from unittest.mock import MagicMock
 
 import pytest
 import torch
@@ -29,9 +29,10 @@ def agree(a, b):
 def row_batch(seed: int) -> LossBatch:
     """A random batch whose advantages are one number a response, as trl wants them."""
     batch = random_batch(seed)
-    first = torch.stack([row[m][0] if m.any() else row.new_zeros(()) for row, m in zip(batch.advantages, batch.mask)])
-    values = dict(vars(batch), advantages=first)
-    return LossBatch(**values)
+    rows = batch.mask.any(1)  # the peers' means count responses without a token
+    made = {name: value[rows] if isinstance(value, torch.Tensor) else value for name, value in vars(batch).items()}
+    made["advantages"] = (made["advantages"] * made["mask"]).sum(1) / made["mask"].sum(1)
+    return LossBatch(**made)
 
 
 # -- verl ------------------------------------------------------------------------------------------------------------
@@ -61,7 +62,13 @@ def verls(function: str, batch: LossBatch, *, aggregation: str, **config):
         ("grpo", {"dual_clip": 3.0}, "compute_policy_loss_vanilla", "seq-mean-token-mean", {"clip_ratio": 0.2}),
         ("ppo", {"dual_clip": 3.0, "vf_coef": 0.0}, "compute_policy_loss_vanilla", "token-mean", {"clip_ratio": 0.2}),
         ("dapo", {"dual_clip": 3.0}, "compute_policy_loss_vanilla", "token-mean", {"clip_ratio_high": 0.28}),
-        ("gspo", {}, "compute_policy_loss_gspo", "seq-mean-token-mean", {"clip_ratio_low": 3e-4, "clip_ratio_high": 4e-4}),
+        (
+            "gspo",
+            {},
+            "compute_policy_loss_gspo",
+            "seq-mean-token-mean",
+            {"clip_ratio_low": 3e-4, "clip_ratio_high": 4e-4},
+        ),
     ],
 )
 def test_verl(seed, name, hyperparameters, function, aggregation, config):
@@ -72,14 +79,13 @@ def test_verl(seed, name, hyperparameters, function, aggregation, config):
 # -- trl -------------------------------------------------------------------------------------------------------------
 
 
-def trls(batch: LossBatch, **settings):
-    """``GRPOTrainer._compute_loss`` on given log-probs: the trainer is a stand-in with the attributes that it reads."""
-    trl = pytest.importorskip("trl")
-    from collections import defaultdict
-
+def trls(batch: LossBatch, *, delta=None, **settings):
+    """``GRPOTrainer._compute_loss`` itself, on given log-probs: a stand-in carries the attributes that it reads."""
+    pytest.importorskip("trl")
+    trainer = pytest.importorskip("trl.trainer.grpo_trainer").GRPOTrainer
     leaf = batch.logps.detach().clone().requires_grad_()
-    stub = types.SimpleNamespace()
-    defaults = {
+    stub = MagicMock()
+    plain = {
         "beta": 0.0,
         "epsilon_low": 0.2,
         "epsilon_high": 0.2,
@@ -87,10 +93,61 @@ def trls(batch: LossBatch, **settings):
         "importance_sampling_level": "token",
         "top_entropy_quantile": 1.0,
         "use_vllm": False,
-        "vllm_importance_sampling_correction": False,
-        "max_completion_length": batch.logps.shape[1],
         "off_policy_mask_threshold": None,
+        "aux_loss_enabled": False,
+        "_entropy_bonus_enabled": False,
         "current_gradient_accumulation_steps": 1,
+        "max_completion_length": leaf.shape[1],
     }
-    vars(stub).update(defaults | settings)
-    raise pytest.skip.Exception(f"trl {trl.__version__}: see below", allow_module_level=False)
+    stub.configure_mock(**(plain | settings))
+    stub.args.configure_mock(
+        delta=delta,
+        sapo_temperature_pos=1.0,
+        sapo_temperature_neg=1.05,
+        use_bias_correction_kl=False,
+        steps_per_generation=1,
+    )
+    stub.accelerator.configure_mock(num_processes=1)
+    stub.accelerator.gather = stub.accelerator.gather_for_metrics = lambda x: x
+    stub.accelerator.reduce = lambda x, reduction=None: x
+    stub.model.training = True
+    stub._get_per_token_logps_and_entropies.return_value = (leaf, torch.zeros_like(leaf.detach()), None)
+    mask = batch.mask.to(leaf.dtype)
+    inputs = {
+        "prompt_ids": mask.long(),
+        "prompt_mask": mask.long(),
+        "completion_ids": mask.long(),
+        "completion_mask": mask,
+        "advantages": (batch.advantages * mask).sum(1) / mask.sum(1),  # a token may be masked
+        "old_per_token_logps": batch.old_logps,
+        "ref_per_token_logps": batch.ref_logps,
+        "num_items_in_batch": mask.sum(),
+    }
+    loss = trainer._compute_loss(stub, None, inputs)
+    loss.backward()
+    return loss.detach(), leaf.grad
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(
+    ("name", "hyperparameters", "settings"),
+    [
+        ("grpo", {}, {}),
+        ("grpo", {"kl_coef": 0.04}, {"beta": 0.04}),
+        ("grpo", {"dual_clip": 3.0}, {"delta": 3.0}),
+        ("dapo", {}, {"loss_type": "dapo", "epsilon_high": 0.28}),
+        ("rloo", {}, {"loss_type": "bnpo"}),
+        ("reinforce_pp", {}, {"loss_type": "bnpo"}),
+        ("dr_grpo", {"max_completion_tokens": 7}, {"loss_type": "dr_grpo", "max_completion_length": 7}),
+        ("cispo", {}, {"loss_type": "cispo", "epsilon_high": 5.0}),
+        ("sapo", {}, {"loss_type": "sapo"}),
+        (
+            "gspo",
+            {},
+            {"importance_sampling_level": "sequence", "epsilon_low": 3e-4, "epsilon_high": 4e-4},
+        ),
+    ],
+)
+def test_trl(seed, name, hyperparameters, settings):
+    batch = row_batch(seed)
+    agree(ours(name, batch, **hyperparameters), trls(batch, **settings))

@@ -11,9 +11,9 @@ from .extract import last_box
 from .parse import TooLarge, Unreadable, parse
 from .quantity import quantity, quantity_like, same_quantity
 from .tidy import squeeze, tidy
-from .tree import numeric
+from .tree import contains, numeric
 from .verdict import Status
-from .words import choice, label, words
+from .words import EMPTY_SETS, NO_SOLUTION, choice, label, words
 
 MAX_ANSWER = 20_000
 """Characters of an answer or a reference that are compared at all."""
@@ -68,6 +68,8 @@ def first_tier(given: str, wanted: str) -> Decision | None:
     words_a, words_b = words(given), words(wanted)
     if words_a is not None and words_b is not None:
         return Decision("correct" if words_a == words_b else "incorrect", "words")
+    if (words_a in NO_SOLUTION and wanted in EMPTY_SETS) or (words_b in NO_SOLUTION and given in EMPTY_SETS):
+        return Decision("correct", "words")
     if (words_a is not None and b is not None) or (words_b is not None and a is not None):
         return Decision("incorrect", "words")
     if (letter_b and len(wanted) < 4 and (a or words_a)) or (letter_a and len(given) < 4 and (b or words_b)):
@@ -98,7 +100,8 @@ def second_tier(given: str, wanted: str) -> Decision:
     except Unreadable:
         verdict = False
     if verdict is None:  # a number that is not worked out here is not asked of sympy either
-        beyond = numeric(tree) and numeric(gold)
+        series = contains(tree, _SERIES) or contains(gold, _SERIES)
+        beyond = numeric(tree) and numeric(gold) and not series
         return Decision(None, "numeric", "too_long") if beyond else _UNDECIDED
     return Decision("correct" if verdict else "incorrect", "numeric")
 
@@ -106,11 +109,13 @@ def second_tier(given: str, wanted: str) -> Decision:
 def _labels(given: str, wanted: str) -> Decision | None:
     """Of two answers that are no mathematics, are the words the same?"""
     a, b = label(given), label(wanted)
-    if b is None or (a is None and not given):
-        return None
+    if b is None:  # sentences around a number are not taken for the number
+        return Decision("incorrect", "words") if quantity(wanted) and _LONG_WORD.search(given) else None
     return Decision("correct" if a == b else "incorrect", "words")
 
 
+_SERIES = frozenset(("sum",))
+_LONG_WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{3,}")
 _AMBIGUOUS = re.compile(r"[1-9][0-9]{0,2},[0-9]{3}(?![0-9])")
 
 # ---- what may go to tier 3

@@ -43,6 +43,10 @@ def context(digits: int = DIGITS) -> Any:
     return contexts[digits]
 
 
+_MPMATH = {"arcsin": "asin", "arccos": "acos", "arctan": "atan"}
+_MPMATH |= {name: name for name in ("sin", "cos", "sinh", "cosh", "tanh", "exp", "floor", "ceil")}
+
+
 class Evaluator:
     """Values of trees at one point. ``sign``: what plus-minus means here. ``log_base``: of a bare log."""
 
@@ -119,7 +123,10 @@ class Evaluator:
     def _div(self, node: Node) -> Any:
         return self._value(node[1]) / self._value(node[2])
 
-    _ratio = _div
+    def _ratio(self, node: Node) -> Any:
+        if len(node[1]) > 2:
+            raise NotNumeric
+        return self._value(node[1][0]) / self._value(node[1][1])
 
     def _pm(self, node: Node) -> Any:
         return self._value(node[1]) + self.sign * self._value(node[2])
@@ -200,6 +207,8 @@ class Evaluator:
             for j in range(int(k)):
                 product = product * (n - j) / (j + 1)
             return product if k >= 0 else self.ctx.zero
+        if name in _MPMATH:
+            return getattr(self.ctx, _MPMATH[name])(arguments[0])
         return getattr(self, "_f_" + name)(arguments[0])
 
     def _small(self, value: Any) -> None:
@@ -209,12 +218,6 @@ class Evaluator:
     def _factorial(self, value: Any) -> Any:
         self._small(value)
         return self.ctx.gamma(value + 1)
-
-    def _f_sin(self, x: Any) -> Any:
-        return self.ctx.sin(x)
-
-    def _f_cos(self, x: Any) -> Any:
-        return self.ctx.cos(x)
 
     def _f_tan(self, x: Any) -> Any:
         return self.ctx.sin(x) / self._away_from_zero(self.ctx.cos(x))
@@ -233,29 +236,8 @@ class Evaluator:
             raise Undefined
         return x
 
-    def _f_arcsin(self, x: Any) -> Any:
-        return self.ctx.asin(x)
-
-    def _f_arccos(self, x: Any) -> Any:
-        return self.ctx.acos(x)
-
-    def _f_arctan(self, x: Any) -> Any:
-        return self.ctx.atan(x)
-
     def _f_arccot(self, x: Any) -> Any:
         return self.ctx.pi / 2 - self.ctx.atan(x)
-
-    def _f_sinh(self, x: Any) -> Any:
-        return self.ctx.sinh(x)
-
-    def _f_cosh(self, x: Any) -> Any:
-        return self.ctx.cosh(x)
-
-    def _f_tanh(self, x: Any) -> Any:
-        return self.ctx.tanh(x)
-
-    def _f_exp(self, x: Any) -> Any:
-        return self.ctx.exp(x)
 
     def _f_ln(self, x: Any) -> Any:
         if x == 0:
@@ -270,12 +252,6 @@ class Evaluator:
 
     def _f_abs(self, x: Any) -> Any:
         return abs(x)
-
-    def _f_floor(self, x: Any) -> Any:
-        return self.ctx.floor(x)
-
-    def _f_ceil(self, x: Any) -> Any:
-        return self.ctx.ceil(x)
 
     def _f_Gamma(self, x: Any) -> Any:
         self._small(x)

@@ -16,10 +16,13 @@ The rules, in order; the first that applies decides:
 from __future__ import annotations
 
 import re
+from collections import deque
 from typing import NamedTuple
 
 MAX_TEXT = 200_000
 """Characters of a completion that are read, counted from its end."""
+MAX_MARKERS = 20
+"""Places of "answer is" that are looked at, from the last."""
 MAX_JOINED_BOXES = 32
 """Boxes that are read as one list; more of them are a list that no reference equals."""
 
@@ -170,10 +173,11 @@ def _from_hashes(text: str) -> Extraction | None:
 
 def _from_marker(text: str) -> Extraction | None:
     last = None
-    for match in _MARKER.finditer(text):
+    for match in reversed(deque(_MARKER.finditer(text), maxlen=MAX_MARKERS)):
         phrase = text[match.end() : match.end() + 2000]
         if phrase.strip(" \t\n*_$:.") and not _DISMISSED.search(_sentence(phrase)):
             last = match
+            break
     if last is None:
         return None
     tail = text[last.end() :]

@@ -49,7 +49,7 @@ def relations(a: Node, b: Node) -> bool | None:
         return compare.equal(relation[1][1], other)
     if other[0] in ("tuple", "set", "list") or other[0] in SETS:
         verdict = compare.real_sets(relation, other)
-        return False if verdict is None and other[0] != "list" else verdict
+        return verdict if verdict is not None else False
     return False
 
 
@@ -92,7 +92,7 @@ def _equations(a: Node, b: Node) -> bool | None:
     if not all(numeric(side) for relation in (a, b) for side in relation[1]):
         return straight
     f, g = _difference(a), _difference(b)
-    if symbols(f) != symbols(g) or contains(f, PLUS_MINUS) or contains(g, PLUS_MINUS):
+    if not symbols(f) or symbols(f) != symbols(g) or contains(f, PLUS_MINUS) or contains(g, PLUS_MINUS):
         return False
     ratio = _constant_ratio(f, g)
     if ratio is not None and ratio != 0:
@@ -163,7 +163,7 @@ def _inequalities(a: Node, b: Node) -> bool | None:
     op_a, op_b = a[2][0], b[2][0]
     if op_a not in _FLIPPED or op_b not in _FLIPPED:
         return None
-    ratio = _constant_ratio(_difference(a), _difference(b))
+    ratio = _constant_ratio(_difference(a), _difference(b)) if symbols(a) else None
     if ratio is None or ratio == 0:
         return None if symbols(a) == symbols(b) and op_a != "=" and op_b != "=" else False
     return bool(op_a == (op_b if ratio > 0 else _FLIPPED[op_b]))

@@ -6,8 +6,12 @@ import re
 
 from .units import NO_UNITS
 
+EMPTY_SETS = frozenset((r"\emptyset", r"\varnothing", r"\{\}", r"\{ \}"))
+NO_SOLUTION = frozenset(("no solution", "no solutions", "no real solution", "no real solutions", "empty set", "none"))
+
 _CHOICE = re.compile(r"\(?\s*([A-J])\s*\)?\s*\.?")
-_LABELLED_CHOICE = re.compile(r"(?:\(\s*([A-J])\s*\)|([A-J])\s*[.):])\s*\S.*", re.DOTALL)
+_LABELLED_CHOICE = re.compile(r"(?:\(\s*([A-J])\s*\)|([A-J])\s*[.):])\s*([A-Za-z0-9\\$-].*)", re.DOTALL)
+_OTHER_CHOICE = re.compile(r"(?<![A-Za-z\\])(?:[A-J](?![A-Za-z])|or\b|and\b)|\([A-Ja-j]\)")
 _FONT_COMMAND = re.compile(r"\\(?:text|textbf|textit|textrm|textnormal|mbox|mathrm|mathbf|operatorname)(?![A-Za-z])\s*")
 _WORDS = re.compile(r"[A-Za-z][A-Za-z'\-]*(?:[\s,.\-:']+[A-Za-z0-9'\-.]+)*[.!?]?")
 _LONG_WORD = re.compile(r"[A-Za-z]{3,}")
@@ -21,7 +25,9 @@ def choice(tidied: str) -> str | None:
     if match:
         return match[1]
     match = _LABELLED_CHOICE.fullmatch(tidied)
-    return (match[1] or match[2]) if match else None
+    if match is None or _OTHER_CHOICE.search(tidied, match.start(3)):
+        return None
+    return match[1] or match[2]
 
 
 def _plain(tidied: str) -> str:
