@@ -240,6 +240,12 @@ class TestEval:
         before = json.loads((finished / "evaluation.json").read_text())["before"]
         assert f"greedy  {before['greedy']['value']:.3f}" in result.output
 
+    def test_dtype(self, finished):
+        env = ("--env", "espo_gym/Addition-v0", "--max-completion-tokens", 48, "--dtype", "bfloat16")
+        outputs = [invoke("eval", source, *self.EVAL, *env) for source in (finished, finished / "policy")]
+        assert outputs[0].exit_code == outputs[1].exit_code == 0
+        assert outputs[0].output == outputs[1].output
+
     def test_arguments_change_a_checkpoints_own_environment(self, finished):
         plain, other = (invoke("eval", finished, *self.EVAL, *args) for args in ((), ("--env-arg", "digits=1")))
         assert other.exit_code == 0

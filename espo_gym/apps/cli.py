@@ -16,6 +16,7 @@ from typing import Any, get_args, get_type_hints
 
 import click
 import gymnasium as gym
+import torch
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -255,6 +256,7 @@ def _config(given: dict[str, Any], options: dict[str, Any]) -> RunConfig:
     type=click.IntRange(1),
     help="Tokens per completion.  [default: a checkpoint's own, else 1024]",
 )
+@click.option("--dtype", type=click.Choice(DTYPES), help="Of the weights.  [default: a checkpoint's own, else float32]")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Also write every completion to this file.")
 @report_errors
 def eval_command(
@@ -267,6 +269,7 @@ def eval_command(
     seed: int,
     temperature: float | None,
     max_completion_tokens: int | None,
+    dtype: str | None,
     json_file: Path | None,
 ) -> None:
     """Evaluate SOURCE on held-out problems: a checkpoint, the folder of a run, a policy's folder, or a model's name."""
@@ -291,10 +294,13 @@ def eval_command(
             made = make_from_spec({"id": spec["id"], "kwargs": spec["kwargs"] | arguments}, rows)
         algorithm = classes[name].load(path, made)
         policy, vector, sampling = algorithm.policy, algorithm.env, algorithm.sampling
+        if dtype is not None:
+            policy.to(dtype=getattr(torch, dtype))
     else:
         if env is None:
             raise click.UsageError(f"{source} is no checkpoint or run; a policy knows no environment, so give --env")
-        policy, sampling = Policy.from_pretrained(source), Sampling(max_completion_tokens=1024)
+        policy = Policy.from_pretrained(source, dtype=dtype or "float32")
+        sampling = Sampling(max_completion_tokens=1024)
         vector = as_vector_env(gym.make(env, **arguments), 64)
     sampling = Sampling(
         sampling.temperature if temperature is None else temperature,
