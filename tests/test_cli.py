@@ -1,9 +1,11 @@
 """The command line as its user meets it: options, messages, exit codes."""
 
 import json
+import sys
 from pathlib import Path
 
 import click
+import gymnasium as gym
 import pytest
 from click.testing import CliRunner, Result
 
@@ -104,6 +106,27 @@ class TestTrain:
         assert "--resume" in message and "--overwrite" in message
         assert invoke("train", *SMALL, "--timesteps", 32, "--overwrite", "--out", out).exit_code == 0
         assert read_progress(out)["time/timesteps"] == [(32, 32)]
+
+    def test_a_run_that_learns_nothing_is_told_so(self, tmp_path):
+        result = invoke("train", *SMALL, "--n-minibatches", 1, "--out", tmp_path / "run")
+        assert result.exit_code == 0
+        (line,) = (line for line in result.output.splitlines() if "every importance ratio is 1" in line)
+        assert line.startswith("Warning: ratio_one: ")
+
+    def test_an_environment_from_a_module(self, tmp_path, monkeypatch):
+        """Also in a process that has not imported it yet, as a resumed run's."""
+        (tmp_path / "sums.py").write_text(
+            "from espo_gym.envs import register_task\n"
+            "register_task('sums/Small-v0', 'espo_gym.envs.addition:Addition', digits=2)\n"
+        )
+        monkeypatch.syspath_prepend(tmp_path)
+        out = tmp_path / "run"
+        first = invoke("train", *SMALL, "--timesteps", 32, "--env", "sums:sums/Small-v0", "--out", out)
+        assert first.exit_code == 0, first.output
+        del gym.registry["sums/Small-v0"], sys.modules["sums"]
+        second = invoke("train", "--resume", "--timesteps", 64, "--no-progress", "--out", out)
+        assert second.exit_code == 0, second.output
+        gym.registry.pop("sums/Small-v0")
 
     def test_interrupt_says_how_to_go_on(self, tmp_path, monkeypatch):
         from espo_gym import ESPO
@@ -217,6 +240,12 @@ class TestEval:
         before = json.loads((finished / "evaluation.json").read_text())["before"]
         assert f"greedy  {before['greedy']['value']:.3f}" in result.output
 
+    def test_dtype(self, finished):
+        env = ("--env", "espo_gym/Addition-v0", "--max-completion-tokens", 48, "--dtype", "bfloat16")
+        outputs = [invoke("eval", source, *self.EVAL, *env) for source in (finished, finished / "policy")]
+        assert outputs[0].exit_code == outputs[1].exit_code == 0
+        assert outputs[0].output == outputs[1].output
+
     def test_arguments_change_a_checkpoints_own_environment(self, finished):
         plain, other = (invoke("eval", finished, *self.EVAL, *args) for args in ((), ("--env-arg", "digits=1")))
         assert other.exit_code == 0
@@ -277,8 +306,6 @@ class TestHelp:
         assert result.output.startswith("Usage: ")
 
     def test_list_names_everything(self):
-        import gymnasium as gym
-
         result = invoke("list")
         assert result.exit_code == 0
         for name in [*ALGORITHMS, "espo_gym/teaching", *(id for id in gym.registry if id.startswith("espo_gym/"))]:

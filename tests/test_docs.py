@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+import types
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,9 +12,10 @@ import pytest
 import torch
 from stable_baselines3.common.callbacks import BaseCallback, ConvertCallback
 
-from espo_gym import ALGORITHMS, ESPO, EvaluateCallback, Policy, PolicyOptimizer
+from espo_gym import ALGORITHMS, ESPO, EvaluateCallback, LossBatch, Policy, PolicyOptimizer
 from espo_gym.apps.plot import read_progress
 from espo_gym.apps.run import RunConfig, train
+from espo_gym.diagnostics import DIAGNOSES
 from espo_gym.envs import Verdict, register_task
 from espo_gym.envs.addition import Addition
 
@@ -94,7 +96,7 @@ class TestAlgorithms:
 
 
 def listed_metrics() -> set[str]:
-    table = re.findall(r"^\| (`\w+/.*?) \|", (ROOT / "docs" / "metrics.md").read_text(), re.MULTILINE)
+    table = re.findall(r"^\| (`(?!diagnostics)\w+/.*?) \|", (ROOT / "docs" / "metrics.md").read_text(), re.MULTILINE)
     return {key for cell in table for key in re.findall(r"`([^`]+)`", cell)}
 
 
@@ -149,7 +151,14 @@ def logged(tmp_path_factory) -> set[str]:
         keys |= logged_keys(algorithm, EvaluateCallback(k=2, n_problems=4))
     finally:
         del gymnasium.registry["test/Unreliable-v0"]
+    keys = {key for key in keys if not key.startswith("diagnostics/")}  # they have a test of their own
     return {re.sub(r"@\d+", "@k", key.replace("no_verdict_timeout", "no_verdict_REASON")) for key in keys}
+
+
+def test_every_diagnosis_is_in_the_page():
+    page = (ROOT / "docs" / "metrics.md").read_text()
+    rows = re.findall(r"^\| `diagnostics/(\w+)` \| .* \| (\d+) \|$", page, re.MULTILINE)
+    assert dict(rows) == {d.name: str(d.rollouts) for d in DIAGNOSES}
 
 
 def test_every_logged_metric_is_in_the_page(logged):
@@ -168,3 +177,24 @@ def test_every_algorithm_logs_the_same_keys():
         for name, cls in ALGORITHMS.items()
     }
     assert len(set(keys.values())) == 1
+
+
+# -- CONTRIBUTING.md ---------------------------------------------------------------------------------------------------
+
+
+def test_the_worked_algorithm_works():
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL)
+    name = "espo_gym.algorithms.reinforce"
+    module = sys.modules[name] = types.ModuleType(name)
+    try:
+        exec(compile(code, "CONTRIBUTING.md", "exec"), vars(module))
+        algo = module.Reinforce("espo_gym/teaching", "espo_gym/Addition-v0", rollout_size=32).learn(32)
+        assert algo.n_updates == algo.n_minibatches
+        batch = LossBatch(
+            **{n: torch.full((2, 3), -1.0) for n in ("logps", "old_logps")},
+            mask=torch.ones(2, 3),
+            advantages=torch.tensor([1.0, -3.0]),
+        )
+        assert float(module.reinforce_loss(batch).loss) == pytest.approx(1.0)
+    finally:
+        del sys.modules[name]

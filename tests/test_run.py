@@ -255,6 +255,13 @@ class TestWhereToEvaluate:
         assert "eval/greedy" in read_progress(tmp_path / "run")
 
 
+def test_dynamic_sampling_that_finds_no_group_to_learn_from(tmp_path):
+    """Addition of six digits is out of reach of the bundled policy: all rewards are 0."""
+    run(tmp_path / "run", config(algo="dapo", env_args={"digits": 6}, timesteps=64))
+    metrics = curves(tmp_path / "run")
+    assert [value for _, value in metrics["train/gradient_token_share"]] == [0.0] * len(metrics["train/loss"])
+
+
 class TestConfig:
     @pytest.mark.parametrize(
         ("text", "message"),

@@ -8,6 +8,7 @@ import inspect
 import json
 import os
 import textwrap
+import warnings
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
@@ -15,12 +16,14 @@ from typing import Any, get_args, get_type_hints
 
 import click
 import gymnasium as gym
+import torch
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from espo_gym import __version__, checkpoint
 from espo_gym.algorithms import ALGORITHMS, PolicyOptimizer
+from espo_gym.diagnostics import DiagnosticWarning
 from espo_gym.environment import as_vector_env, make_from_spec
 from espo_gym.evaluation import Evaluation, evaluate
 from espo_gym.policy import BUNDLED, Policy
@@ -183,7 +186,9 @@ def train_command(context: click.Context, /, **options: Any) -> None:
     else:
         config = _config(given, options)
         out = options["out"] or Path("runs") / config.algo
+    shown = warnings.showwarning
     try:
+        warnings.showwarning = _show_warning
         evaluations = train(
             config,
             out,
@@ -196,8 +201,18 @@ def train_command(context: click.Context, /, **options: Any) -> None:
         if (out / "checkpoint.zip").is_file():
             click.echo(f"\nStopped. To go on from the last checkpoint: espo-gym train --resume --out {out}", err=True)
         raise
+    finally:
+        warnings.showwarning = shown
     _compare(evaluations)
     click.echo(f"Everything is in {out}{os.sep}")
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *where: Any, **options: Any) -> None:
+    """A diagnosis in words alone; it is about the run and not about a line of code."""
+    if issubclass(category, DiagnosticWarning):
+        click.echo(f"Warning: {message}", err=True)
+    else:
+        click.echo(warnings.formatwarning(message, category, *where[:2]), err=True, nl=False)
 
 
 def _compare(evaluations: dict[str, Any]) -> None:
@@ -241,6 +256,7 @@ def _config(given: dict[str, Any], options: dict[str, Any]) -> RunConfig:
     type=click.IntRange(1),
     help="Tokens per completion.  [default: a checkpoint's own, else 1024]",
 )
+@click.option("--dtype", type=click.Choice(DTYPES), help="Of the weights.  [default: a checkpoint's own, else float32]")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Also write every completion to this file.")
 @report_errors
 def eval_command(
@@ -253,6 +269,7 @@ def eval_command(
     seed: int,
     temperature: float | None,
     max_completion_tokens: int | None,
+    dtype: str | None,
     json_file: Path | None,
 ) -> None:
     """Evaluate SOURCE on held-out problems: a checkpoint, the folder of a run, a policy's folder, or a model's name."""
@@ -277,10 +294,13 @@ def eval_command(
             made = make_from_spec({"id": spec["id"], "kwargs": spec["kwargs"] | arguments}, rows)
         algorithm = classes[name].load(path, made)
         policy, vector, sampling = algorithm.policy, algorithm.env, algorithm.sampling
+        if dtype is not None:
+            policy.to(dtype=getattr(torch, dtype))
     else:
         if env is None:
             raise click.UsageError(f"{source} is no checkpoint or run; a policy knows no environment, so give --env")
-        policy, sampling = Policy.from_pretrained(source), Sampling(max_completion_tokens=1024)
+        policy = Policy.from_pretrained(source, dtype=dtype or "float32")
+        sampling = Sampling(max_completion_tokens=1024)
         vector = as_vector_env(gym.make(env, **arguments), 64)
     sampling = Sampling(
         sampling.temperature if temperature is None else temperature,
