@@ -203,6 +203,14 @@ class Diagnostics(BaseCallback):
         self.warned: set[str] = set()
         self.history: dict[str, list[float]] = {"accuracy": [], "entropy": []}
 
+    def state(self) -> dict[str, Any]:
+        """What a resumed run needs to go on as if it had not stopped, for JSON."""
+        return {"streaks": self.streaks, "warned": sorted(self.warned), "history": self.history}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from :meth:`state`."""
+        self.streaks, self.warned, self.history = state["streaks"], set(state["warned"]), state["history"]
+
     def _on_step(self) -> bool:
         metrics = dict(self.logger.name_to_value)
         for name, values in self.history.items():

@@ -13,7 +13,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from stable_baselines3.common.logger import configure
 from tiny import SMALL, global_random_state, random_rollout, same_state, state, teaching_policy, tiny_policy
 
-from espo_gym.algorithms import ESPO, GRPO, PPO, base
+from espo_gym.algorithms import DAPO, ESPO, GRPO, PPO, base
 from espo_gym.algorithms.base import PolicyOptimizer
 from espo_gym.envs import Addition, MathVectorEnv, TextEnv, UnicodeText, Verdict
 from espo_gym.metrics import explained_variance, logp_gap, rollout_metrics
@@ -504,3 +504,25 @@ def test_verbose_prints_the_metrics(capsys):
     assert "reward_mean" in capsys.readouterr().out
     make().learn(8)
     assert capsys.readouterr().out == ""
+
+
+def test_dynamic_sampling_replaces_groups_of_equal_rewards_and_counts_what_it_drew():
+    algo = DAPO("espo_gym/teaching", "espo_gym/Addition-v0", rollout_size=64, seed=1)
+    plain = DAPO("espo_gym/teaching", "espo_gym/Addition-v0", rollout_size=64, seed=1, dynamic_sampling=False)
+    kept, whole = algo.collect_rollout(), plain.collect_rollout()
+    for g in kept.groups.unique():
+        assert len(kept.rewards[kept.groups == g]) == 8 and kept.rewards[kept.groups == g].unique().numel() > 1
+    assert len(kept) == 64 and kept.n_generated > 64 and whole.n_generated == 64
+    learnt = algo.learn(1).num_timesteps
+    assert learnt == kept.n_generated and learnt % 64 == 0
+
+
+def test_dynamic_sampling_makes_do_where_no_group_is_informative():
+    class Nothing(Addition):
+        def verify(self, completions, problems):
+            return [Verdict("incorrect", answer="0") for _ in completions]
+
+    algo = DAPO("espo_gym/teaching", MathVectorEnv(Nothing(), num_envs=16), max_resamples=2, weight_decay=0.0)
+    before = [p.clone() for p in algo.policy.parameters()]
+    assert algo.learn(16).num_timesteps == 16 * 3
+    assert all(torch.equal(a, b) for a, b in zip(before, algo.policy.parameters(), strict=True))

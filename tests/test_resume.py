@@ -21,14 +21,14 @@ RUN = SMALL | {"max_completion_tokens": 40, "micro_batch_size": 3, "n_epochs": 2
 
 
 class Records(KVWriter):
-    """Keeps what is logged, seconds and diagnostics left out."""
+    """Keeps what is logged, seconds left out."""
 
     def __init__(self):
         self.rows = []
 
     def write(self, key_values, key_excluded, step=0):
         # Diagnostics are warnings about one call of learn; what they remember begins anew with each call.
-        left_out, counts = ("time/", "diagnostics/"), ("time/timesteps", "time/rollouts")
+        left_out, counts = "time/", ("time/timesteps", "time/rollouts")
         kept = {k: v for k, v in key_values.items() if not k.startswith(left_out) or k in counts}
         self.rows.append((step, {k: repr(v) for k, v in kept.items()}))
 

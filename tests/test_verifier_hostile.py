@@ -16,6 +16,13 @@ HOSTILE = {
     "fractions": r"\boxed{" + r"\frac{1}{1+" * N + "1" + "}" * N + "}",
     "roots": r"\boxed{" + r"\sqrt{1+" * N + "1" + "}" * N + "}",
     "exponents": r"\boxed{" + "2^{" * 60 + "2" + "}" * 60 + "}",
+    "closed braces": r"\boxed{" + "{" * 9000 + "71+1" + "}" * 9000 + "}",
+    "letters": "#### " + "a" * 200_000 + "1",
+    "hyphens": r"\boxed{a" + "-" * 1900 + "^}",
+    "letters and a caret": r"\boxed{" + "ab " * 600 + "^}",
+    "spaces in a number": r"\boxed{1" + " " * 15_000 + "x}",
+    "texts": r"\boxed{" + r"\text{a" * 3000 + "}",
+    "costly members": r"\boxed{" + ", ".join(rf"\sum_{{k=1}}^{{190}} \sin(k+{n})" for n in range(25)) + "}",
     "boxes": r"\boxed{" * N + "1",
     "many boxes": r"\boxed{1}, " * N + r"\boxed{71}",
     "braces": "{" * 500_000,
@@ -93,6 +100,15 @@ def test_hostile(name, tmp_path):
         assert verdict[0].reason != "crash"
         assert verdict[1].correct
     assert not glob.glob(marker + "*")
+
+
+def test_the_cost_of_a_decision_is_bounded():
+    """Two lists of 25 sums each: 625 comparisons, each of thousands of steps."""
+    given, wanted = (", ".join(rf"\sum_{{k=1}}^{{190}} \sin(k x+{n}{half})" for n in range(25)) for half in ("", ".5"))
+    begin = time.monotonic()
+    verdict = verify([rf"\boxed{{{given}}}"], [wanted])[0]
+    assert time.monotonic() - begin < SECONDS
+    assert (verdict.status, verdict.reason) == ("no_verdict", "too_long")
 
 
 def test_hostile_references():

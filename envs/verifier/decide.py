@@ -7,6 +7,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from .compare import equal
+from .evaluate import allow, exhausted
 from .extract import last_box
 from .parse import TooLarge, Unreadable, parse
 from .quantity import quantity, quantity_like, same_quantity
@@ -66,7 +67,7 @@ def first_tier(given: str, wanted: str) -> Decision | None:
     if letter_a and letter_b and (len(given) < 4 or len(wanted) < 4):
         return Decision("correct" if letter_a == letter_b else "incorrect", "choice")
     words_a, words_b = words(given), words(wanted)
-    if words_a is not None and words_b is not None:
+    if words_a is not None and words_b is not None and (words_a == words_b or len(words_a) > 3 or len(words_b) > 3):
         return Decision("correct" if words_a == words_b else "incorrect", "words")
     if (words_a in NO_SOLUTION and wanted in EMPTY_SETS) or (words_b in NO_SOLUTION and given in EMPTY_SETS):
         return Decision("correct", "words")
@@ -91,6 +92,7 @@ def second_tier(given: str, wanted: str) -> Decision:
         return _labels(given, wanted) or _UNDECIDED
     except TooLarge:
         return Decision(None, None, "too_long")
+    allow()
     try:
         verdict = equal(tree, gold)
         if verdict is False and _AMBIGUOUS.search(given + ";" + wanted):  # 100,200 may be a number or two
@@ -99,9 +101,11 @@ def second_tier(given: str, wanted: str) -> Decision:
         return Decision(None, None, "too_long")
     except Unreadable:
         verdict = False
+    if verdict is False and exhausted():
+        verdict = None
     if verdict is None:  # a number that is not worked out here is not asked of sympy either
         series = contains(tree, _SERIES) or contains(gold, _SERIES)
-        beyond = numeric(tree) and numeric(gold) and not series
+        beyond = exhausted() or (numeric(tree) and numeric(gold) and not series)
         return Decision(None, "numeric", "too_long") if beyond else _UNDECIDED
     return Decision("correct" if verdict else "incorrect", "numeric")
 

@@ -16,9 +16,12 @@ from .tree import symbols
 
 DIGITS = 40
 MAX_STEPS = 4000
+"""Nodes that one evaluation may visit."""
+MAX_DECISION_STEPS = 40_000
+"""Nodes that all evaluations of one decision may visit."""
 MAX_TERMS = 200
 _MAX_ARGUMENT_BITS = 64
-_MAX_RESULT_BITS = 1 << 62
+_MAX_POWER_BITS = 1 << 62
 
 
 class Undefined(Exception):
@@ -47,37 +50,46 @@ _MPMATH = {"arcsin": "asin", "arccos": "acos", "arctan": "atan"}
 _MPMATH |= {name: name for name in ("sin", "cos", "sinh", "cosh", "tanh", "exp", "floor", "ceil")}
 
 
+def allow(steps: int = MAX_DECISION_STEPS) -> None:
+    """What this thread's next decision may cost."""
+    _local.steps_left = steps
+
+
+def exhausted() -> bool:
+    """Has the decision cost all that it was allowed?"""
+    return bool(getattr(_local, "steps_left", 1) <= 0)
+
+
 class Evaluator:
     """Values of trees at one point. ``sign``: what plus-minus means here. ``log_base``: of a bare log."""
 
     def __init__(self, ctx: Any, point: Any, sign: int = 1, log_base: int = 0) -> None:
         self.ctx, self.point, self.sign, self.log_base = ctx, point, sign, log_base
-        self.steps = 0
+        self.steps = min(MAX_STEPS, getattr(_local, "steps_left", MAX_STEPS))
         self.bound: dict[str, Any] = {}
 
     def value(self, node: Node) -> Any:
-        result = self._value(node)
+        allowed = self.steps
+        try:
+            result = self._value(node)
+        except (ZeroDivisionError, ValueError):
+            raise Undefined from None
+        except OverflowError:
+            raise TooLarge from None
+        finally:
+            _local.steps_left = getattr(_local, "steps_left", MAX_DECISION_STEPS) - (allowed - self.steps)
         if self.ctx.isnan(result):
             raise Undefined
         return result
 
     def _value(self, node: Node) -> Any:
-        self.steps += 1
-        if self.steps > MAX_STEPS:
+        self.steps -= 1
+        if self.steps < 0:
             raise TooLarge
-        kind = node[0]
-        handler = getattr(self, "_" + kind, None)
+        handler = getattr(self, "_" + node[0], None)
         if handler is None:
             raise NotNumeric
-        try:
-            result = handler(node)
-        except (ZeroDivisionError, ValueError):
-            raise Undefined from None
-        except OverflowError:
-            raise TooLarge from None
-        if abs(self.ctx.mag(result)) > _MAX_RESULT_BITS if result and self.ctx.isfinite(result) else False:
-            raise TooLarge
-        return result
+        return handler(node)
 
     # ---- leaves
 
@@ -163,7 +175,7 @@ class Evaluator:
         if whole and abs(exponent) <= (1 << 60):
             whole_exponent = int(ctx.re(exponent))
             if isinstance(base, ctx.mpf) or abs(whole_exponent) <= 1000:
-                if abs(ctx.mag(base)) > (1 << 40) and abs(whole_exponent) > (1 << 20):
+                if abs(ctx.mag(base)) * abs(whole_exponent) > _MAX_POWER_BITS:
                     raise TooLarge
                 return base**whole_exponent
         logarithm = ctx.ln(base) * exponent

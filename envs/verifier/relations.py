@@ -5,7 +5,7 @@ from __future__ import annotations
 from . import compare  # which imports this module: the two describe answers inside answers
 from .agree import Point, agree, close
 from .evaluate import Evaluator, NotNumeric, Undefined, context
-from .tokens import Node, TooLarge
+from .tokens import Node
 from .tree import PLUS_MINUS, SETS, contains, numeric, symbols
 
 
@@ -111,7 +111,7 @@ def _constant_ratio(f: Node, g: Node) -> int | None:
         try:
             point = Point(ctx, "positive", number)
             values = [Evaluator(ctx, point).value(tree) for tree in (f, g)]
-        except (Undefined, TooLarge, NotNumeric):
+        except (Undefined, NotNumeric):
             continue
         if values[0] == 0 or values[1] == 0:
             return None
@@ -143,7 +143,7 @@ def _solved(relation: Node, other: Node) -> bool:
             for shift in (0, 1, 2):
                 point.values[name[1]] = root + shift
                 found.append(Evaluator(ctx, point).value(other))
-        except (Undefined, TooLarge, NotNumeric):
+        except (Undefined, NotNumeric):
             continue
         scale = max(abs(v) for v in found)
         if scale == 0 or abs(found[0]) > scale / 10**25 or abs(found[2] - 2 * found[1] + found[0]) > scale / 10**25:

@@ -12,6 +12,10 @@ import re
 import unicodedata
 from functools import lru_cache
 
+MAX_WRAPPERS = 12
+"""Braces and fonts around an answer that are taken off."""
+
+_SPACES = re.compile(r"\s+")
 _UNICODE = str.maketrans(
     {
         **dict.fromkeys("−–—‐‑﹣－", "-"),
@@ -105,12 +109,11 @@ def tidy(answer: str) -> str:
         answer = _SPACING.sub(_space, answer)
         if "\\overline" in answer:
             answer = _REPEATING.sub(_fraction, answer)
-    answer = answer.replace("$", "").replace("**", "^") if "**" in answer.strip("*") else answer.replace("$", "")
-    while True:
+    answer = _SPACES.sub(" ", answer.replace("$", "")).strip(" *")
+    answer = answer.replace("**", "^")
+    for _ in range(MAX_WRAPPERS):
         before = answer
-        answer = answer.strip(" \t\r\n*")
-        if answer[-1:] in ".,;:" and not answer.endswith("\\,"):
-            answer = answer[:-1]
+        answer = answer.strip(" *").rstrip(" .,;:")
         preamble = _PREAMBLE.match(answer)
         if preamble:
             answer = answer[preamble.end() :]
@@ -120,7 +123,8 @@ def tidy(answer: str) -> str:
         elif answer[:1] == "{" and _closes_last(answer, 0):
             answer = answer[1:-1]
         if answer == before:
-            return answer
+            break
+    return answer
 
 
 def _closes_last(text: str, opening: int) -> bool:

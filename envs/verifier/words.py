@@ -13,7 +13,7 @@ _CHOICE = re.compile(r"\(?\s*([A-J])\s*\)?\s*\.?")
 _LABELLED_CHOICE = re.compile(r"(?:\(\s*([A-J])\s*\)|([A-J])\s*[.):])\s*([A-Za-z0-9\\$-].*)", re.DOTALL)
 _OTHER_CHOICE = re.compile(r"(?<![A-Za-z\\])(?:[A-J](?![A-Za-z])|or\b|and\b)|\([A-Ja-j]\)")
 _FONT_COMMAND = re.compile(r"\\(?:text|textbf|textit|textrm|textnormal|mbox|mathrm|mathbf|operatorname)(?![A-Za-z])\s*")
-_WORDS = re.compile(r"[A-Za-z][A-Za-z'\-]*(?:[\s,.\-:']+[A-Za-z0-9'\-.]+)*[.!?]?")
+_WORDS = re.compile(r"[A-Za-z][A-Za-z0-9\s,.\-:'!?]*")
 _LONG_WORD = re.compile(r"[A-Za-z]{3,}")
 
 
@@ -45,12 +45,12 @@ def words(tidied: str) -> str | None:
     return re.sub(r"[\s,.:!?\-']+", " ", plain.lower()).strip()
 
 
-_LABEL = re.compile(r"[A-Za-z0-9\s.,:;'!?()\-/&]*[A-Za-z][A-Za-z0-9\s.,:;'!?()\-/&]*")
+_LABEL = re.compile(r"[A-Za-z0-9\s.,:;'!?()\-/&]*")
 
 
 def label(tidied: str) -> str | None:
     """An answer of words and figures, e.g. ``4:30 p.m.``, in one spelling; None if there is mathematics in it."""
     plain = _plain(tidied)
-    if len(plain) > 2000 or _LABEL.fullmatch(plain) is None:
+    if len(plain) > 2000 or _LABEL.fullmatch(plain) is None or not re.search("[A-Za-z]", plain):
         return None
     return re.sub(r"(?<=[a-z])\.|\.(?=[a-z])|[\s,;!?]+", "", plain.lower()).strip(".:")
