@@ -130,8 +130,8 @@ class Policy(nn.Module):
             self.value_head = head
 
     def frozen_copy(self) -> Policy:
-        """The policy as it is now, without gradients: a reference to measure the divergence from."""
-        return copy.deepcopy(self).requires_grad_(False)
+        """The policy as it is now, without gradients and value head: a reference to measure the divergence from."""
+        return Policy(copy.deepcopy(self.model), self.tokenizer).requires_grad_(False)
 
     def train(self, mode: bool = True) -> Policy:
         """Training mode would turn dropout on and make the ratios wrong from the first step, so there is none."""

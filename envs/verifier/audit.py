@@ -11,7 +11,7 @@ import cmath
 import math
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -46,6 +46,8 @@ class Audit:
     checked: int
     """Verdicts on which the audit has an opinion."""
     disagreements: tuple[Disagreement, ...]
+    opinions: Mapping[int, Status]
+    """What it found, by place in the batch."""
 
     @property
     def rate(self) -> float:
@@ -63,18 +65,19 @@ def audit(verdicts: Sequence[Verdict], references: Sequence[str], *, share: floa
     if not 0.0 <= share <= 1.0:
         raise ValueError(f"share must be between 0 and 1, not {share}")
     rng = random.Random(seed)
-    checked, found = 0, []
+    opinions: dict[int, Status] = {}
+    found = []
     for at, (verdict, reference) in enumerate(zip(verdicts, references, strict=True)):
         if rng.random() >= share or verdict.answer is None or verdict.status not in ("correct", "incorrect"):
             continue
         same = second_opinion(verdict.answer, read_reference(reference), random.Random(rng.getrandbits(64)))
         if same is None:
             continue
-        checked += 1
         status: Status = "correct" if same else "incorrect"
+        opinions[at] = status
         if status != verdict.status:
             found.append(Disagreement(at, verdict.answer, reference, verdict.status, status))
-    return Audit(checked, tuple(found))
+    return Audit(len(opinions), tuple(found), opinions)
 
 
 def second_opinion(answer: str, reference: str, rng: random.Random) -> bool | None:
