@@ -107,6 +107,7 @@ class TestTrain:
         assert invoke("train", *SMALL, "--timesteps", 32, "--overwrite", "--out", out).exit_code == 0
         assert read_progress(out)["time/timesteps"] == [(32, 32)]
 
+    @pytest.mark.filterwarnings("always")
     def test_a_run_that_learns_nothing_is_told_so(self, tmp_path):
         result = invoke("train", *SMALL, "--n-minibatches", 1, "--out", tmp_path / "run")
         assert result.exit_code == 0
