@@ -69,7 +69,13 @@ def ordered(a: Sequence[Node], b: Sequence[Node]) -> bool | None:
 
 
 def _matched(a: Sequence[Node], b: Sequence[Node]) -> bool | None:
-    """Is there a partner in ``b`` for every member of ``a``, one each?"""
+    """Is there a partner in ``b`` for every member of ``a``, one each? What one side cannot tell the other may."""
+    verdict = _partners(a, b)
+    return _partners(b, a) if verdict is None else verdict
+
+
+def _partners(a: Sequence[Node], b: Sequence[Node]) -> bool | None:
+    """``_matched``, member of ``a`` by member of ``a``."""
     if len(a) != len(b):
         return False
     rest, unmatched = list(b), []
