@@ -126,7 +126,7 @@ def _given_words(given: str, wanted: str) -> Decision:
     sentence = _LONG_WORD.search(given) and "\\operatorname" not in given
     if quantity(wanted) and sentence:  # a sentence around a number is not taken for the number
         return Decision("incorrect", "words")
-    return _UNDECIDED
+    return _UNDECIDED if "\\" in given else Decision("incorrect", "screen")  # plain arithmetic was read if it was any
 
 
 _SERIES = frozenset(("sum",))
