@@ -176,7 +176,8 @@ def test_the_sampler_correction_is_a_truncated_importance_weight(level):
         gap = [float(batch.old_logps[i, t] - sampler[i, t]) for t in own]
         for t, g in zip(own, gap, strict=True):
             weight = min(1.3, math.exp(g if level == "token" else sum(gap)))
-            r, a = math.exp(float(batch.logps[i, t] - batch.old_logps[i, t])), float(batch.advantages[i, t])
+            r = math.exp(float(batch.logps[i, t].detach() - batch.old_logps[i, t]))
+            a = float(batch.advantages[i, t])
             total -= float(out.weights[i, t]) * weight * min(r * a, min(max(r, 0.8), 1.2) * a)
     assert float(out.loss.detach()) == pytest.approx(total, rel=1e-12)
 
