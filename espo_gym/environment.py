@@ -23,8 +23,8 @@ Environment = str | gym.Env | VectorEnv
 def as_vector_env(env: Environment, num_envs: int) -> VectorEnv:
     """``env`` as a vector environment of ``num_envs`` rows; a vector environment stays as it is.
 
-    A ``TextEnv`` becomes its native vector form. Another one, a subclass of it included, is copied ``num_envs`` times and must
-    be a pure function of ``reset(seed)``, since the members of a group start from equal seeds.
+    A ``TextEnv`` becomes its native vector form. Another one, a subclass of it included, is copied ``num_envs`` times
+    and must be a pure function of ``reset(seed)``, since the members of a group start from equal seeds.
 
     Raises:
         TypeError: ``env`` is nothing of the kind, or its observations or actions are not text.
