@@ -237,6 +237,9 @@ class PolicyOptimizer(Objective):
             while len(kept) < self.rollout_size and len(played) <= self.max_resamples * self.rollout_size:
                 more = self._play(self.num_timesteps + len(played))
                 played, kept = Rollout.concat([played, more]), Rollout.concat([kept, informative(more)])
+            kept = (
+                kept if len(kept) else played
+            )  # nothing can be learnt from any of them; what was seen is still logged
             rollout = kept.rows(torch.arange(min(len(kept), self.rollout_size), device=self.policy.device))
         rollout.n_generated = len(played)
         self._score(rollout)

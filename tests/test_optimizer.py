@@ -13,7 +13,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from stable_baselines3.common.logger import configure
 from tiny import SMALL, global_random_state, random_rollout, same_state, state, teaching_policy, tiny_policy
 
-from espo_gym.algorithms import ESPO, GRPO, PPO, base
+from espo_gym.algorithms import DAPO, ESPO, GRPO, PPO, base
 from espo_gym.algorithms.base import PolicyOptimizer
 from espo_gym.envs import Addition, MathVectorEnv, TextEnv, UnicodeText, Verdict
 from espo_gym.metrics import explained_variance, logp_gap, rollout_metrics
@@ -50,6 +50,13 @@ class Failing(Addition):
 
 class AllFailing(Failing):
     broken = 1.0
+
+
+class Hopeless(Addition):
+    """Addition that nobody solves."""
+
+    def verify(self, completions, problems):
+        return [Verdict("incorrect") for _ in completions]
 
 
 class Numbers(gymnasium.Env):
@@ -504,3 +511,10 @@ def test_verbose_prints_the_metrics(capsys):
     assert "reward_mean" in capsys.readouterr().out
     make().learn(8)
     assert capsys.readouterr().out == ""
+
+
+def test_dynamic_sampling_that_finds_nothing_to_learn_from_goes_on():
+    algo = make(DAPO, TextEnv(Hopeless()), max_resamples=2, weight_decay=0.0)
+    before = state(algo.policy)
+    algo.learn(1)
+    assert algo.num_timesteps == 3 * 8 and same_state(state(algo.policy), before)
