@@ -26,6 +26,7 @@ from typing_extensions import Self
 
 from espo_gym import checkpoint
 from espo_gym.collect import collect
+from espo_gym.diagnostics import Diagnostics
 from espo_gym.environment import Environment, as_vector_env, environment_spec, make_from_spec, task_of
 from espo_gym.evaluation import Evaluation, evaluate
 from espo_gym.metrics import explained_variance, informative, logp_gap, rollout_metrics
@@ -152,6 +153,7 @@ class PolicyOptimizer(Objective):
         )
         for group in self.optimizer.param_groups:
             group["initial_lr"] = group["lr"]  # where the warm-up ends
+        self.diagnostics = Diagnostics()
         self.num_timesteps = 0  # completions trained on
         self.n_rollouts = 0  # rollouts trained on
         self.n_updates = 0  # optimizer steps taken
@@ -208,7 +210,7 @@ class PolicyOptimizer(Objective):
             FloatingPointError: the loss or the gradient is not finite. The policy is as it was before that step.
             RuntimeError: the verifier failed on more than ``max_no_verdict`` of a rollout.
         """
-        callback = _as_callback(callback, progress_bar)
+        callback = CallbackList([self.diagnostics, _as_callback(callback, progress_bar)])
         callback.init_callback(cast(Any, self))  # duck-typed: not a BaseAlgorithm, but all that callbacks ask of one
         total_timesteps += self.num_timesteps
         callback.on_training_start(locals(), globals())
@@ -237,19 +239,21 @@ class PolicyOptimizer(Objective):
             while len(kept) < self.rollout_size and len(played) <= self.max_resamples * self.rollout_size:
                 more = self._play(self.num_timesteps + len(played))
                 played, kept = Rollout.concat([played, more]), Rollout.concat([kept, informative(more)])
-            kept = (
-                kept if len(kept) else played
-            )  # nothing can be learnt from any of them; what was seen is still logged
-            rollout = kept.rows(torch.arange(min(len(kept), self.rollout_size), device=self.policy.device))
+            # Where no group is left, the groups as they are: their advantages are 0, and so is the gradient.
+            rollout = kept if len(kept) else played
+            rollout = rollout.rows(torch.arange(min(len(rollout), self.rollout_size), device=self.policy.device))
         rollout.n_generated = len(played)
         self._score(rollout)
         self._record("rollout", rollout_metrics(played))
         self._record(
-            "time", rollout.seconds | {"tokens_per_second": int(rollout.mask.sum()) / rollout.seconds["generate"]}
+            "time",
+            played.seconds
+            | rollout.seconds
+            | {"tokens_per_second": int(played.mask.sum()) / played.seconds["generate"]},
         )
-        failed = 1 - float(rollout.has_verdict.float().mean())
+        failed = 1 - float(played.has_verdict.float().mean())
         if failed > self.max_no_verdict:
-            reasons = Counter(v.reason for v in rollout.verdicts if not v.has_verdict)
+            reasons = Counter(v.reason for v in played.verdicts if not v.has_verdict)
             raise RuntimeError(
                 f"the verifier failed on {failed:.0%} of a rollout ({dict(reasons)}), more than max_no_verdict = "
                 f"{self.max_no_verdict:.0%}: what is left would be learnt from a biased sample. Look at the references "
@@ -502,6 +506,7 @@ class PolicyOptimizer(Objective):
             "env": environment_spec(self.env),
             "dtype": str(self.policy.dtype).removeprefix("torch."),
             "counters": {name: getattr(self, name) for name in COUNTERS},
+            "diagnostics": self.diagnostics.state(),
         }
         policies = {"policy": self.policy} | ({"reference": self.reference} if self.reference else {})
         return checkpoint.write(path, state, self.optimizer, policies)
@@ -536,6 +541,7 @@ class PolicyOptimizer(Objective):
             settings = algorithm.optimizer.state_dict()["param_groups"]
             algorithm.optimizer.load_state_dict({"state": moments, "param_groups": settings})
         vars(algorithm).update(state["counters"])
+        algorithm.diagnostics.restore(state["diagnostics"])
         return algorithm
 
 

@@ -263,7 +263,11 @@ class Objective:
     def check(self, names: Sequence[str], holds: Callable[[Any], bool], what: str) -> None:
         """Raise ValueError unless each of these hyper-parameters that we have ``holds``; of NaN nothing does."""
         for name in names:
-            if hasattr(self, name) and not holds(getattr(self, name)):
+            try:
+                fine = not hasattr(self, name) or holds(getattr(self, name))
+            except TypeError:  # a text where a number belongs
+                fine = False
+            if not fine:
                 raise ValueError(f"{name} must be {what}, not {getattr(self, name)!r}")
 
 

@@ -50,6 +50,8 @@ class Countdown(ProceduralTask):
         " \\boxed{}."
     )
 
+    auditable = False
+
     def __init__(self, *, n_numbers: int = 3, max_number: int = 9, max_target: int = 99, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.n_numbers = check_int("n_numbers", n_numbers, 2, 8)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from os import PathLike
+from typing import Any
 
 import numpy as np
 
@@ -61,10 +62,10 @@ class Dataset(Task):
         question: str | None = None,
         answer: str | None = None,
         template: str = "{question}",
-        system_prompt: str | None = None,
+        **kwargs: Any,
     ) -> None:
         """Reads everything. Raises FileNotFoundError, OSError, ImportError or ValueError, see ``loading.py``."""
-        super().__init__(system_prompt=system_prompt)
+        super().__init__(**kwargs)
         self.template = check_template("template", template, ("question",))
         self.question_field = question or self.question_field
         self.answer_field = answer or self.answer_field

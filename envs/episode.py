@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -10,10 +11,11 @@ import numpy as np
 
 from .checks import check_choice, check_int
 from .spaces import UnicodeText
-from .task import Problem, Task
-from .verifier import Verdict
+from .task import Problem, Task, stable_hash
+from .verifier import Verdict, audit
 
 OBSERVATION_SPACE = UnicodeText(2**17)
+LOGGER = logging.getLogger("espo_gym.audit")
 ACTION_SPACE = UnicodeText(2**20)
 MAX_SEED = 2**63 - 1
 
@@ -47,8 +49,6 @@ class Episode:
         A wrong answer is followed by feedback while turns are left. Without a verdict the episode ends: feedback would
         claim what nobody knows.
         """
-        if verdict.seconds:  # a step is a function of seed and completion; how long it took is not
-            verdict = replace(verdict, seconds=0.0)
         self.turn += 1
         self.transcript.append((self.observation, completion, verdict))
         self.done = verdict.correct or not verdict.has_verdict or self.turn >= self.task.max_turns
@@ -81,11 +81,22 @@ class Episode:
 
 
 def judge(task: Task, completions: Sequence[str], problems: Sequence[Problem]) -> list[Verdict]:
-    """``task.verify``. Raises ValueError unless it gives one verdict for each completion."""
+    """``task.verify`` and, if the task says so, its audit. Raises ValueError unless each completion gets a verdict."""
     verdicts = task.verify(completions, problems)
     if len(verdicts) != len(completions):
         raise ValueError(f"{task.name!r}.verify gave {len(verdicts)} verdicts on {len(completions)} completions")
-    return verdicts
+    return audited(task, verdicts, problems) if task.verifier == "audit" else verdicts
+
+
+def audited(task: Task, verdicts: Sequence[Verdict], problems: Sequence[Problem]) -> list[Verdict]:
+    """The verdicts with what the audit came to; disagreements go to the logger ``espo_gym.audit``."""
+    seed = stable_hash("\0".join(problem.key for problem in problems))  # the same batch is looked at in the same places
+    result = audit(verdicts, [problem.answer for problem in problems], share=task.audit_share, seed=seed)
+    for found in result.disagreements:
+        LOGGER.warning(
+            "verdict %s, audit %s: answer %r, reference %r", found.verdict, found.audit, found.answer, found.reference
+        )
+    return [replace(v, audit=result.opinions[i]) if i in result.opinions else v for i, v in enumerate(verdicts)]
 
 
 def describe(verdict: Verdict) -> str:

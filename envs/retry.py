@@ -53,6 +53,7 @@ class Retry(Task):
         self.name = self.task.name
         self.splits = self.task.splits
         self.system_prompt = self.task.system_prompt
+        self.verifier, self.audit_share = self.task.verifier, self.task.audit_share
         self.max_turns = check_int("attempts", attempts, 1, 100)
         self.feedback_template = check_template("feedback", feedback, ("prompt", "answer", "left"), required=False)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .checks import check_template
+from .checks import check_choice, check_template
 from .verifier import Verdict, verify
 
 BOXED = "Please reason step by step, and put your final answer within \\boxed{}."
@@ -49,10 +49,27 @@ class Task(ABC):
     open_arguments: bool = False
     """The constructor takes keyword arguments that it does not name, to pass them on to another task."""
 
-    def __init__(self, *, system_prompt: str | None = None) -> None:
+    auditable: bool = True
+    """An answer is right if and only if it equals the reference, so that a second decision can be made on the two."""
+    verifier: str = "standard"
+    """The keyword "audit" has a share of the verdicts decided again by other means, see ``verifier/audit.py``."""
+    audit_share: float = 0.1
+    """That share."""
+
+    def __init__(
+        self, *, system_prompt: str | None = None, verifier: str = "standard", audit_share: float = 0.1
+    ) -> None:
         self.name = self.name or type(self).__name__
         if system_prompt is not None:
             self.system_prompt = system_prompt or None
+        self.verifier = check_choice("verifier", verifier, ("standard", "audit"))
+        if not 0 < audit_share <= 1:
+            raise ValueError(f"audit_share must be above 0 and at most 1, not {audit_share!r}")
+        self.audit_share = audit_share
+        if verifier == "audit" and not self.auditable:
+            raise ValueError(
+                f"verifier='audit' means nothing for {self.name!r}: a right answer need not equal its reference"
+            )
 
     @abstractmethod
     def problem(self, split: str, seed: int) -> Problem:
@@ -85,8 +102,8 @@ class ProceduralTask(Task):
     template: str
     """The prompt, with its fields in braces. The keyword ``template`` overrides it and must use the same fields."""
 
-    def __init__(self, *, template: str | None = None, system_prompt: str | None = None) -> None:
-        super().__init__(system_prompt=system_prompt)
+    def __init__(self, *, template: str | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
         if template is not None:
             fields = dict.fromkeys(name for _, name, _, _ in Formatter().parse(self.template) if name is not None)
             self.template = check_template("template", template, fields)

@@ -12,39 +12,79 @@ if not Path(__file__).with_name("envs").is_dir():
 from . import envs as envs  # registers the environments; loads no torch
 
 if TYPE_CHECKING:
-    from .algorithms import ALGORITHMS, ESPO, GRPO, GSPO, PPO, LossBatch, PolicyOptimizer
+    from .algorithms import (
+        ALGORITHMS,
+        CISPO,
+        DAPO,
+        ESPO,
+        GMPO,
+        GRPO,
+        GSPO,
+        PPO,
+        RLOO,
+        SAPO,
+        DrGRPO,
+        LossBatch,
+        PolicyOptimizer,
+        ReinforcePP,
+    )
     from .callbacks import EvaluateCallback
     from .evaluation import Estimate, Evaluation, evaluate
     from .policy import Policy
     from .rollout import Rollout
     from .sampling import Sampling
+    from .sb3 import TextVecEnv
 
 __version__ = "0.1.0"
 
 # Loaded at first use: whoever only wants the environments, a verifier's worker among them, does without torch.
 _HOMES = {
-    "algorithms": ("ALGORITHMS", "ESPO", "GRPO", "GSPO", "PPO", "LossBatch", "PolicyOptimizer"),
+    "algorithms": (
+        "ALGORITHMS",
+        "CISPO",
+        "DAPO",
+        "ESPO",
+        "GMPO",
+        "GRPO",
+        "GSPO",
+        "PPO",
+        "RLOO",
+        "SAPO",
+        "DrGRPO",
+        "LossBatch",
+        "PolicyOptimizer",
+        "ReinforcePP",
+    ),
     "callbacks": ("EvaluateCallback",),
     "evaluation": ("Estimate", "Evaluation", "evaluate"),
     "policy": ("Policy",),
     "rollout": ("Rollout",),
     "sampling": ("Sampling",),
+    "sb3": ("TextVecEnv",),
 }
 
 __all__ = [
     "ALGORITHMS",
+    "CISPO",
+    "DAPO",
     "ESPO",
+    "GMPO",
     "GRPO",
     "GSPO",
     "PPO",
+    "RLOO",
+    "SAPO",
+    "DrGRPO",
     "Estimate",
     "EvaluateCallback",
     "Evaluation",
     "LossBatch",
     "Policy",
     "PolicyOptimizer",
+    "ReinforcePP",
     "Rollout",
     "Sampling",
+    "TextVecEnv",
     "envs",
     "evaluate",
 ]

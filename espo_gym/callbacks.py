@@ -41,9 +41,9 @@ class EvaluateCallback(EventCallback):
         """The latest evaluation."""
 
     def _on_step(self) -> bool:
-        if self.n_calls % self.eval_freq:
-            return True
         model: Any = self.model
+        if model.n_rollouts % self.eval_freq:  # not n_calls, which begins anew when a run is resumed
+            return True
         self.last = model.evaluate(**self.settings)
         for name, value in self.last.items():
             self.logger.record(f"eval/{name}", float(value))

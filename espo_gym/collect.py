@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from gymnasium.vector import AutoresetMode, VectorEnv
 
-from espo_gym.envs import Verdict
+from espo_gym.envs import MathVectorEnv, Verdict
 
 from .environment import task_of
 from .policy import Policy
@@ -121,7 +121,9 @@ def _play(
             _conclude(episodes[i], i, observations[i], rewards[i], bool(terminations[i] or truncations[i]), infos)
             if not episodes[i].done:
                 _reply(episodes[i], observations[i], policy)
-        if env.metadata.get("autoreset_mode") == AutoresetMode.DISABLED and task is None:
+        if env.metadata.get("autoreset_mode") == AutoresetMode.DISABLED and not isinstance(
+            env.unwrapped, MathVectorEnv
+        ):
             _park(env, np.array([e.done for e in episodes] + [True] * idle), problem_seeds)
         turn += 1
     return episodes

@@ -34,6 +34,10 @@ def rollout_metrics(rollout: Rollout) -> dict[str, float]:
         metrics[f"verdict_{status}"] = counts[status] / n
     for reason, count in Counter(v.reason for v in rollout.verdicts if not v.has_verdict).items():
         metrics[f"no_verdict_{reason}"] = count / n
+    audited = [v for v in rollout.verdicts if v.audit is not None]
+    if audited:
+        metrics["audited"] = len(audited) / n
+        metrics["audit_disagreement"] = sum(v.audit != v.status for v in audited) / len(audited)
     return metrics
 
 

@@ -81,9 +81,16 @@ class Policy(nn.Module):
             OSError: neither a bundled name, nor a folder with a model, nor a model that the hub knows.
         """
         source = BUNDLED.get(str(name_or_path), name_or_path)
-        with _no_progress_bars():
-            tokenizer = AutoTokenizer.from_pretrained(source)
-            model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, **kwargs)
+        try:
+            with _no_progress_bars():
+                tokenizer = AutoTokenizer.from_pretrained(source)
+                model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, **kwargs)
+        except (OSError, ValueError) as error:
+            known = ", ".join(BUNDLED)
+            raise OSError(
+                f"no policy could be loaded from {str(name_or_path)!r}, which is neither bundled ({known}) "
+                f"nor a folder with a model and a tokenizer nor a model that the hub has given: {error}"
+            ) from error
         for tensor in (*model.parameters(), *model.buffers()):
             # A file's tensors lie at any address, and the last bit of a matrix product depends on it; a copy is aligned
             # as every other tensor is. Without it a resumed run would now and then differ from one that went on.
@@ -123,8 +130,8 @@ class Policy(nn.Module):
             self.value_head = head
 
     def frozen_copy(self) -> Policy:
-        """The policy as it is now, without gradients: a reference to measure the divergence from."""
-        return copy.deepcopy(self).requires_grad_(False)
+        """The policy as it is now, without gradients and value head: a reference to measure the divergence from."""
+        return Policy(copy.deepcopy(self.model), self.tokenizer).requires_grad_(False)
 
     def train(self, mode: bool = True) -> Policy:
         """Training mode would turn dropout on and make the ratios wrong from the first step, so there is none."""

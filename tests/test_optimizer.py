@@ -52,13 +52,6 @@ class AllFailing(Failing):
     broken = 1.0
 
 
-class Hopeless(Addition):
-    """Addition that nobody solves."""
-
-    def verify(self, completions, problems):
-        return [Verdict("incorrect") for _ in completions]
-
-
 class Numbers(gymnasium.Env):
     observation_space, action_space = Text(10), Discrete(3)
 
@@ -513,8 +506,23 @@ def test_verbose_prints_the_metrics(capsys):
     assert capsys.readouterr().out == ""
 
 
-def test_dynamic_sampling_that_finds_nothing_to_learn_from_goes_on():
-    algo = make(DAPO, TextEnv(Hopeless()), max_resamples=2, weight_decay=0.0)
-    before = state(algo.policy)
-    algo.learn(1)
-    assert algo.num_timesteps == 3 * 8 and same_state(state(algo.policy), before)
+def test_dynamic_sampling_replaces_groups_of_equal_rewards_and_counts_what_it_drew():
+    algo = DAPO("espo_gym/teaching", "espo_gym/Addition-v0", rollout_size=64, seed=1)
+    plain = DAPO("espo_gym/teaching", "espo_gym/Addition-v0", rollout_size=64, seed=1, dynamic_sampling=False)
+    kept, whole = algo.collect_rollout(), plain.collect_rollout()
+    for g in kept.groups.unique():
+        assert len(kept.rewards[kept.groups == g]) == 8 and kept.rewards[kept.groups == g].unique().numel() > 1
+    assert len(kept) == 64 and kept.n_generated > 64 and whole.n_generated == 64
+    learnt = algo.learn(1).num_timesteps
+    assert learnt == kept.n_generated and learnt % 64 == 0
+
+
+def test_dynamic_sampling_makes_do_where_no_group_is_informative():
+    class Nothing(Addition):
+        def verify(self, completions, problems):
+            return [Verdict("incorrect", answer="0") for _ in completions]
+
+    algo = DAPO("espo_gym/teaching", MathVectorEnv(Nothing(), num_envs=16), max_resamples=2, weight_decay=0.0)
+    before = [p.clone() for p in algo.policy.parameters()]
+    assert algo.learn(16).num_timesteps == 16 * 3
+    assert all(torch.equal(a, b) for a, b in zip(before, algo.policy.parameters(), strict=True))

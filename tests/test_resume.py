@@ -27,9 +27,9 @@ class Records(KVWriter):
         self.rows = []
 
     def write(self, key_values, key_excluded, step=0):
-        kept = {
-            k: v for k, v in key_values.items() if not k.startswith("time/") or k in ("time/timesteps", "time/rollouts")
-        }
+        # Diagnostics are warnings about one call of learn; what they remember begins anew with each call.
+        left_out, counts = "time/", ("time/timesteps", "time/rollouts")
+        kept = {k: v for k, v in key_values.items() if not k.startswith(left_out) or k in counts}
         self.rows.append((step, {k: repr(v) for k, v in kept.items()}))
 
     def close(self):

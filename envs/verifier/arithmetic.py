@@ -80,7 +80,8 @@ class Arithmetic(Atoms):
                 node = ("div", node, self.signed_factor())
             elif token == ":" and not self.in_set:
                 self.at += 1
-                node = ("ratio", node, self.signed_factor())
+                terms = node[1] if node[0] == "ratio" else (node,)
+                node = ("ratio", (*terms, self.signed_factor()))
             elif token in ("%", "°"):
                 self.at += 1
                 node = ("deg", node) if token == "°" else ("unit", node, "%")

@@ -38,6 +38,8 @@ def equal(a: Node, b: Node) -> bool | None:
         return _unordered(a, b)
     if kinds == ("tuple", "tuple"):
         return _tuples(a, b)
+    if "ratio" in kinds:
+        return _ratios(a, b)
     if kinds[0] in SETS or kinds[1] in SETS:
         return real_sets(a, b)
     if "matrix" in kinds:
@@ -110,7 +112,7 @@ def _unordered(a: Node, b: Node) -> bool | None:
     """Lists and sets; a list of assignments is also the tuple of its values."""
     for x, y in ((a, b), (b, a)):
         if x[0] == "list" and y[0] == "tuple":
-            values = _assigned(x)
+            values = _by_name(x)
             return ordered(values, y[2]) if values is not None and y[1] == "(" else _interval_of(x, y)
         if y[0] in SETS or (x[0] == "list" and any(member[0] == "rel" and member[2] != ("=",) for member in x[1])):
             verdict = real_sets(x, y)
@@ -127,6 +129,10 @@ def _unordered(a: Node, b: Node) -> bool | None:
     left, right = [_grouped(member) for member in left], [_grouped(member) for member in right]
     if "set" in (a[0], b[0]) or all(member[0] == "tuple" for member in (*left, *right)):
         left, right = _distinct(left), _distinct(right)  # sequences may repeat a number, sets of solutions do not
+    for x, y in ((a, b), (b, a)):
+        values = _by_name(x) if x[0] == "list" and y[0] == "list" and _assigned(y) is None else None
+        if values is not None and len({str(member[1][0])[:12] for member in x[1]}) == len(values):
+            return ordered(values, y[1])  # x = 1, y = 2 beside 1, 2; but x_1 = 1, x_2 = 2 in any order
     if a[0] == b[0] == "list":
         verdict = _matched(a[1], b[1]) if len(a[1]) <= 12 else False
         if verdict:
@@ -153,6 +159,16 @@ def _assigned(node: Node) -> list[Node] | None:
             return None
         values.append(member[1][1])
     return values
+
+
+def _by_name(node: Node) -> list[Node] | None:
+    """The values of assignments in the order of their names, as a pair (x, y) has them."""
+    values = _assigned(node)
+    if values is None or not all(member[1][0][0] == "sym" and len(member[1][0][1]) == 1 for member in node[1]):
+        return values
+    return [
+        value for _, value in sorted(zip([m[1][0][1] for m in node[1]], values, strict=True), key=lambda pair: pair[0])
+    ]
 
 
 def _named_differently(a: Node, b: Node) -> bool:
@@ -227,11 +243,25 @@ def _cells(rows: Sequence[Sequence[Node]]) -> list[Node]:
     return [cell for row in rows for cell in row]
 
 
-# ---- text, units, plus-minus
+# ---- text, units, ratios, plus-minus
 
 
 def _texts(a: Node, b: Node) -> bool | None:
     return bool(a[0] == b[0] and a[1] == b[1])
+
+
+def _ratios(a: Node, b: Node) -> bool | None:
+    """``4 : 6`` is ``2 : 3`` and two thirds."""
+    left, right = (node[1] if node[0] == "ratio" else None for node in (a, b))
+    if left is None or right is None:
+        terms, other = (left, b) if left is not None else (right, a)
+        if terms is None or len(terms) != 2 or not numeric(other):
+            return False
+        return equal(("div", *terms), other)
+    if len(left) != len(right):
+        return False
+    products = [(("mul", (x, right[0])), ("mul", (y, left[0]))) for x, y in zip(left[1:], right[1:], strict=True)]
+    return ordered([x for x, _ in products], [y for _, y in products])
 
 
 def _units(a: Node, b: Node) -> bool | None:

@@ -16,9 +16,12 @@ from .tree import symbols
 
 DIGITS = 40
 MAX_STEPS = 4000
+"""Nodes that one evaluation may visit."""
+MAX_DECISION_STEPS = 40_000
+"""Nodes that all evaluations of one decision may visit."""
 MAX_TERMS = 200
 _MAX_ARGUMENT_BITS = 64
-_MAX_RESULT_BITS = 1 << 62
+_MAX_POWER_BITS = 1 << 62
 
 
 class Undefined(Exception):
@@ -43,37 +46,50 @@ def context(digits: int = DIGITS) -> Any:
     return contexts[digits]
 
 
+_MPMATH = {"arcsin": "asin", "arccos": "acos", "arctan": "atan"}
+_MPMATH |= {name: name for name in ("sin", "cos", "sinh", "cosh", "tanh", "exp", "floor", "ceil")}
+
+
+def allow(steps: int = MAX_DECISION_STEPS) -> None:
+    """What this thread's next decision may cost."""
+    _local.steps_left = steps
+
+
+def exhausted() -> bool:
+    """Has the decision cost all that it was allowed?"""
+    return bool(getattr(_local, "steps_left", 1) <= 0)
+
+
 class Evaluator:
     """Values of trees at one point. ``sign``: what plus-minus means here. ``log_base``: of a bare log."""
 
     def __init__(self, ctx: Any, point: Any, sign: int = 1, log_base: int = 0) -> None:
         self.ctx, self.point, self.sign, self.log_base = ctx, point, sign, log_base
-        self.steps = 0
+        self.steps = min(MAX_STEPS, getattr(_local, "steps_left", MAX_STEPS))
         self.bound: dict[str, Any] = {}
 
     def value(self, node: Node) -> Any:
-        result = self._value(node)
+        allowed = self.steps
+        try:
+            result = self._value(node)
+        except (ZeroDivisionError, ValueError):
+            raise Undefined from None
+        except OverflowError:
+            raise TooLarge from None
+        finally:
+            _local.steps_left = getattr(_local, "steps_left", MAX_DECISION_STEPS) - (allowed - self.steps)
         if self.ctx.isnan(result):
             raise Undefined
         return result
 
     def _value(self, node: Node) -> Any:
-        self.steps += 1
-        if self.steps > MAX_STEPS:
+        self.steps -= 1
+        if self.steps < 0:
             raise TooLarge
-        kind = node[0]
-        handler = getattr(self, "_" + kind, None)
+        handler = getattr(self, "_" + node[0], None)
         if handler is None:
             raise NotNumeric
-        try:
-            result = handler(node)
-        except (ZeroDivisionError, ValueError):
-            raise Undefined from None
-        except OverflowError:
-            raise TooLarge from None
-        if abs(self.ctx.mag(result)) > _MAX_RESULT_BITS if result and self.ctx.isfinite(result) else False:
-            raise TooLarge
-        return result
+        return handler(node)
 
     # ---- leaves
 
@@ -119,7 +135,10 @@ class Evaluator:
     def _div(self, node: Node) -> Any:
         return self._value(node[1]) / self._value(node[2])
 
-    _ratio = _div
+    def _ratio(self, node: Node) -> Any:
+        if len(node[1]) > 2:
+            raise NotNumeric
+        return self._value(node[1][0]) / self._value(node[1][1])
 
     def _pm(self, node: Node) -> Any:
         return self._value(node[1]) + self.sign * self._value(node[2])
@@ -156,7 +175,7 @@ class Evaluator:
         if whole and abs(exponent) <= (1 << 60):
             whole_exponent = int(ctx.re(exponent))
             if isinstance(base, ctx.mpf) or abs(whole_exponent) <= 1000:
-                if abs(ctx.mag(base)) > (1 << 40) and abs(whole_exponent) > (1 << 20):
+                if abs(ctx.mag(base)) * abs(whole_exponent) > _MAX_POWER_BITS:
                     raise TooLarge
                 return base**whole_exponent
         logarithm = ctx.ln(base) * exponent
@@ -200,6 +219,8 @@ class Evaluator:
             for j in range(int(k)):
                 product = product * (n - j) / (j + 1)
             return product if k >= 0 else self.ctx.zero
+        if name in _MPMATH:
+            return getattr(self.ctx, _MPMATH[name])(arguments[0])
         return getattr(self, "_f_" + name)(arguments[0])
 
     def _small(self, value: Any) -> None:
@@ -209,12 +230,6 @@ class Evaluator:
     def _factorial(self, value: Any) -> Any:
         self._small(value)
         return self.ctx.gamma(value + 1)
-
-    def _f_sin(self, x: Any) -> Any:
-        return self.ctx.sin(x)
-
-    def _f_cos(self, x: Any) -> Any:
-        return self.ctx.cos(x)
 
     def _f_tan(self, x: Any) -> Any:
         return self.ctx.sin(x) / self._away_from_zero(self.ctx.cos(x))
@@ -233,29 +248,8 @@ class Evaluator:
             raise Undefined
         return x
 
-    def _f_arcsin(self, x: Any) -> Any:
-        return self.ctx.asin(x)
-
-    def _f_arccos(self, x: Any) -> Any:
-        return self.ctx.acos(x)
-
-    def _f_arctan(self, x: Any) -> Any:
-        return self.ctx.atan(x)
-
     def _f_arccot(self, x: Any) -> Any:
         return self.ctx.pi / 2 - self.ctx.atan(x)
-
-    def _f_sinh(self, x: Any) -> Any:
-        return self.ctx.sinh(x)
-
-    def _f_cosh(self, x: Any) -> Any:
-        return self.ctx.cosh(x)
-
-    def _f_tanh(self, x: Any) -> Any:
-        return self.ctx.tanh(x)
-
-    def _f_exp(self, x: Any) -> Any:
-        return self.ctx.exp(x)
 
     def _f_ln(self, x: Any) -> Any:
         if x == 0:
@@ -270,12 +264,6 @@ class Evaluator:
 
     def _f_abs(self, x: Any) -> Any:
         return abs(x)
-
-    def _f_floor(self, x: Any) -> Any:
-        return self.ctx.floor(x)
-
-    def _f_ceil(self, x: Any) -> Any:
-        return self.ctx.ceil(x)
 
     def _f_Gamma(self, x: Any) -> Any:
         self._small(x)

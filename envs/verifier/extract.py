@@ -16,10 +16,15 @@ The rules, in order; the first that applies decides:
 from __future__ import annotations
 
 import re
+from collections import deque
 from typing import NamedTuple
 
 MAX_TEXT = 200_000
 """Characters of a completion that are read, counted from its end."""
+MAX_MARKERS = 20
+"""Places of "answer is" that are looked at, from the last."""
+MAX_LINE = 20_000
+"""Characters of the line after ``####`` that are read."""
 MAX_JOINED_BOXES = 32
 """Boxes that are read as one list; more of them are a list that no reference equals."""
 
@@ -47,7 +52,7 @@ _REFUSAL = re.compile(
 _NUMBER = re.compile(
     r"-?(?:\d[\d,]*\d|\d)?(?:\.\d+|(?<=\d))(?:[eE][-+]?\d+)?(?:\s?/\s?\d+(?:\.\d+)?)?(?:\s?\\?%)?", re.ASCII
 )
-_PROSE = re.compile(r"[A-Za-z]{3,}[ ,.]+[A-Za-z]{2,}[ ,.]+[A-Za-z]{2,}")
+_PROSE = re.compile(r"(?<![A-Za-z])[A-Za-z]{3,}[ ,.]+[A-Za-z]{2,}[ ,.]+[A-Za-z]{2,}")
 _TEXT_ARGUMENT = re.compile(r"\\(?:text|mathrm|mbox|textbf|textnormal)\s*\{[^{}]*\}")
 _DISMISSED = re.compile(r"\b(?:wrong|incorrect|not correct|not right|mistaken)\b", re.IGNORECASE)
 _SENTENCE_END = re.compile(r"[.。!?](?=\s|$|\*\*)|\n|。")
@@ -162,7 +167,7 @@ def _from_hashes(text: str) -> Extraction | None:
     if at < 0:
         return None
     end = text.find("\n", at)
-    line = text[at + 4 : end if end >= 0 else None].strip().strip("#*").strip()
+    line = text[at + 4 : end if end >= 0 else None][:MAX_LINE].strip().strip("#*").strip()
     if not line or line.endswith(":") or _PROSE.search(line):  # a heading, not an answer
         return None
     return Extraction(_strip_formula(line), "hashes")
@@ -170,10 +175,11 @@ def _from_hashes(text: str) -> Extraction | None:
 
 def _from_marker(text: str) -> Extraction | None:
     last = None
-    for match in _MARKER.finditer(text):
+    for match in reversed(deque(_MARKER.finditer(text), maxlen=MAX_MARKERS)):
         phrase = text[match.end() : match.end() + 2000]
         if phrase.strip(" \t\n*_$:.") and not _DISMISSED.search(_sentence(phrase)):
             last = match
+            break
     if last is None:
         return None
     tail = text[last.end() :]

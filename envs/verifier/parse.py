@@ -37,7 +37,7 @@ def _parse_cached(tidied: str, thousands: bool) -> tuple[Node | None, str]:
         return Parser(tidied, thousands).answer(), ""
     except Unreadable:
         return None, "unreadable"
-    except (TooLarge, RecursionError):
+    except TooLarge:
         return None, "too large"
 
 

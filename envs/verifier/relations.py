@@ -5,7 +5,7 @@ from __future__ import annotations
 from . import compare  # which imports this module: the two describe answers inside answers
 from .agree import Point, agree, close
 from .evaluate import Evaluator, NotNumeric, Undefined, context
-from .tokens import Node, TooLarge
+from .tokens import Node
 from .tree import PLUS_MINUS, SETS, contains, numeric, symbols
 
 
@@ -49,7 +49,7 @@ def relations(a: Node, b: Node) -> bool | None:
         return compare.equal(relation[1][1], other)
     if other[0] in ("tuple", "set", "list") or other[0] in SETS:
         verdict = compare.real_sets(relation, other)
-        return False if verdict is None and other[0] != "list" else verdict
+        return verdict if verdict is not None else False
     return False
 
 
@@ -92,7 +92,7 @@ def _equations(a: Node, b: Node) -> bool | None:
     if not all(numeric(side) for relation in (a, b) for side in relation[1]):
         return straight
     f, g = _difference(a), _difference(b)
-    if symbols(f) != symbols(g) or contains(f, PLUS_MINUS) or contains(g, PLUS_MINUS):
+    if not symbols(f) or symbols(f) != symbols(g) or contains(f, PLUS_MINUS) or contains(g, PLUS_MINUS):
         return False
     ratio = _constant_ratio(f, g)
     if ratio is not None and ratio != 0:
@@ -111,7 +111,7 @@ def _constant_ratio(f: Node, g: Node) -> int | None:
         try:
             point = Point(ctx, "positive", number)
             values = [Evaluator(ctx, point).value(tree) for tree in (f, g)]
-        except (Undefined, TooLarge, NotNumeric):
+        except (Undefined, NotNumeric):
             continue
         if values[0] == 0 or values[1] == 0:
             return None
@@ -143,7 +143,7 @@ def _solved(relation: Node, other: Node) -> bool:
             for shift in (0, 1, 2):
                 point.values[name[1]] = root + shift
                 found.append(Evaluator(ctx, point).value(other))
-        except (Undefined, TooLarge, NotNumeric):
+        except (Undefined, NotNumeric):
             continue
         scale = max(abs(v) for v in found)
         if scale == 0 or abs(found[0]) > scale / 10**25 or abs(found[2] - 2 * found[1] + found[0]) > scale / 10**25:
@@ -163,7 +163,7 @@ def _inequalities(a: Node, b: Node) -> bool | None:
     op_a, op_b = a[2][0], b[2][0]
     if op_a not in _FLIPPED or op_b not in _FLIPPED:
         return None
-    ratio = _constant_ratio(_difference(a), _difference(b))
+    ratio = _constant_ratio(_difference(a), _difference(b)) if symbols(a) else None
     if ratio is None or ratio == 0:
         return None if symbols(a) == symbols(b) and op_a != "=" and op_b != "=" else False
     return bool(op_a == (op_b if ratio > 0 else _FLIPPED[op_b]))

@@ -30,7 +30,7 @@ def pieces(node: Node) -> Pieces:
     """The set a tree describes, in its one normal form."""
     try:
         return _normal(_pieces(node))
-    except (Undefined, NotNumeric, TooLarge, TypeError):
+    except (Undefined, NotNumeric, TypeError):
         raise NotASet from None
 
 

@@ -12,6 +12,10 @@ import re
 import unicodedata
 from functools import lru_cache
 
+MAX_WRAPPERS = 12
+"""Braces and fonts around an answer that are taken off."""
+
+_SPACES = re.compile(r"\s+")
 _UNICODE = str.maketrans(
     {
         **dict.fromkeys("−–—‐‑﹣－", "-"),
@@ -50,9 +54,14 @@ _SPACING = re.compile(
     r"\\(?:degree|circ)(?![A-Za-z])|\\l(?:vert|brace)(?![A-Za-z])|\\r(?:vert|brace)(?![A-Za-z])"
 )
 _SPACING_MEANS = {"\\\\": "\\\\", "\\!": "", "\\$": "", "\\%": "%", "\\degree": "°", "\\circ": "°"}
-_MARKED_THOUSANDS = re.compile(r"(?<=\d)(?:,\\!|\{,\}|\{,\\!\}|\\,|\\!,)\s*(?=\d{3}(?!\d))")
+_MARKED_THOUSANDS = re.compile(r"(?<=\d)(?:,\\!|\{,\}|\{,\\!\}|\\,|\\!,)(?:\s|\\[,;:!])*(?=\d{3}(?!\d))")
 _FONT = re.compile(
-    r"\\(?:text|textbf|textit|textrm|textnormal|mbox|mathrm|mathbf|mathit|mathsf|boldsymbol|bm|operatorname|boxed)\s*\{"
+    r"\\(?:text|textbf|textit|textrm|textnormal|mbox|mathrm|mathbf|mathit|mathsf|boldsymbol|bm|operatorname|"
+    r"boxed|underline)\s*\{"
+)
+_REPEATING = re.compile(r"(?<![0-9.])([0-9]{0,9})\.([0-9]{0,9})\\overline\s*\{([0-9]{1,18})\}")
+_PREAMBLE = re.compile(
+    r"(?:\\approx(?![A-Za-z])|approximately|about|\\(?:text|mathrm)\{[^{}]{0,80}?(?:is|=|:)\s*\})\s*(?=[-0-9.\\$(])"
 )
 _SQUEEZE = re.compile(r"(\\[A-Za-z]+)\s+(?=[A-Za-z])|(?<=[0-9])\s+(?=[0-9])|\s+")
 _BRACED_CHARACTER = re.compile(r"(?<!\\)([\^_])\s*\{\s*([A-Za-z0-9])\s*\}")
@@ -73,6 +82,13 @@ def _space(match: re.Match[str]) -> str:
     return " "
 
 
+def _fraction(match: re.Match[str]) -> str:
+    """``0.1\\overline{6}`` as the fraction that it is."""
+    whole, head, tail = match.groups()
+    bottom = 10 ** len(head) * (10 ** len(tail) - 1)
+    return rf"\frac{{{int(whole + head + tail) - int((whole + head) or 0)}}}{{{bottom}}}"
+
+
 def fold_unicode(text: str) -> str:
     """The same text in ASCII and LaTeX where that is known. Digits of other scripts are left as they are."""
     text = _SUPERSCRIPT_RUN.sub(lambda m: "^{" + m.group().translate(_SUPERSCRIPTS) + "}", text)
@@ -91,19 +107,24 @@ def tidy(answer: str) -> str:
     if "\\" in answer or "~" in answer or "{,}" in answer:
         answer = _MARKED_THOUSANDS.sub("", answer)
         answer = _SPACING.sub(_space, answer)
-    answer = answer.replace("$", "").replace("**", "^") if "**" in answer.strip("*") else answer.replace("$", "")
-    while True:
+        if "\\overline" in answer:
+            answer = _REPEATING.sub(_fraction, answer)
+    answer = _SPACES.sub(" ", answer.replace("$", "")).strip(" *")
+    answer = answer.replace("**", "^")
+    for _ in range(MAX_WRAPPERS):
         before = answer
-        answer = answer.strip(" \t\r\n*")
-        if answer[-1:] in ".,;:" and not answer.endswith("\\,"):
-            answer = answer[:-1]
+        answer = answer.strip(" *").rstrip(" .,;:")
+        preamble = _PREAMBLE.match(answer)
+        if preamble:
+            answer = answer[preamble.end() :]
         font = _FONT.match(answer)
         if font and _closes_last(answer, font.end() - 1):
             answer = answer[font.end() : -1]
         elif answer[:1] == "{" and _closes_last(answer, 0):
             answer = answer[1:-1]
         if answer == before:
-            return answer
+            break
+    return answer
 
 
 def _closes_last(text: str, opening: int) -> bool:

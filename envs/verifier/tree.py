@@ -2,36 +2,44 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from .tokens import Node
 
 
-def contains(node: Any, kinds: frozenset[str]) -> bool:
+def contains(node: Node, kinds: frozenset[str]) -> bool:
     """Is there a node of one of ``kinds``, or a function of that name?"""
-    if not isinstance(node, tuple) or not node:
-        return False
-    if isinstance(node[0], str) and (node[0] in kinds or (node[0] == "fn" and node[1] in kinds)):
-        return True
-    return any(contains(child, kinds) for child in node)
+    waiting: list[Node] = [node]
+    while waiting:
+        here = waiting.pop()
+        if not here:
+            continue
+        kind = here[0]
+        if kind.__class__ is str and (kind in kinds or (kind == "fn" and here[1] in kinds)):
+            return True
+        waiting.extend([child for child in here if child.__class__ is tuple])
+    return False
 
 
-def symbols(node: Any) -> frozenset[str]:
+def symbols(node: Node) -> frozenset[str]:
     """The free names in a tree."""
-    if not isinstance(node, tuple) or not node:
-        return frozenset()
-    if node[0] == "sym":
-        return frozenset((node[1],))
-    found = frozenset[str]().union(*(symbols(child) for child in node))
-    return found - {node[2]} if node[0] == "sum" else found
+    found: set[str] = set()
+    waiting: list[Node] = [node]
+    while waiting:
+        here = waiting.pop()
+        if not here:
+            continue
+        if here[0] == "sym":
+            found.add(here[1])
+        elif here[0] == "sum":
+            found |= symbols(here[3:]) - {here[2]}
+        else:
+            waiting.extend([child for child in here if child.__class__ is tuple])
+    return frozenset(found)
 
 
 SETS = frozenset(("cup", "cap", "diff", "builder", "R", "empty"))
 PLUS_MINUS = frozenset(("pm", "mp"))
 BARE_LOG = frozenset(("log",))
-_NON_NUMERIC = frozenset(
-    ("tuple", "set", "list", "rel", "matrix", "text", "base", "cup", "cap", "diff", "builder", "R", "empty", "cases")
-)
+_NON_NUMERIC = SETS | {"tuple", "set", "list", "rel", "matrix", "text", "base", "cases", "ratio"}
 
 
 def numeric(node: Node) -> bool:

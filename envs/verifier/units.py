@@ -22,7 +22,10 @@ SHORT_UNITS = _set(
 """Units of two letters that need no space before them."""
 
 
-_IN_UNITS = str.maketrans("", "", " /^-23.")
+_IN_UNITS = str.maketrans("", "", " /^-23.()")
+_NOT_IN_UNITS = _set(
+    "e i or and if when unless otherwise else not except where for but than more less least most only both either"
+)
 
 
 def read_unit(text: str) -> str | None:
@@ -43,7 +46,7 @@ def read_unit(text: str) -> str | None:
             spaced = text[at : at + 1].isspace() or at == 0 or bool(part["per"])
             if word in NO_UNITS or (word not in SHORT_UNITS and (len(word) < 3 or not spaced)):
                 return None
-        elif not word.translate(_IN_UNITS).isalpha() or word in ("e", "i", "or", "and"):
+        elif not word.translate(_IN_UNITS).isalpha() or _NOT_IN_UNITS.intersection(word.split()):
             return None
         unit += ("/" if part["per"] == "/" else " " if unit else "") + word + ("^" + part["p"] if part["p"] else "")
         at = part.end()

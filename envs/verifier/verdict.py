@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 Status = Literal["correct", "incorrect", "no_answer", "no_verdict"]
@@ -25,11 +25,13 @@ class Verdict:
     """The answer in a normal form: equal strings are equal answers (votes of maj@k are counted on it)."""
     tier: str | None = None
     """What decided, e.g. ``string``, ``rational``, ``numeric``, ``math-verify``."""
-    seconds: float = 0.0
+    seconds: float = field(default=0.0, compare=False)
     """Wall-clock seconds spent on this verdict."""
     reason: str | None = None
     """Why there is no verdict (``timeout``, ``memory``, ``crash``, ``unreadable_reference``, ``too_long``) or no
     answer."""
+    audit: Status | None = None
+    """What a second, independent decision came to, where one was made."""
 
     @property
     def correct(self) -> bool:

@@ -69,8 +69,11 @@ def _checked(texts: Sequence[str], name: str) -> Sequence[str]:
 
 
 def _verdict(answer: str, decision: Decision, seconds: float) -> Verdict:
-    status = decision.status or "no_verdict"
-    return Verdict(status, answer, normalized(answer), decision.tier, seconds, decision.reason)
+    try:
+        spelling = normalized(answer)
+    except Exception:
+        spelling = answer
+    return Verdict(decision.status or "no_verdict", answer, spelling, decision.tier, seconds, decision.reason)
 
 
 # ---- the cache

@@ -6,10 +6,14 @@ import re
 
 from .units import NO_UNITS
 
+EMPTY_SETS = frozenset((r"\emptyset", r"\varnothing", r"\{\}", r"\{ \}"))
+NO_SOLUTION = frozenset(("no solution", "no solutions", "no real solution", "no real solutions", "empty set", "none"))
+
 _CHOICE = re.compile(r"\(?\s*([A-J])\s*\)?\s*\.?")
-_LABELLED_CHOICE = re.compile(r"(?:\(\s*([A-J])\s*\)|([A-J])\s*[.):])\s*\S.*", re.DOTALL)
+_LABELLED_CHOICE = re.compile(r"(?:\(\s*([A-J])\s*\)|([A-J])\s*[.):])\s*([A-Za-z0-9\\$-].*)", re.DOTALL)
+_OTHER_CHOICE = re.compile(r"(?<![A-Za-z\\])(?:[A-J](?![A-Za-z])|or\b|and\b)|\([A-Ja-j]\)")
 _FONT_COMMAND = re.compile(r"\\(?:text|textbf|textit|textrm|textnormal|mbox|mathrm|mathbf|operatorname)(?![A-Za-z])\s*")
-_WORDS = re.compile(r"[A-Za-z][A-Za-z'\-]*(?:[\s,.\-:']+[A-Za-z0-9'\-.]+)*[.!?]?")
+_WORDS = re.compile(r"[A-Za-z][A-Za-z0-9\s,.\-:'!?]*")
 _LONG_WORD = re.compile(r"[A-Za-z]{3,}")
 
 
@@ -21,7 +25,9 @@ def choice(tidied: str) -> str | None:
     if match:
         return match[1]
     match = _LABELLED_CHOICE.fullmatch(tidied)
-    return (match[1] or match[2]) if match else None
+    if match is None or _OTHER_CHOICE.search(tidied, match.start(3)):
+        return None
+    return match[1] or match[2]
 
 
 def _plain(tidied: str) -> str:
@@ -39,12 +45,12 @@ def words(tidied: str) -> str | None:
     return re.sub(r"[\s,.:!?\-']+", " ", plain.lower()).strip()
 
 
-_LABEL = re.compile(r"[A-Za-z0-9\s.,:;'!?()\-/&]*[A-Za-z][A-Za-z0-9\s.,:;'!?()\-/&]*")
+_LABEL = re.compile(r"[A-Za-z0-9\s.,:;'!?()\-/&]*")
 
 
 def label(tidied: str) -> str | None:
     """An answer of words and figures, e.g. ``4:30 p.m.``, in one spelling; None if there is mathematics in it."""
     plain = _plain(tidied)
-    if len(plain) > 2000 or _LABEL.fullmatch(plain) is None:
+    if len(plain) > 2000 or _LABEL.fullmatch(plain) is None or not re.search("[A-Za-z]", plain):
         return None
     return re.sub(r"(?<=[a-z])\.|\.(?=[a-z])|[\s,;!?]+", "", plain.lower()).strip(".:")

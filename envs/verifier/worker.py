@@ -68,6 +68,10 @@ class Worker:
     def pid(self) -> int:
         return self._process.pid
 
+    @property
+    def alive(self) -> bool:
+        return self._process.poll() is None
+
     def start(self) -> None:
         """Wait until the worker has imported what it needs."""
         if not self.ready:
@@ -216,7 +220,7 @@ class WorkerPool:
         return results
 
     def _running(self, memory_mb: int) -> Worker:
-        if self._worker is not None and self._worker.memory_mb != memory_mb:
+        if self._worker is not None and (self._worker.memory_mb != memory_mb or not self._worker.alive):
             self._stop()
         if self._worker is None:
             self._worker = Worker(memory_mb)

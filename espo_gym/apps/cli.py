@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import inspect
 import json
-import sys
+import os
 import textwrap
+import warnings
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
@@ -14,18 +16,22 @@ from typing import Any, get_args, get_type_hints
 
 import click
 import gymnasium as gym
+import torch
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from espo_gym import __version__, checkpoint
 from espo_gym.algorithms import ALGORITHMS, PolicyOptimizer
-from espo_gym.environment import as_vector_env
+from espo_gym.diagnostics import DiagnosticWarning
+from espo_gym.environment import as_vector_env, make_from_spec
 from espo_gym.evaluation import Evaluation, evaluate
 from espo_gym.policy import BUNDLED, Policy
 from espo_gym.sampling import Sampling
 
-from .run import RunConfig, prepare, train
+from .run import DTYPES, RunConfig, train
 
+HINT = "espo-gym --traceback ... shows where it came from"
 USER_ERRORS = (ValueError, TypeError, OSError, FloatingPointError, RuntimeError, ImportError, gym.error.Error)
 
 
@@ -47,7 +53,9 @@ def report_errors(command: Callable[..., None]) -> Callable[..., None]:
         except USER_ERRORS as error:
             if click.get_current_context().obj["traceback"]:
                 raise
-            raise click.ClickException(f"{error} (--traceback before the command shows more)") from error
+            # Gymnasium appends the arguments of the environment to every error in its constructor.
+            text = str(error).partition(" was raised from the environment creator")[0]
+            raise click.ClickException(f"{text or type(error).__name__} ({HINT})") from error
 
     wrapped.__doc__ = command.__doc__
     return wrapped
@@ -72,13 +80,13 @@ def field_docs(cls: type) -> dict[str, str]:
 
 
 class Numbers(click.ParamType):
-    """Numbers with commas between them."""
+    """Numbers with commas between them, or ``none``."""
 
     name = "numbers"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:
-        if isinstance(value, tuple):
-            return value
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...] | None:
+        if isinstance(value, tuple) or value == "none":
+            return None if value == "none" else value
         try:
             return tuple(float(part) for part in str(value).split(",") if part)
         except ValueError:
@@ -92,23 +100,35 @@ def hyperparameter_options(command: Callable[..., None]) -> Callable[..., None]:
         for f in fields(cls):
             if f.kw_only and f.init:
                 owners.setdefault(f.name, []).append(cls)
+    docs = {cls: field_docs(cls) for cls in ALGORITHMS.values()}
     for name, classes in reversed(owners.items()):
         flag, hint = f"--{name.replace('_', '-')}", get_type_hints(classes[0])[name]
-        text = field_docs(classes[0])[name]
-        if len(classes) < len(ALGORITHMS):
-            text = f"[{', '.join(c.__name__ for c in classes)}] {text}"
-        kwargs: dict[str, Any] = {"default": None, "show_default": False, "help": text}
-        if hint is bool:
+        kinds = [t for t in get_args(hint) if t is not type(None)] if type(None) in get_args(hint) else [hint]
+        kwargs: dict[str, Any] = {"default": None, "show_default": False, "help": _help(name, classes, docs)}
+        if kinds[0] is bool:
             option = click.option(f"{flag}/--no-{flag[2:]}", name, **kwargs)
-        elif hint == tuple[float, ...]:
+        elif kinds[0] == tuple[float, ...]:
             option = click.option(flag, name, type=Numbers(), **kwargs)
-        elif hint == tuple[str, ...]:
+        elif kinds[0] == tuple[str, ...]:
             option = click.option(flag, name, multiple=True, **kwargs)
         else:
-            kinds = [t for t in get_args(hint) or (hint,) if t is not type(None)]
             option = click.option(flag, name, type=kinds[0], **kwargs)
         command = option(command)
     return command
+
+
+def _help(name: str, classes: list[type[PolicyOptimizer]], docs: dict[type, dict[str, str]]) -> str:
+    """What ``name`` means, and for which algorithms where it is not the same for all."""
+    meanings: dict[str, list[str]] = {}
+    for cls in classes:
+        meanings.setdefault(docs[cls][name], []).append(cls.__name__)
+    if len(classes) == len(ALGORITHMS):
+        if len(meanings) == 1:
+            return next(iter(meanings))
+        general = docs[classes[0]][name]
+        special = [f"[{', '.join(names)}] {text}" for text, names in meanings.items() if text != general]
+        return " ".join([general, *special])
+    return " ".join(f"[{', '.join(names)}] {text}" for text, names in meanings.items())
 
 
 def _env_args(pairs: tuple[str, ...]) -> dict[str, Any]:
@@ -131,6 +151,7 @@ def _env_args(pairs: tuple[str, ...]) -> dict[str, Any]:
 @main.command("train")
 @click.option("--algo", type=click.Choice(list(ALGORITHMS)), default="espo", help="The algorithm.")
 @click.option("--policy", default=RunConfig.policy, help="A bundled policy, a folder, or a model of the hub.")
+@click.option("--dtype", type=click.Choice(DTYPES), default=RunConfig.dtype, help="Of the policy's weights.")
 @click.option("--env", default=RunConfig.env, help="Id of the environment (see espo-gym list).")
 @click.option("--env-arg", "env_args", multiple=True, metavar="KEY=VALUE", help="Argument of the environment.")
 @click.option("--timesteps", default=RunConfig.timesteps, help="Completions to train on.")
@@ -140,7 +161,7 @@ def _env_args(pairs: tuple[str, ...]) -> dict[str, Any]:
 @click.option("--overwrite", is_flag=True, help="Replace the run in --out.")
 @click.option("--eval-problems", default=RunConfig.eval_problems, help="Held-out problems, before and after.")
 @click.option("--eval-k", default=RunConfig.eval_k, help="Completions of each of them.")
-@click.option("--eval-every", default=RunConfig.eval_every, help="Rollouts between greedy evaluations on validation.")
+@click.option("--eval-every", default=RunConfig.eval_every, help="Rollouts between greedy evaluations.")
 @click.option("--save-every", default=RunConfig.save_every, help="Completions between checkpoints.")
 @click.option("--progress/--no-progress", default=True, help="Show a progress bar.")
 @hyperparameter_options
@@ -155,7 +176,8 @@ def train_command(context: click.Context, /, **options: Any) -> None:
     }
     if options["resume"]:
         out = options["out"] or Path("runs") / options["algo"]
-        prepare(out, resume=True, overwrite=False)
+        if not out.is_dir():
+            raise FileNotFoundError(f"nothing to resume: there is no folder {out}")
         config = RunConfig.read(out / "config.json")
         changed = sorted(given.keys() - {"out", "resume", "timesteps", "progress", "algo"})
         if changed or given.get("algo", config.algo) != config.algo:
@@ -164,8 +186,43 @@ def train_command(context: click.Context, /, **options: Any) -> None:
     else:
         config = _config(given, options)
         out = options["out"] or Path("runs") / config.algo
-        prepare(out, resume=False, overwrite=options["overwrite"])
-    train(config, out, resume=options["resume"], progress_bar=options["progress"], say=click.echo)
+    shown = warnings.showwarning
+    try:
+        warnings.showwarning = _show_warning
+        evaluations = train(
+            config,
+            out,
+            resume=options["resume"],
+            overwrite=options["overwrite"],
+            progress_bar=options["progress"],
+            say=click.echo,
+        )
+    except KeyboardInterrupt:
+        if (out / "checkpoint.zip").is_file():
+            click.echo(f"\nStopped. To go on from the last checkpoint: espo-gym train --resume --out {out}", err=True)
+        raise
+    finally:
+        warnings.showwarning = shown
+    _compare(evaluations)
+    click.echo(f"Everything is in {out}{os.sep}")
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *where: Any, **options: Any) -> None:
+    """A diagnosis in words alone; it is about the run and not about a line of code."""
+    if issubclass(category, DiagnosticWarning):
+        click.echo(f"Warning: {message}", err=True)
+    else:
+        click.echo(warnings.formatwarning(message, category, *where[:2]), err=True, nl=False)
+
+
+def _compare(evaluations: dict[str, Any]) -> None:
+    after = evaluations["after"]
+    table = Table("", *evaluations, box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for name in [name for name, value in after.items() if isinstance(value, dict)]:
+        rows = (evaluation[name] for evaluation in evaluations.values())
+        table.add_row(name, *(_interval(row["value"], row["low"], row["high"]) for row in rows))
+    _print(table, f"\n{after['env']}, {_problems(after['split'], after['n_problems'])}, with 95 % intervals")
+    _warn(sum(evaluation["no_verdict"] for evaluation in evaluations.values()))
 
 
 def _config(given: dict[str, Any], options: dict[str, Any]) -> RunConfig:
@@ -189,14 +246,17 @@ def _config(given: dict[str, Any], options: dict[str, Any]) -> RunConfig:
 @click.argument("source")
 @click.option("--env", help="Id of the environment.  [default: a checkpoint's own]")
 @click.option("--env-arg", "env_args", multiple=True, metavar="KEY=VALUE", help="Argument of the environment.")
-@click.option("--split", default="test", help="Split of the problems.")
-@click.option("--problems", default=256, help="How many problems, at most.")
-@click.option("--k", default=8, help="Sampled completions per problem.")
+@click.option("--split", default="test", help="Split of the problems; none for an environment that has no splits.")
+@click.option("--problems", default=256, type=click.IntRange(1), help="How many problems, at most.")
+@click.option("--k", default=8, type=click.IntRange(0), help="Sampled completions per problem.")
 @click.option("--seed", default=0, help="Of the sampling.")
 @click.option("--temperature", type=float, help="Of the sampling.  [default: a checkpoint's own, else 1]")
 @click.option(
-    "--max-completion-tokens", type=int, help="Tokens per completion.  [default: a checkpoint's own, else 1024]"
+    "--max-completion-tokens",
+    type=click.IntRange(1),
+    help="Tokens per completion.  [default: a checkpoint's own, else 1024]",
 )
+@click.option("--dtype", type=click.Choice(DTYPES), help="Of the weights.  [default: a checkpoint's own, else float32]")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Also write every completion to this file.")
 @report_errors
 def eval_command(
@@ -209,36 +269,50 @@ def eval_command(
     seed: int,
     temperature: float | None,
     max_completion_tokens: int | None,
+    dtype: str | None,
     json_file: Path | None,
 ) -> None:
     """Evaluate SOURCE on held-out problems: a checkpoint, the folder of a run, a policy's folder, or a model's name."""
+    if json_file is not None:
+        json_file.parent.mkdir(parents=True, exist_ok=True)  # now, not after the work
     path = Path(source)
     if (path / "checkpoint.zip").is_file():
         path = path / "checkpoint.zip"
+    elif path.suffix != ".zip" and checkpoint.with_suffix(path).is_file():
+        path = checkpoint.with_suffix(path)
+    arguments = _env_args(env_args)
     if path.suffix == ".zip":
         with checkpoint.opened(path) as (state, _, _):
-            name = state["class"].lower()
-        if name not in ALGORITHMS:
-            raise ValueError(f"{path} is a checkpoint of {state['class']}, which is not among {', '.join(ALGORITHMS)}")
-        made = gym.make(env, **_env_args(env_args)) if env else None
-        algorithm = ALGORITHMS[name].load(path, made)
+            name, spec, rows = state["class"], state["env"], state["hyperparameters"]["rollout_size"]
+        classes = {c.__name__: c for c in ALGORITHMS.values()}
+        if name not in classes:
+            raise ValueError(f"{path} is a checkpoint of {name}, which is not among {', '.join(classes)}")
+        made: Any = None
+        if env is not None:
+            made = gym.make(env, **arguments)
+        elif arguments and spec is not None:  # its own environment with other arguments
+            made = make_from_spec({"id": spec["id"], "kwargs": spec["kwargs"] | arguments}, rows)
+        algorithm = classes[name].load(path, made)
         policy, vector, sampling = algorithm.policy, algorithm.env, algorithm.sampling
+        if dtype is not None:
+            policy.to(dtype=getattr(torch, dtype))
     else:
         if env is None:
-            raise click.UsageError("a policy knows no environment: give --env")
-        policy, sampling = Policy.from_pretrained(source), Sampling(max_completion_tokens=1024)
-        vector = as_vector_env(gym.make(env, **_env_args(env_args)), 64)
+            raise click.UsageError(f"{source} is no checkpoint or run; a policy knows no environment, so give --env")
+        policy = Policy.from_pretrained(source, dtype=dtype or "float32")
+        sampling = Sampling(max_completion_tokens=1024)
+        vector = as_vector_env(gym.make(env, **arguments), 64)
     sampling = Sampling(
         sampling.temperature if temperature is None else temperature,
         sampling.top_p,
         sampling.top_k,
-        max_completion_tokens or sampling.max_completion_tokens,
+        sampling.max_completion_tokens if max_completion_tokens is None else max_completion_tokens,
         sampling.stop,
     )
     result = evaluate(
         policy,
         vector,
-        split=split,
+        split=None if split == "none" else split,
         n_problems=problems,
         k=k,
         sampling=sampling,
@@ -256,39 +330,56 @@ def eval_command(
 
 
 def _show(result: Evaluation) -> None:
-    table = Table(title=f"{result.env}, {result.split}, {result.n_problems} problems")
-    for column in ("", "value", "95 % interval"):
-        table.add_column(column)
+    table = Table(show_header=False, box=None, pad_edge=False)
     for name, e in result.items():
-        table.add_row(name, f"{e.value:.3f}", f"[{e.low:.3f}, {e.high:.3f}]".replace("[", r"\["))
-    console = Console()
+        table.add_row(name, _interval(e.value, e.low, e.high))
+    _print(table, f"{result.env}, {_problems(result.split, result.n_problems)}, with 95 % intervals")
+    _warn(result.no_verdict)
+
+
+def _interval(value: float, low: float, high: float) -> str:
+    return escape(f"{value:.3f} [{low:.3f}, {high:.3f}]")
+
+
+def _problems(split: str | None, n: int) -> str:
+    return f"{n} problems" + (f" of the split {split}" if split else "")
+
+
+def _print(table: Table, title: str) -> None:
+    console = Console(highlight=False)
+    console.print(title, soft_wrap=True)
     console.print(table)
-    if result.no_verdict:
-        console.print(f"{result.no_verdict} completions without a verdict are left out")
+
+
+def _warn(no_verdict: int) -> None:
+    if no_verdict:
+        click.echo(f"The verifier failed on {no_verdict} completions; they are left out.")
 
 
 @main.command("list")
 @report_errors
 def list_command() -> None:
     """Algorithms with their presets, environments, and bundled policies."""
-    console = Console()
-    table = Table("algorithm", "what", "preset paper", "preset teaching", title="Algorithms")
+    table = Table(show_header=False, box=None, pad_edge=False, padding=(0, 2, 0, 0))
     shared = PolicyOptimizer.hyperparameters()
     for name, cls in ALGORITHMS.items():
-        columns = [
-            "\n".join(f"{k} = {v}" for k, v in cls.hyperparameters(preset).items() if k not in shared)
-            for preset in ("paper", "teaching")
+        paper, teaching = cls.hyperparameters("paper"), cls.hyperparameters("teaching")
+        own = [
+            f"{key} {value}" + (f" (teaching: {teaching[key]})" if teaching[key] != value else "")
+            for key, value in paper.items()
+            if key not in shared
         ]
-        table.add_row(name, (inspect.getdoc(cls) or "").splitlines()[0], *columns)
-    console.print(table)
-    table = Table("id", "what", title="Environments")
+        table.add_row(name, escape((inspect.getdoc(cls) or "").splitlines()[0].replace("``", "")))
+        table.add_row("", escape(", ".join(own)), style="dim")
+    _print(table, "Algorithms, with their own options as the preset paper has them")
+    table = Table(show_header=False, box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for env_id, spec in sorted(gym.registry.items()):
         if spec.namespace == "espo_gym":
             module, _, attribute = str(spec.kwargs["task"]).partition(":")
-            task = getattr(sys.modules.get(module) or __import__(module, fromlist=[attribute]), attribute)
-            table.add_row(env_id, (inspect.getdoc(task) or "").splitlines()[0])
-    console.print(table)
-    console.print("Bundled policies: " + ", ".join(BUNDLED))
+            task = getattr(importlib.import_module(module), attribute)
+            table.add_row(env_id, escape((inspect.getdoc(task) or "").splitlines()[0]))
+    _print(table, "\nEnvironments")
+    click.echo("\nBundled policies\n" + ", ".join(BUNDLED))
 
 
 if __name__ == "__main__":

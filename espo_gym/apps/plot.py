@@ -9,7 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 PANELS = (
-    ("Accuracy", (("rollout/accuracy", "sampled, training"), ("eval/greedy", "greedy, validation"))),
+    ("Accuracy", (("rollout/accuracy", "sampled, training"), ("eval/greedy", "greedy, held out"))),
     ("Entropy (nats per token)", (("rollout/entropy", "policy"),)),
     (
         "Share of tokens",
@@ -53,7 +53,7 @@ def plot_run(run: Path) -> Path:
         axes.set_title(title, loc="left")
         axes.set_xlabel("completions")
         axes.grid(alpha=0.3)
-        if len(lines) > 1:
+        if len(lines) > 1 and axes.lines:
             axes.legend(frameon=False)
         if title.startswith(("Accuracy", "Share")):
             axes.set_ylim(0, 1.03)

@@ -13,27 +13,33 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import platform
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
-from stable_baselines3.common.callbacks import BaseCallback, ConvertCallback, EveryNTimesteps
+import torch
+from stable_baselines3.common.callbacks import BaseCallback, ConvertCallback, EveryNTimesteps, ProgressBarCallback
 from stable_baselines3.common.logger import Logger, make_output_format
 
 from espo_gym import __version__
 from espo_gym.algorithms import ALGORITHMS, PolicyOptimizer
 from espo_gym.callbacks import EvaluateCallback
+from espo_gym.environment import task_of
 from espo_gym.evaluation import Evaluation
+from espo_gym.policy import Policy
 
 from .plot import plot_run
 
 SAMPLES = 16
 """Problems whose completions are kept in samples.jsonl."""
+
+DTYPES = ("float32", "bfloat16", "float16")
 
 
 @dataclass
@@ -42,6 +48,7 @@ class RunConfig:
 
     algo: str = "espo"
     policy: str = "espo_gym/teaching"
+    dtype: str = "float32"
     env: str = "espo_gym/Addition-v0"
     env_args: dict[str, Any] = field(default_factory=dict)
     timesteps: int = 20_000
@@ -58,10 +65,48 @@ class RunConfig:
             raise FileNotFoundError(f"no config at {path}")
         try:
             values = json.loads(path.read_text())
+            if not isinstance(values, dict):
+                raise ValueError("a JSON object is needed")
             values.pop("versions", None)
-            return cls(**values)
-        except (json.JSONDecodeError, TypeError, AttributeError) as error:
+            unknown = values.keys() - {f.name for f in fields(cls)}
+            if unknown:
+                raise ValueError(f"no such field: {', '.join(sorted(unknown))}")
+            config = cls(**values)
+            config.validate()
+        except ValueError as error:  # JSONDecodeError is one
             raise ValueError(f"{path} is not the config of a run: {error}") from error
+        return config
+
+    def validate(self) -> None:
+        """Raise ValueError where a field is of the wrong kind or out of its range."""
+        for f in fields(self):
+            value = getattr(self, f.name)
+            kind = {"str": str, "int": int}.get(str(f.type), dict)
+            if not isinstance(value, kind) or isinstance(value, bool):
+                raise ValueError(f"{f.name} must be of type {kind.__name__}, not {value!r}")
+        for name, least in (
+            ("timesteps", 1),
+            ("eval_problems", 1),
+            ("eval_k", 0),
+            ("eval_every", 1),
+            ("save_every", 1),
+        ):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, not {getattr(self, name)}")
+        if self.dtype not in DTYPES:
+            raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, not {self.dtype!r}")
+        if self.algo not in ALGORITHMS:
+            raise ValueError(f"no algorithm {self.algo!r}; there are {', '.join(ALGORITHMS)}")
+        cls = ALGORITHMS[self.algo]
+        for name in self.hyperparameters:
+            if name not in cls.hyperparameters():
+                owners = [c.__name__ for c in ALGORITHMS.values() if name in c.hyperparameters()]
+                own = cls.hyperparameters().keys() - PolicyOptimizer.hyperparameters().keys()
+                raise ValueError(
+                    f"{cls.__name__} has no hyper-parameter {name!r}"
+                    + (f", which belongs to {', '.join(owners)}" if owners else "")
+                    + f"; its own are {', '.join(sorted(own))}"
+                )
 
     def write(self, path: Path, algorithm: PolicyOptimizer) -> None:
         """Keep it with every hyper-parameter as it turned out, so that later defaults do not change the run."""
@@ -69,58 +114,75 @@ class RunConfig:
         packages = ("torch", "transformers", "gymnasium", "stable-baselines3", "numpy")
         versions = {"espo-gym": __version__, "python": platform.python_version()}
         versions |= {name: version(name) for name in packages}
-        path.write_text(json.dumps(asdict(self) | {"versions": versions}, indent=2) + "\n")
+        _write_json(path, asdict(self) | {"versions": versions})
+
+    def make_env(self) -> gym.Env:
+        return gym.make(self.env, **self.env_args)
 
     def make(self) -> PolicyOptimizer:
         """The algorithm, ready to learn."""
-        if self.algo not in ALGORITHMS:
-            raise ValueError(f"no algorithm {self.algo!r}; there are {', '.join(ALGORITHMS)}")
-        cls, known = ALGORITHMS[self.algo], ALGORITHMS[self.algo].hyperparameters()
-        for name in self.hyperparameters:
-            if name not in known:
-                raise ValueError(f"{cls.__name__} has no hyper-parameter {name!r}; it has {', '.join(sorted(known))}")
+        self.validate()
+        env = self.make_env()  # first: a mistake here shows before a large policy has been loaded
+        policy = Policy.from_pretrained(self.policy, dtype=getattr(torch, self.dtype))
         values = {k: tuple(v) if isinstance(v, list) else v for k, v in self.hyperparameters.items()}
-        return cls(self.policy, gym.make(self.env, **self.env_args), **values)
+        return ALGORITHMS[self.algo](policy, env, **values)
 
 
 def train(
-    config: RunConfig, out: Path, *, resume: bool = False, progress_bar: bool = True, say: Callable[[str], Any] = print
-) -> Evaluation:
+    config: RunConfig,
+    out: Path,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    progress_bar: bool = True,
+    say: Callable[[str], Any] = print,
+) -> dict[str, Any]:
     """Carry out ``config`` in the folder ``out``, or go on with the run that lies there.
 
-    Returns the evaluation at the end; ``say`` is told what a person watching wants to know.
+    Returns what evaluation.json holds; ``say`` is told what a person watching wants to know.
+
+    Raises:
+        ValueError, FileNotFoundError: ``out`` holds something that would be lost, or nothing to resume.
     """
+    prepare(out, resume=resume, overwrite=overwrite)
     checkpoint, results = out / "checkpoint.zip", out / "evaluation.json"
     if resume:
-        algorithm = ALGORITHMS[config.algo].load(checkpoint)
+        config.validate()
+        algorithm = ALGORITHMS[config.algo].load(checkpoint, config.make_env())
         evaluations = json.loads(results.read_text())
         say(f"resuming at {algorithm.num_timesteps} of {config.timesteps} timesteps")
     else:
-        out.mkdir(parents=True, exist_ok=True)
         algorithm = config.make()
+        before = _evaluate(algorithm, config)
+        # Only here: a mistake in the config has shown by now, and the earlier run is still there.
+        if out.exists():
+            shutil.rmtree(out)
+        out.mkdir(parents=True)
         config.write(out / "config.json", algorithm)
-        (out / "samples.jsonl").write_text("")
-        before = _evaluate(algorithm, config, out, "before")
-        say(f"before: {before}")
+        _keep_samples(out, before, "before", 0)
+        say("before: " + ", ".join(f"{name} {value.value:.3f}" for name, value in before.items()))
         evaluations = {"before": _as_json(before)}
-        results.write_text(json.dumps(evaluations, indent=2) + "\n")
+        _write_json(results, evaluations)
         algorithm.save(checkpoint)
 
     algorithm.set_logger(_logger(out, algorithm.num_timesteps))
     save = ConvertCallback(lambda *_: bool(algorithm.save(checkpoint)))
-    callbacks: list[BaseCallback] = [EvaluateCallback(config.eval_every), EveryNTimesteps(config.save_every, save)]
+    callbacks: list[BaseCallback] = [
+        EvaluateCallback(config.eval_every, split=held_out_split(algorithm, "validation", "test")),
+        EveryNTimesteps(config.save_every, save),
+    ]
     if config.timesteps > algorithm.num_timesteps:
-        algorithm.learn(config.timesteps - algorithm.num_timesteps, callbacks, progress_bar=progress_bar)
+        _learn(algorithm, config.timesteps - algorithm.num_timesteps, callbacks, progress_bar)
     algorithm.save(checkpoint)
     algorithm.logger.close()
 
-    after = _evaluate(algorithm, config, out, "after")
-    say(f"after:  {after}")
-    results.write_text(json.dumps(evaluations | {"after": _as_json(after)}, indent=2) + "\n")
+    after = _evaluate(algorithm, config)
+    _keep_samples(out, after, "after", algorithm.num_timesteps)
+    evaluations |= {"after": _as_json(after)}
+    _write_json(results, evaluations)
     algorithm.policy.save_pretrained(out / "policy")
     plot_run(out)
-    say(f"everything is in {out}/")
-    return after
+    return evaluations
 
 
 def prepare(out: Path, *, resume: bool, overwrite: bool) -> None:
@@ -129,9 +191,37 @@ def prepare(out: Path, *, resume: bool, overwrite: bool) -> None:
         if not (out / "checkpoint.zip").is_file():
             raise FileNotFoundError(f"nothing to resume: there is no {out / 'checkpoint.zip'}")
     elif out.exists() and (not out.is_dir() or any(out.iterdir())):
-        if not (overwrite and (out / "config.json").is_file()):
-            raise ValueError(f"{out} is not empty: choose another folder, or give --resume or --overwrite (for a run)")
-        shutil.rmtree(out)
+        if not (out / "config.json").is_file():
+            raise ValueError(f"{out} is not empty and not the folder of a run: choose another")
+        if not overwrite:
+            raise ValueError(f"{out} holds a run: choose another folder, or give --resume or --overwrite")
+
+
+def held_out_split(algorithm: PolicyOptimizer, *wanted: str) -> str | None:
+    """The first of the splits ``wanted`` that the environment has; None where it knows no splits.
+
+    Raises ValueError where it has splits and none of these.
+    """
+    task = task_of(algorithm.env)
+    if task is None:
+        return None
+    for split in wanted:
+        if split in task.splits and task.size(split) != 0:
+            return split
+    raise ValueError(
+        f"nothing to evaluate on: the environment has the splits {', '.join(task.splits)}, none of {', '.join(wanted)}"
+    )
+
+
+def _learn(algorithm: PolicyOptimizer, timesteps: int, callbacks: list[BaseCallback], progress_bar: bool) -> None:
+    bar = ProgressBarCallback() if progress_bar else None
+    try:
+        algorithm.learn(timesteps, [*callbacks, *([bar] if bar else [])])
+    except BaseException:
+        algorithm.logger.close()
+        if bar is not None and hasattr(bar, "pbar"):
+            bar.on_training_end()  # or the message of the error is drawn into the bar
+        raise
 
 
 def _logger(out: Path, num_timesteps: int) -> Logger:
@@ -141,16 +231,19 @@ def _logger(out: Path, num_timesteps: int) -> Logger:
     return Logger(str(out), [make_output_format(name, str(out), suffix) for name in formats])
 
 
-def _evaluate(algorithm: PolicyOptimizer, config: RunConfig, out: Path, when: str) -> Evaluation:
-    split = "test" if hasattr(algorithm.env.unwrapped, "task") else None
-    evaluation = algorithm.evaluate(split, k=config.eval_k, n_problems=config.eval_problems, details=True)
+def _evaluate(algorithm: PolicyOptimizer, config: RunConfig) -> Evaluation:
+    split = held_out_split(algorithm, "test", "validation")
+    return algorithm.evaluate(split, k=config.eval_k, n_problems=config.eval_problems, details=True)
+
+
+def _keep_samples(out: Path, evaluation: Evaluation, when: str, timesteps: int) -> None:
     with (out / "samples.jsonl").open("a") as file:
         for problem in evaluation.problems[:SAMPLES]:
             pairs = [(problem.greedy, problem.greedy_verdict), *zip(problem.samples, problem.verdicts, strict=True)]
             for kind, (text, verdict) in zip(["greedy"] + ["sample"] * len(problem.samples), pairs, strict=True):
-                row = {"when": when, "prompt": problem.prompt, "kind": kind, "completion": text}
-                file.write(json.dumps(row | {"verdict": verdict.status, "reason": verdict.reason}) + "\n")
-    return evaluation
+                row = {"when": when, "timesteps": timesteps, "prompt": problem.prompt, "kind": kind}
+                row |= {"completion": text, "verdict": verdict.status, "reason": verdict.reason}
+                file.write(json.dumps(row) + "\n")
 
 
 def _as_json(evaluation: Evaluation) -> dict[str, Any]:
@@ -161,3 +254,10 @@ def _as_json(evaluation: Evaluation) -> dict[str, Any]:
         "n_problems": evaluation.n_problems,
         "no_verdict": evaluation.no_verdict,
     }
+
+
+def _write_json(path: Path, value: dict[str, Any]) -> None:
+    """Complete or not at all: a run that is killed here can be resumed."""
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(value, indent=2) + "\n")
+    os.replace(part, path)

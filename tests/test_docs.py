@@ -1,0 +1,200 @@
+"""The documentation: its examples run, its links lead somewhere, and what it lists is what the code has."""
+
+import json
+import re
+import sys
+import types
+from collections.abc import Iterator
+from pathlib import Path
+
+import gymnasium
+import pytest
+import torch
+from stable_baselines3.common.callbacks import BaseCallback, ConvertCallback
+
+from espo_gym import ALGORITHMS, ESPO, EvaluateCallback, LossBatch, Policy, PolicyOptimizer
+from espo_gym.apps.plot import read_progress
+from espo_gym.apps.run import RunConfig, train
+from espo_gym.diagnostics import DIAGNOSES
+from espo_gym.envs import Verdict, register_task
+from espo_gym.envs.addition import Addition
+
+ROOT = Path(__file__).parents[1]
+DOCS = sorted((ROOT / "docs").glob("*.md"))
+PAGES = sorted({*DOCS, *ROOT.glob("*.md")})
+
+
+def examples() -> Iterator:
+    """The Python blocks of docs/*.md, but for those that begin with ``# not run``."""
+    for page in DOCS:
+        blocks = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+        for number, code in enumerate(blocks, 1):
+            if not code.startswith("# not run"):
+                yield pytest.param(page, code, id=f"{page.stem}-{number}")
+
+
+@pytest.mark.parametrize(("page", "code"), list(examples()))
+def test_example_runs(page, code, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    before = set(gymnasium.registry)
+    try:
+        exec(compile(code, str(page), "exec"), {"__name__": "example"})
+    finally:
+        for id in set(gymnasium.registry) - before:
+            del gymnasium.registry[id]
+
+
+def anchors(page: Path) -> set[str]:
+    """What can follow # in a link to ``page``: its headings, as GitHub names them."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_to_files_resolve(page):
+    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if "://" in target:
+            continue
+        path, _, anchor = target.partition("#")
+        file = (page.parent / path) if path else page
+        assert file.exists(), f"{page.name} links to {target}, which is not there"
+        if anchor:
+            assert anchor in anchors(file), f"{page.name} links to {target}, and {file.name} has no such heading"
+
+
+# -- algorithms.md -----------------------------------------------------------------------------------------------------
+
+SECTIONS = dict(
+    re.findall(r"^## (\w+)\n(.*?)(?=^## |\Z)", (ROOT / "docs" / "algorithms.md").read_text(), re.DOTALL | re.MULTILINE)
+)
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+class TestAlgorithms:
+    def test_the_formula_is_that_of_the_code(self, name):
+        cls = ALGORITHMS[name]
+        block = sys.modules[cls.__module__].__doc__.partition("::\n\n")[2]
+        formula = re.match(r"(?: {4}.*\n| *\n)+", block).group().rstrip()
+        assert formula in SECTIONS[cls.__name__], f"the section {cls.__name__} lacks the formula of its module"
+        assert f"`--algo {name}`" in SECTIONS[cls.__name__]
+
+    def test_the_table_has_its_own_options_with_their_defaults(self, name):
+        cls = ALGORITHMS[name]
+        shared = PolicyOptimizer.hyperparameters()
+        presets = [cls.hyperparameters(preset) for preset in ("paper", "teaching")]
+        own = {key for key, value in presets[0].items() if key not in shared or value != shared[key]}
+        rows = re.findall(r"^\| `(\w+)` \| `(.*?)` \| `(.*?)` \|$", SECTIONS[cls.__name__], re.MULTILINE)
+        listed = {key: (paper, teaching) for key, paper, teaching in rows}
+        expected = {
+            key: tuple(json.dumps(p[key]) if isinstance(p[key], str) else str(p[key]) for p in presets) for key in own
+        }
+        assert listed == expected
+
+
+# -- metrics.md --------------------------------------------------------------------------------------------------------
+
+
+def listed_metrics() -> set[str]:
+    table = re.findall(r"^\| (`(?!diagnostics)\w+/.*?) \|", (ROOT / "docs" / "metrics.md").read_text(), re.MULTILINE)
+    return {key for cell in table for key in re.findall(r"`([^`]+)`", cell)}
+
+
+class Unreliable(Addition):
+    """A verifier that fails on one completion in four."""
+
+    name = "addition"
+
+    def verify(self, completions, problems):
+        verdicts = super().verify(completions, problems)
+        return [Verdict("no_verdict", reason="timeout") if i % 4 == 0 else v for i, v in enumerate(verdicts)]
+
+
+def logged_keys(algorithm: PolicyOptimizer, *callbacks: BaseCallback) -> set[str]:
+    """What ``algorithm`` records for one rollout."""
+    keys: set[str] = set()
+    algorithm.learn(
+        algorithm.rollout_size,
+        [*callbacks, ConvertCallback(lambda *_: bool(keys.update(algorithm.logger.name_to_value) or True))],
+    )
+    return keys | {"time/timesteps", "time/rollouts"}  # recorded as the row is written
+
+
+@pytest.fixture(scope="module")
+def logged(tmp_path_factory) -> set[str]:
+    """The keys of runs that between them use everything which logs."""
+    keys: set[str] = set()
+    folder = tmp_path_factory.mktemp("metrics")
+    small = {"rollout_size": 32, "group_size": 4, "n_minibatches": 2}
+    register_task("test/Unreliable-v0", Unreliable)
+    try:
+        for i, (algo, options) in enumerate(
+            [
+                ("espo", {"kl_coef": 0.1, "kl_target": 0.01, "entropy_coef": 0.01}),
+                ("ppo", {"reference_kl": True, "critic": "separate"}),
+                ("dapo", {"sampler_correction": "token", "dual_clip": 3.0}),
+            ]
+        ):
+            config = RunConfig(
+                algo=algo,
+                env="test/Unreliable-v0",
+                timesteps=64,
+                eval_problems=4,
+                eval_k=2,
+                eval_every=1,
+                hyperparameters=small | options,
+            )
+            train(config, folder / str(i), progress_bar=False, say=lambda _: None)
+            keys |= read_progress(folder / str(i)).keys()
+        policy = Policy.from_pretrained("espo_gym/teaching", dtype=torch.bfloat16)
+        algorithm = ESPO(policy, "test/Unreliable-v0", **small)
+        keys |= logged_keys(algorithm, EvaluateCallback(k=2, n_problems=4))
+    finally:
+        del gymnasium.registry["test/Unreliable-v0"]
+    keys = {key for key in keys if not key.startswith("diagnostics/")}  # they have a test of their own
+    return {re.sub(r"@\d+", "@k", key.replace("no_verdict_timeout", "no_verdict_REASON")) for key in keys}
+
+
+def test_every_diagnosis_is_in_the_page():
+    page = (ROOT / "docs" / "metrics.md").read_text()
+    rows = re.findall(r"^\| `diagnostics/(\w+)` \| .* \| (\d+) \|$", page, re.MULTILINE)
+    assert dict(rows) == {d.name: str(d.rollouts) for d in DIAGNOSES}
+
+
+def test_every_logged_metric_is_in_the_page(logged):
+    assert logged - listed_metrics() == set()
+
+
+def test_every_metric_of_the_page_is_logged(logged):
+    assert listed_metrics() - logged == set()
+
+
+def test_every_algorithm_logs_the_same_keys():
+    """Apart from PPO's value head."""
+    keys = {
+        name: frozenset(logged_keys(cls("espo_gym/teaching", "espo_gym/Addition-v0", rollout_size=16)))
+        - {"train/value_loss", "train/explained_variance"}
+        for name, cls in ALGORITHMS.items()
+    }
+    assert len(set(keys.values())) == 1
+
+
+# -- CONTRIBUTING.md ---------------------------------------------------------------------------------------------------
+
+
+def test_the_worked_algorithm_works():
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL)
+    name = "espo_gym.algorithms.reinforce"
+    module = sys.modules[name] = types.ModuleType(name)
+    try:
+        exec(compile(code, "CONTRIBUTING.md", "exec"), vars(module))
+        algo = module.Reinforce("espo_gym/teaching", "espo_gym/Addition-v0", rollout_size=32).learn(32)
+        assert algo.n_updates == algo.n_minibatches
+        batch = LossBatch(
+            **{n: torch.full((2, 3), -1.0) for n in ("logps", "old_logps")},
+            mask=torch.ones(2, 3),
+            advantages=torch.tensor([1.0, -3.0]),
+        )
+        assert float(module.reinforce_loss(batch).loss) == pytest.approx(1.0)
+    finally:
+        del sys.modules[name]

@@ -1,0 +1,65 @@
+"""What is declared in pyproject.toml is what lies in the folders."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+import espo_gym
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def project() -> dict:
+    if sys.version_info < (3, 11):
+        pytest.skip("tomllib came with Python 3.11")
+    import tomllib
+
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+def folder_of(package: str, mapped: dict[str, str]) -> Path:
+    """Where setuptools looks for a package: the longest mapped parent decides."""
+    for n in range(package.count(".") + 1, 0, -1):
+        parent = ".".join(package.split(".")[:n])
+        if parent in mapped:
+            return ROOT / mapped[parent] / Path(*package.split(".")[n:])
+    return ROOT / Path(*package.split("."))
+
+
+def test_every_folder_of_modules_is_declared_as_a_package_and_the_other_way_round():
+    tool = project()["tool"]["setuptools"]
+    declared = {folder_of(name, tool["package-dir"]) for name in tool["packages"]}
+    existing = {path.parent for top in ("espo_gym", "algorithms", "envs") for path in (ROOT / top).rglob("__init__.py")}
+    assert declared == existing and len(tool["packages"]) == len(set(tool["packages"]))
+
+
+def test_every_module_lies_in_a_package():
+    for top in ("espo_gym", "algorithms", "envs"):
+        for path in (ROOT / top).rglob("*.py"):
+            assert (path.parent / "__init__.py").is_file(), f"{path.parent} has no __init__.py"
+
+
+def test_no_package_but_espo_gym_reaches_site_packages():
+    assert {name.split(".")[0] for name in project()["tool"]["setuptools"]["packages"]} == {"espo_gym"}
+
+
+def test_the_bundled_policy_is_package_data_and_small():
+    files = list((ROOT / "espo_gym" / "teaching").iterdir())
+    assert "teaching/*" in project()["tool"]["setuptools"]["package-data"]["espo_gym"]
+    assert {"model.safetensors", "config.json", "tokenizer.json"} <= {f.name for f in files}
+    assert sum(f.stat().st_size for f in files) < 0.5e6
+
+
+def test_the_versions_agree():
+    declared = project()["project"]
+    assert "version" in declared.get("dynamic", []) or declared["version"] == espo_gym.__version__
+
+
+def test_the_packages_of_a_checkout_are_those_of_the_checkout():
+    import espo_gym.algorithms
+    import espo_gym.envs
+
+    for module, folder in ((espo_gym.envs, "envs"), (espo_gym.algorithms, "algorithms")):
+        if Path(espo_gym.__file__).parent == (ROOT / "espo_gym"):
+            assert Path(module.__file__).parent == ROOT / folder

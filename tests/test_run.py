@@ -1,0 +1,290 @@
+"""The folder of a run: what it holds, that it can be run again and resumed, and that nothing in it is lost."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import gymnasium as gym
+import pytest
+import torch
+from gymnasium.spaces import Text
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from espo_gym.apps.plot import read_progress
+from espo_gym.apps.run import RunConfig, train
+
+SMALL = {"timesteps": 96, "eval_problems": 8, "eval_k": 2, "eval_every": 2, "save_every": 32}
+HYPERPARAMETERS = {"rollout_size": 32, "n_minibatches": 2, "micro_batch_size": 8, "seed": 3}
+
+
+def config(**changes) -> RunConfig:
+    return RunConfig(**(SMALL | {"hyperparameters": dict(HYPERPARAMETERS)} | changes))
+
+
+def run(out: Path, settings: RunConfig | None = None, **kwargs):
+    return train(settings or config(), out, progress_bar=False, say=lambda _: None, **kwargs)
+
+
+def weights(out: Path):
+    return load_file(out / "policy" / "model.safetensors")
+
+
+def same(a, b) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def curves(out: Path):
+    """Every metric that is not a time."""
+    return {k: v for k, v in read_progress(out).items() if not k.startswith("time/") or k == "time/timesteps"}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    """A run of three rollouts; tests must not change it."""
+    out = tmp_path_factory.mktemp("runs") / "finished"
+    run(out)
+    return out
+
+
+class TestFolder:
+    def test_config_has_every_hyperparameter_and_version(self, finished):
+        written = json.loads((finished / "config.json").read_text())
+        assert written["hyperparameters"]["rollout_size"] == 32
+        assert written["hyperparameters"]["alpha"] == 0.5, "the preset that the policy recommends"
+        assert written["versions"].keys() >= {"espo-gym", "python", "torch", "transformers"}
+
+    def test_progress_in_csv_and_json_lines(self, finished):
+        with (finished / "progress.csv").open() as file:
+            rows = list(csv.DictReader(file))
+        lines = [json.loads(line) for line in (finished / "progress.json").read_text().splitlines()]
+        assert [int(row["time/timesteps"]) for row in rows] == [32, 64, 96]
+        assert [line["time/timesteps"] for line in lines] == [32, 64, 96]
+        assert float(rows[0]["rollout/accuracy"]) == lines[0]["rollout/accuracy"]
+        assert [bool(row["eval/greedy"]) for row in rows] == [False, True, False]
+
+    def test_tensorboard_events(self, finished):
+        pytest.importorskip("tensorboard")
+        from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+        events = EventAccumulator(str(finished)).Reload()
+        assert [e.step for e in events.Scalars("rollout/accuracy")] == [32, 64, 96]
+
+    def test_evaluation_before_and_after(self, finished):
+        evaluation = json.loads((finished / "evaluation.json").read_text())
+        assert list(evaluation) == ["before", "after"]
+        for figures in evaluation.values():
+            assert {"greedy", "avg@2", "pass@2", "maj@2"} <= figures.keys()
+            assert figures["greedy"]["low"] <= figures["greedy"]["value"] <= figures["greedy"]["high"]
+            assert (figures["split"], figures["n_problems"], figures["no_verdict"]) == ("test", 8, 0)
+
+    def test_samples(self, finished):
+        rows = [json.loads(line) for line in (finished / "samples.jsonl").read_text().splitlines()]
+        assert len(rows) == 2 * 8 * 3, "before and after, 8 problems, one greedy and two sampled completions"
+        assert {(row["when"], row["timesteps"]) for row in rows} == {("before", 0), ("after", 96)}
+        assert all(
+            row["prompt"].endswith("=") and row["verdict"] in ("correct", "incorrect", "no_answer") for row in rows
+        )
+        before = json.loads((finished / "evaluation.json").read_text())["before"]["greedy"]["value"]
+        greedy = [row["verdict"] == "correct" for row in rows if row["when"] == "before" and row["kind"] == "greedy"]
+        assert sum(greedy) / len(greedy) == before
+
+    def test_curves_are_a_picture(self, finished):
+        from matplotlib.image import imread
+
+        assert (finished / "curves.png").read_bytes().startswith(b"\x89PNG\r\n")
+        assert imread(finished / "curves.png").shape[:2] == (720, 1080)
+
+    def test_plain_transformers_load_the_policy(self, finished):
+        model = AutoModelForCausalLM.from_pretrained(finished / "policy")
+        tokenizer = AutoTokenizer.from_pretrained(finished / "policy")
+        ids = tokenizer("1+2=", return_tensors="pt")["input_ids"]
+        assert model(ids).logits.shape[:2] == ids.shape
+
+    def test_no_partial_files_are_left(self, finished):
+        assert not [p for p in finished.iterdir() if p.name.startswith(".") or p.suffix == ".part"]
+
+
+class TestAgain:
+    def test_the_config_reruns_to_equal_metrics_and_weights(self, finished, tmp_path):
+        run(tmp_path / "again", RunConfig.read(finished / "config.json"))
+        assert curves(tmp_path / "again") == curves(finished)
+        assert same(weights(tmp_path / "again"), weights(finished))
+        for name in ("evaluation.json", "samples.jsonl", "config.json"):
+            assert (tmp_path / "again" / name).read_text() == (finished / name).read_text()
+
+    def test_resumed_equals_uninterrupted(self, finished, tmp_path):
+        out = tmp_path / "run"
+        run(out, config(timesteps=32))
+        run(out, config(), resume=True)
+        assert same(weights(out), weights(finished))
+        assert curves(out) == curves(finished), "the earlier metrics are kept and evaluations come at the same rollouts"
+        before, after = (json.loads((p / "evaluation.json").read_text()) for p in (out, finished))
+        assert before == after
+
+    def test_resuming_a_finished_run_changes_nothing(self, finished, tmp_path):
+        out = tmp_path / "run"
+        run(out)
+        run(out, config(), resume=True)
+        assert same(weights(out), weights(finished))
+        assert curves(out) == curves(finished)
+
+    def test_killed_and_resumed_equals_uninterrupted(self, finished, tmp_path):
+        """SIGKILL at a moment of no one's choosing between the first checkpoint and the end."""
+        out, code = tmp_path / "run", "from test_run import *; run(Path(sys.argv[1]), config(timesteps=100_000))"
+        paths = os.pathsep.join(map(str, (Path(__file__).parent, Path(__file__).parents[1])))
+        process = subprocess.Popen([sys.executable, "-c", code, str(out)], env=os.environ | {"PYTHONPATH": paths})
+        try:
+            deadline = time.monotonic() + 120
+            while not ((out / "progress.csv").is_file() and (out / "progress.csv").read_text().count("\n") >= 2):
+                assert process.poll() is None and time.monotonic() < deadline
+                time.sleep(0.01)
+        finally:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+        assert not (out / "policy").exists()
+        reached = max(step for step, _ in read_progress(out)["time/timesteps"])
+        told = []
+        train(config(timesteps=max(96, reached)), out, resume=True, progress_bar=False, say=told.append)
+        assert told[0].startswith("resuming at ") and not told[0].startswith("resuming at 0 ")
+        mine, theirs = curves(out), curves(finished)
+        assert {k: v[: len(theirs[k])] for k, v in mine.items()} == theirs
+        if reached <= 96:
+            assert same(weights(out), weights(finished))
+
+    def test_a_later_file_wins_and_the_rest_is_kept(self, tmp_path):
+        (tmp_path / "progress.csv").write_text("a,time/timesteps\n1,10\n2,20\n3,30\n")
+        (tmp_path / "progress_20.csv").write_text("a,time/timesteps,b\n5,30,\n6,40,7\n")
+        assert read_progress(tmp_path)["a"] == [(10, 1), (20, 2), (30, 5), (40, 6)]
+        assert read_progress(tmp_path)["b"] == [(40, 7)]
+
+
+class TestNothingIsLost:
+    def snapshot(self, out: Path):
+        return {p.relative_to(out): p.read_bytes() for p in out.rglob("*") if p.is_file()}
+
+    def test_a_run_is_not_replaced_unasked(self, finished):
+        before = self.snapshot(finished)
+        with pytest.raises(ValueError, match="holds a run"):
+            run(finished)
+        assert self.snapshot(finished) == before
+
+    def test_a_folder_of_other_things_is_never_replaced(self, tmp_path):
+        (tmp_path / "thesis.txt").write_text("years of work")
+        with pytest.raises(ValueError, match="not the folder of a run"):
+            run(tmp_path, overwrite=True)
+        assert (tmp_path / "thesis.txt").read_text() == "years of work"
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"env": "espo_gym/Addision-v0"},
+            {"env_args": {"digits": 99}},
+            {"policy": "/no/such/folder"},
+            {"hyperparameters": {"alpha": -1}},
+            {"hyperparameters": {"clip_low": 0.1}},
+            {"algo": "reinforce"},
+            {"env_args": {"template": "{a} and {b}: "}},  # the tokenizer has no token for "n", which shows at last
+        ],
+    )
+    def test_a_mistake_does_not_cost_the_run_that_was_to_be_replaced(self, finished, changes):
+        before = self.snapshot(finished)
+        with pytest.raises((ValueError, OSError, gym.error.Error)):
+            run(finished, config(**changes), overwrite=True)
+        assert self.snapshot(finished) == before
+
+    def test_a_mistake_leaves_no_folder(self, tmp_path):
+        with pytest.raises(ValueError):
+            run(tmp_path / "run", config(env_args={"digits": 99}))
+        assert not (tmp_path / "run").exists()
+
+    def test_overwrite_starts_anew_even_from_the_policy_of_the_old_run(self, tmp_path):
+        out = tmp_path / "run"
+        run(out, config(timesteps=32))
+        run(out, config(timesteps=32, policy=str(out / "policy")), overwrite=True)
+        assert json.loads((out / "config.json").read_text())["policy"] == str(out / "policy")
+        assert list(read_progress(out)["time/timesteps"]) == [(32, 32)]
+
+    def test_a_gradient_that_is_not_finite_keeps_the_last_checkpoint(self, tmp_path):
+        from espo_gym import ESPO
+
+        out = tmp_path / "run"
+        with pytest.raises(FloatingPointError, match="learning rate"):
+            run(
+                out,
+                config(timesteps=6400, hyperparameters=HYPERPARAMETERS | {"learning_rate": 1e30, "warmup_steps": 0}),
+            )
+        assert not any(p.isnan().any() for p in ESPO.load(out / "checkpoint.zip").policy.parameters())
+
+
+class Echo(gym.Env):
+    """An environment from elsewhere: text, but no task and no splits."""
+
+    observation_space = action_space = Text(48, min_length=0, charset="0123456789+-*/=,>:$ ")
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return f"{self.np_random.integers(10)}+1=", {}
+
+    def step(self, action):
+        return "", float("1" in action), True, False, {}
+
+
+class TestWhereToEvaluate:
+    def test_an_environment_without_splits(self, tmp_path):
+        gym.register("test/Echo-v0", lambda: Echo())
+        try:
+            result = run(tmp_path / "run", config(env="test/Echo-v0"))
+        finally:
+            del gym.registry["test/Echo-v0"]
+        assert result["after"]["split"] is None
+        assert "eval/greedy" in read_progress(tmp_path / "run")
+
+    def test_data_without_a_validation_split_is_evaluated_on_test(self, tmp_path):
+        for name in ("train", "test"):
+            rows = [{"question": f"{i}+{i}=", "answer": str(2 * i)} for i in range(5)]
+            (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        path = {name: str(tmp_path / f"{name}.jsonl") for name in ("train", "test")}
+        result = run(tmp_path / "run", config(env="espo_gym/JSONL-v0", env_args={"path": path}))
+        assert (result["after"]["split"], result["after"]["n_problems"]) == ("test", 5)
+        assert "eval/greedy" in read_progress(tmp_path / "run")
+
+
+def test_dynamic_sampling_that_finds_no_group_to_learn_from(tmp_path):
+    """Addition of six digits is out of reach of the bundled policy: all rewards are 0."""
+    run(tmp_path / "run", config(algo="dapo", env_args={"digits": 6}, timesteps=64))
+    metrics = curves(tmp_path / "run")
+    assert [value for _, value in metrics["train/gradient_token_share"]] == [0.0] * len(metrics["train/loss"])
+
+
+class TestConfig:
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            ("{", "Expecting"),
+            ("[1]", "JSON object"),
+            ('{"colour": 3}', "no such field: colour"),
+            ('{"timesteps": "many"}', "timesteps must be of type int"),
+            ('{"eval_k": -1}', "eval_k must be at least 0"),
+            ('{"dtype": "int8"}', "dtype must be one of"),
+            ('{"algo": "nope"}', "no algorithm 'nope'"),
+            ('{"algo": "grpo", "hyperparameters": {"alpha": 1}}', "'alpha', which belongs to ESPO"),
+        ],
+    )
+    def test_what_is_wrong_is_said(self, tmp_path, text, message):
+        (tmp_path / "config.json").write_text(text)
+        with pytest.raises(ValueError, match="is not the config of a run") as error:
+            RunConfig.read(tmp_path / "config.json")
+        assert message in str(error.value)
+
+    def test_missing(self, tmp_path):
+        with pytest.raises(FileNotFoundError, match="no config at"):
+            RunConfig.read(tmp_path / "config.json")
+
+    def test_dtype(self):
+        assert config(dtype="bfloat16").make().policy.dtype == torch.bfloat16
