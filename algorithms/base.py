@@ -300,9 +300,10 @@ class PolicyOptimizer(Objective):
         outputs: list[LossOutput] = []
         for rows in self._minibatches(len(rollout)):
             step = self._minibatch(rollout, advantages, rows)
-            if not outputs and "train/logp_gap_token" not in self.logger.name_to_value:
-                for out in step:  # the weights of the first step are still the sampler's
-                    self._record("train", logp_gap(out.batch.old_logps, out.batch.logps, out.batch.mask))
+            if step and not outputs and rollout.sampler_logps is None:  # the weights are still the sampler's
+                seen = [out.batch for out in step]
+                gap = (torch.cat([getattr(b, name) for b in seen]) for name in ("old_logps", "logps", "mask"))
+                self._record("train", logp_gap(*gap))
             outputs += step
             if self.target_kl is not None and update_metrics(step).get("kl_k3", 0.0) > 1.5 * self.target_kl:
                 break

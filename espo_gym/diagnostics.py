@@ -56,7 +56,7 @@ class State:
 
 def ratio_one(s: State) -> bool:
     noise = 2 * s.get("train/logp_gap_token") + 1e-6  # what sampler and trainer differ by before any step
-    return s.get("train/ratio_max") - 1 <= noise and 1 - s.get("train/ratio_min") <= noise
+    return s.active > 0 and s.get("train/ratio_max") - 1 <= noise and 1 - s.get("train/ratio_min") <= noise
 
 
 def no_advantage(s: State) -> bool:

@@ -84,24 +84,20 @@ class Policy(nn.Module):
         try:
             with _no_progress_bars():
                 tokenizer = AutoTokenizer.from_pretrained(source)
-                model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, **kwargs)
+                model = _load_model(source, dtype=dtype, **kwargs)
         except (OSError, ValueError) as error:
             known = ", ".join(BUNDLED)
             raise OSError(
                 f"no policy could be loaded from {str(name_or_path)!r}, which is neither bundled ({known}) "
                 f"nor a folder with a model and a tokenizer nor a model that the hub has given: {error}"
             ) from error
-        for tensor in (*model.parameters(), *model.buffers()):
-            # A file's tensors lie at any address, and the last bit of a matrix product depends on it; a copy is aligned
-            # as every other tensor is. Without it a resumed run would now and then differ from one that went on.
-            tensor.data = tensor.data.clone()
         saved = Path(source) / VALUE_HEAD_FILE
         policy = cls(model, tokenizer, value_head=value_head or saved.is_file())
         if policy.value_head is not None and saved.is_file():
             policy.value_head.load_state_dict(load_file(saved))
         if (critic := Path(source) / CRITIC_FOLDER).is_dir():
             with _no_progress_bars():
-                policy.critic = AutoModelForCausalLM.from_pretrained(critic, dtype=dtype, **kwargs)
+                policy.critic = _load_model(critic, dtype=dtype, **kwargs)
         return policy.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
     def save_pretrained(self, path: str | Path) -> None:
@@ -294,6 +290,15 @@ class Policy(nn.Module):
         if "position_ids" not in self._takes:
             return {}
         return {"position_ids": (attention.cumsum(1) - 1).clamp(min=0)}
+
+
+def _load_model(source: str | Path, **kwargs: Any) -> PreTrainedModel:
+    model = AutoModelForCausalLM.from_pretrained(source, **kwargs)
+    for tensor in (*model.parameters(), *model.buffers()):
+        # A file's tensors lie at any address, and the last bit of a matrix product depends on it; a copy is aligned as
+        # every other tensor is. Without it a resumed run would now and then differ from one that went on.
+        tensor.data = tensor.data.clone()
+    return model
 
 
 @contextmanager

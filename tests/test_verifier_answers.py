@@ -2,6 +2,7 @@
 
 # ruff: noqa: RUF001 (answers in look-alike characters)
 
+import random
 import subprocess
 import sys
 
@@ -45,6 +46,16 @@ def test_tables_need_no_worker() -> None:
     for table in (EQUAL, DIFFERENT):
         for pairs in table.values():
             verify([boxed(a) for a, _ in pairs], [b for _, b in pairs])
+    assert POOL.pid is None
+
+
+def test_the_noise_of_an_untrained_policy_needs_no_worker() -> None:
+    """Digits and operators in any order, against sums: as they come from a policy that has not learnt to add."""
+    close()
+    rng = random.Random(0)
+    completions = ["".join(rng.choices("0123456789+-=*/() .,xE#", k=rng.randint(1, 8))) for _ in range(3000)]
+    verdicts = verify(completions, [str(rng.randint(0, 198)) for _ in range(3000)])
+    assert all(v.has_verdict for v in verdicts)
     assert POOL.pid is None
 
 

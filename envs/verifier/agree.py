@@ -46,7 +46,7 @@ def close(ctx: Any, a: Any, b: Any, digits: int) -> bool:
     return bool(abs(a - b) <= ctx.mpf(10) ** (-digits) * max(abs(a), abs(b)))
 
 
-def _integer_points(a: Node, b: Node) -> bool:
+def integer_points(a: Node, b: Node) -> bool:
     """Powers of -1, floors and sums mean something at integers only."""
     return any(contains(node, frozenset(("sum", "floor", "ceil"))) or _alternates(node) for node in (a, b))
 
@@ -74,7 +74,7 @@ def _agree(a: Node, b: Node, sign: int, log_base: int) -> bool | None:
     if not names:
         return _agree_at(a, b, "positive", 0, sign, log_base)
     points: Any = POINTS
-    if _integer_points(a, b):
+    if integer_points(a, b):
         points = tuple(("integer", number) for number in range(6))
     agreed = 0
     for kind, number in points:

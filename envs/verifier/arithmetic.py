@@ -91,7 +91,7 @@ class Arithmetic(Atoms):
                     if mixed is not None:
                         node = mixed
                         continue
-                unit = self.unit() if _constant(node) else None
+                unit = self.unit() if _constant(node) and self.begins_item(start) else None
                 if unit is not None:
                     return ("deg", node) if unit == "°" else ("unit", node, unit)
                 if token[0] in "0123456789." and self.tokens[self.at - 1][0].isdigit():
@@ -136,6 +136,13 @@ class Arithmetic(Atoms):
                 return ("num", whole[1] + top / bottom)
         self.at = start
         return None
+
+    def begins_item(self, at: int) -> bool:
+        """Does nothing but a sign stand between this place and the beginning of the item?"""
+        while at > 0 and self.tokens[at - 1] in ("+", "-", "\\pm"):
+            at -= 1
+        before = self.tokens[at - 1] if at > 0 else ","
+        return before in (",", ";", "(", "[", "\\{", "{", "&", "\\\\", "and", "or", "}") or before in RELATIONS
 
     def unit(self) -> str | None:
         """The unit at this place, if the rest of the item is one."""

@@ -69,7 +69,13 @@ def ordered(a: Sequence[Node], b: Sequence[Node]) -> bool | None:
 
 
 def _matched(a: Sequence[Node], b: Sequence[Node]) -> bool | None:
-    """Is there a partner in ``b`` for every member of ``a``, one each?"""
+    """Is there a partner in ``b`` for every member of ``a``, one each? What one side cannot tell the other may."""
+    verdict = _partners(a, b)
+    return _partners(b, a) if verdict is None else verdict
+
+
+def _partners(a: Sequence[Node], b: Sequence[Node]) -> bool | None:
+    """``_matched``, member of ``a`` by member of ``a``."""
     if len(a) != len(b):
         return False
     rest, unmatched = list(b), []
@@ -114,10 +120,12 @@ def _unordered(a: Node, b: Node) -> bool | None:
         if x[0] == "list" and y[0] == "tuple":
             values = _by_name(x)
             return ordered(values, y[2]) if values is not None and y[1] == "(" else _interval_of(x, y)
-        if y[0] in SETS or (x[0] == "list" and any(member[0] == "rel" and member[2] != ("=",) for member in x[1])):
+        if y[0] in SETS or _inequalities(x):
             verdict = real_sets(x, y)
             if verdict is not None:
                 return verdict
+    if _inequalities(a) and _inequalities(b) and {"and", "or"} <= set(a[2]) | set(b[2]):
+        return False  # x > 0 and y > 0 is not x > 0 or y > 0
     left, right = _members(a), _members(b)
     if left is None or right is None:
         only = left if left is not None else right
@@ -140,6 +148,10 @@ def _unordered(a: Node, b: Node) -> bool | None:
         if _named_differently(a, b):
             return False
     return _matched(left, right)
+
+
+def _inequalities(node: Node) -> bool:
+    return node[0] == "list" and any(member[0] == "rel" and member[2] != ("=",) for member in node[1])
 
 
 def _grouped(member: Node) -> Node:

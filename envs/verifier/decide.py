@@ -83,13 +83,13 @@ def second_tier(given: str, wanted: str) -> Decision:
     try:
         gold = parse(wanted)
     except Unreadable:
-        return _labels(given, wanted) or _UNDECIDED
+        return _wanted_words(given, wanted)
     except TooLarge:
         return Decision(None, None, "too_long")
     try:
         tree = parse(given)
     except Unreadable:
-        return _labels(given, wanted) or _UNDECIDED
+        return _given_words(given, wanted)
     except TooLarge:
         return Decision(None, None, "too_long")
     allow()
@@ -110,12 +110,23 @@ def second_tier(given: str, wanted: str) -> Decision:
     return Decision("correct" if verdict else "incorrect", "numeric")
 
 
-def _labels(given: str, wanted: str) -> Decision | None:
-    """Of two answers that are no mathematics, are the words the same?"""
-    a, b = label(given), label(wanted)
-    if b is None:  # sentences around a number are not taken for the number
-        return Decision("incorrect", "words") if quantity(wanted) and _LONG_WORD.search(given) else None
-    return Decision("correct" if a == b else "incorrect", "words")
+def _wanted_words(given: str, wanted: str) -> Decision:
+    """The reference is no formula: if it is words, only the same words are right."""
+    words_wanted = label(wanted)
+    if words_wanted is None:
+        return _UNDECIDED
+    return Decision("correct" if label(given) == words_wanted else "incorrect", "words")
+
+
+def _given_words(given: str, wanted: str) -> Decision:
+    """The answer is no formula, the reference is (or a time, which reads as one): only the same words are right."""
+    words_given = label(given)
+    if words_given is not None:
+        return Decision("correct" if words_given == label(wanted) else "incorrect", "words")
+    sentence = _LONG_WORD.search(given) and "\\operatorname" not in given
+    if quantity(wanted) and sentence:  # a sentence around a number is not taken for the number
+        return Decision("incorrect", "words")
+    return _UNDECIDED if "\\" in given else Decision("incorrect", "screen")  # plain arithmetic was read if it was any
 
 
 _SERIES = frozenset(("sum",))

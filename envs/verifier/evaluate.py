@@ -282,8 +282,10 @@ class Evaluator:
     def _sum(self, node: Node) -> Any:
         _, kind, variable, start, end, term = node
         first, last = self._value(start), self._value(end)
-        if not (self.ctx.isint(first) and self.ctx.isint(last)) or abs(first) > 10**6 or last - first > MAX_TERMS:
+        if abs(first) > 10**6 or last - first > MAX_TERMS:
             raise TooLarge
+        if not (self.ctx.isint(first) and self.ctx.isint(last)):
+            raise Undefined
         outer = self.bound.get(variable)
         total = self.ctx.zero if kind == "sum" else self.ctx.one
         for k in range(int(first), int(last) + 1):

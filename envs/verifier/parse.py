@@ -95,8 +95,8 @@ class Parser(Arithmetic):
                 found = found or ","
             elif self.accept(";"):
                 found = found or ";"
-            elif self.peek() in ("and", "or", "\\wedge", "\\vee", "\\land", "\\lor"):
-                found = "and" if self.take() in ("and", "\\wedge", "\\land") else "or"
+            elif self.peek() in ("and", "or"):
+                found = self.take()
             else:
                 word = self.text_separator()
                 if word is None:

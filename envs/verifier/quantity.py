@@ -20,6 +20,7 @@ class Quantity(NamedTuple):
     unit: str
 
 
+_SPACED_THOUSANDS = re.compile(r"-?[1-9][0-9]{0,2}(?: [0-9]{3})+")
 _DECIMAL = r"(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]*)?|\.[0-9]+"
 _QUANTITY = re.compile(
     rf"""(?P<sign>[-+]?)\s*(?:\(\s*(?=-?[0-9.\\]+[^()]*\)\Z))?(?P<inner>-?)\s*
@@ -49,6 +50,8 @@ def quantity(tidied: str) -> Quantity | None:
         return Quantity(Fraction(int(tidied)), "")
     if len(tidied) > 3 * MAX_DIGITS:
         return None
+    if _SPACED_THOUSANDS.fullmatch(tidied):
+        tidied = tidied.replace(" ", "")
     match = _QUANTITY.fullmatch(tidied)
     if match is None or (match["sign"] and match["inner"]):
         return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from . import compare  # which imports this module: the two describe answers inside answers
-from .agree import Point, agree, close
+from .agree import Point, agree, close, integer_points
 from .evaluate import Evaluator, NotNumeric, Undefined, context
 from .tokens import Node
 from .tree import PLUS_MINUS, SETS, contains, numeric, symbols
@@ -107,9 +107,10 @@ def _difference(relation: Node) -> Node:
 def _constant_ratio(f: Node, g: Node) -> int | None:
     """The sign of f/g if that is the same number everywhere, 0 if it is not real, None if it varies."""
     ctx, first, seen = context(), None, 0
+    kind = "integer" if integer_points(f, g) else "positive"
     for number in range(5):
         try:
-            point = Point(ctx, "positive", number)
+            point = Point(ctx, kind, number)
             values = [Evaluator(ctx, point).value(tree) for tree in (f, g)]
         except (Undefined, NotNumeric):
             continue
@@ -135,9 +136,10 @@ def _solved(relation: Node, other: Node) -> bool:
     if name[0] != "sym" or name[1] in symbols(value):
         return False
     ctx, seen = context(), 0
+    kind = "integer" if integer_points(value, other) else "positive"
     for number in range(4):
         try:
-            point = Point(ctx, "positive", number)
+            point = Point(ctx, kind, number)
             root = Evaluator(ctx, point).value(value)
             found = []
             for shift in (0, 1, 2):

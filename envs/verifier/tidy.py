@@ -15,6 +15,7 @@ from functools import lru_cache
 MAX_WRAPPERS = 12
 """Braces and fonts around an answer that are taken off."""
 
+_THEREFORE = re.compile(r"\\(?:Rightarrow|Longrightarrow|implies|therefore)(?![A-Za-z])")
 _SPACES = re.compile(r"\s+")
 _UNICODE = str.maketrans(
     {
@@ -50,7 +51,8 @@ _SUBSCRIPT_RUN = re.compile("[₀₁₂₃₄₅₆₇₈₉]+")
 
 _SPACING = re.compile(
     r"\\\\|(?:\\left|\\right)\s*\.|\\(?:left|right|[bB]igg?[lr]?|displaystyle|textstyle|limits|nolimits)(?![A-Za-z])|"
-    r"\\[,;:! \n]|\\q?quad|~|\\\$|\\%|\\[dtc]frac(?![A-Za-z])|\^\s*(?:\\circ(?![A-Za-z])|\{\s*\\circ\s*\})|"
+    r"\\[,;:! \n]|\\q?quad|~|\\\$|\\%|\\(?:[dtcs]|nice)frac(?![A-Za-z])|\\(?:tag|label|hspace|phantom)\*?\{[^{}]*\}|"
+    r"\^\s*(?:\\circ(?![A-Za-z])|\{\s*\\circ\s*\})|"
     r"\\(?:degree|circ)(?![A-Za-z])|\\l(?:vert|brace)(?![A-Za-z])|\\r(?:vert|brace)(?![A-Za-z])"
 )
 _SPACING_MEANS = {"\\\\": "\\\\", "\\!": "", "\\$": "", "\\%": "%", "\\degree": "°", "\\circ": "°"}
@@ -107,6 +109,7 @@ def tidy(answer: str) -> str:
     if "\\" in answer or "~" in answer or "{,}" in answer:
         answer = _MARKED_THOUSANDS.sub("", answer)
         answer = _SPACING.sub(_space, answer)
+        *_, answer = _THEREFORE.split(answer)
         if "\\overline" in answer:
             answer = _REPEATING.sub(_fraction, answer)
     answer = _SPACES.sub(" ", answer.replace("$", "")).strip(" *")

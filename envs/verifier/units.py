@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-_UNIT_FONT = r"\\(?:text|mathrm|mbox|textnormal|textrm|operatorname|textbf|mathbf)"
+_UNIT_FONT = r"\\(?:text|mathrm|mbox|textnormal|textrm)"
 _UNIT_WORD = rf"(?:{_UNIT_FONT}\s*\{{(?P<t>[^{{}}]*)\}}|(?P<w>[A-Za-z]{{2,}}\.?))"
 _UNIT_PART = re.compile(rf"\s*(?P<per>/|\\cdot|\*)?\s*{_UNIT_WORD}(?:\s*\^\s*\{{?\s*(?P<p>-?[0-9])\s*\}}?)?")
 

@@ -177,7 +177,8 @@ class WorkerPool:
         self._worker: Worker | None = None
         self.starts = 0
         reference = weakref.ref(self)
-        os.register_at_fork(after_in_child=lambda: _forked(reference))
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=lambda: _forked(reference))
 
     @property
     def pid(self) -> int | None:
@@ -208,7 +209,7 @@ class WorkerPool:
                     if self._worker is None or not self._worker.ready:
                         failures += 1
                         self._stop()
-                except OSError:  # no process to be had
+                except Exception:  # no process to be had, or one that speaks nonsense: the boundary
                     outcome, failures = "crash", failures + 1
                     self._stop()
                 except BaseException:  # Ctrl-C in the middle of a question: its reply must not answer the next one
@@ -220,6 +221,8 @@ class WorkerPool:
         return results
 
     def _running(self, memory_mb: int) -> Worker:
+        if not hasattr(os, "fork"):
+            raise WorkerError("crash")  # Windows
         if self._worker is not None and (self._worker.memory_mb != memory_mb or not self._worker.alive):
             self._stop()
         if self._worker is None:
