@@ -23,8 +23,8 @@ Environment = str | gym.Env | VectorEnv
 def as_vector_env(env: Environment, num_envs: int) -> VectorEnv:
     """``env`` as a vector environment of ``num_envs`` rows; a vector environment stays as it is.
 
-    An environment of this library becomes its native vector form. Another one is copied ``num_envs`` times and must
-    be a pure function of ``reset(seed)``, since the members of a group start from equal seeds.
+    A ``TextEnv`` becomes its native vector form. Another one, a subclass of it included, is copied ``num_envs`` times
+    and must be a pure function of ``reset(seed)``, since the members of a group start from equal seeds.
 
     Raises:
         TypeError: ``env`` is nothing of the kind, or its observations or actions are not text.
@@ -65,7 +65,7 @@ def _vectorize(env: gym.Env, num_envs: int) -> VectorEnv:
     inner: Any = env
     while isinstance(inner, OrderEnforcing | PassiveEnvChecker):  # what gym.make wraps around everything
         inner = inner.env
-    if isinstance(inner, TextEnv):
+    if type(inner) is TextEnv:  # of a subclass the native form would not know what it overrides
         vector = MathVectorEnv(inner.task, num_envs=num_envs, split=inner.split)
         vector.spec = env.spec
         return vector

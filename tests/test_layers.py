@@ -29,7 +29,7 @@ MODULES = modules()
 
 
 def floor(module: str) -> str:
-    for name in ("envs", "algorithms", "apps"):
+    for name in ("envs", "algorithms", "apps", "testing"):
         if module == f"espo_gym.{name}" or module.startswith(f"espo_gym.{name}."):
             return name
     return "core"
@@ -84,14 +84,22 @@ def test_the_environments_import_nothing_of_ours_but_themselves_and_no_torch(mod
 @pytest.mark.parametrize("module", [m for m in MODULES if floor(m) == "core" and m != "espo_gym"])
 def test_the_core_imports_neither_algorithms_nor_what_is_above_them(module):
     for name in imports(module, typing_too=True):
-        assert floor(name) not in ("algorithms", "apps"), f"{module} imports {name}"
+        assert floor(name) not in ("algorithms", "apps", "testing"), f"{module} imports {name}"
 
 
 @pytest.mark.parametrize("module", [m for m in MODULES if floor(m) == "algorithms"])
 def test_the_algorithms_import_nothing_from_above(module):
     for name in imports(module, typing_too=True):
-        assert floor(name) != "apps", f"{module} imports {name}"
+        assert floor(name) not in ("apps", "testing"), f"{module} imports {name}"
         assert name.split(".")[0] not in ("benchmarks", "tests", "examples"), f"{module} imports {name}"
+
+
+@pytest.mark.parametrize("module", [m for m in MODULES if floor(m) == "testing"])
+def test_the_conformance_checks_know_no_algorithm_by_name(module):
+    named = [a.name for node in ast.walk(ast.parse(MODULES[module].read_text())) if isinstance(node, ast.ImportFrom)
+             for a in node.names if node.module == "espo_gym.algorithms"]  # fmt: skip
+    assert set(named) <= {"PolicyOptimizer", "LossBatch", "LossOutput"}, f"{module} imports {named}"
+    assert not any(floor(name) == "apps" for name in imports(module, typing_too=True))
 
 
 def test_there_is_no_circle_of_imports():
