@@ -237,7 +237,7 @@ def test_gmpo_is_a_geometric_mean_with_the_sign_of_the_advantage():
             continue
         n += 1
         a = float(batch.advantages[i, own[0]])
-        log_ratios = [float(batch.logps[i, t] - batch.old_logps[i, t]) for t in own]
+        log_ratios = [float(batch.logps[i, t].detach() - batch.old_logps[i, t]) for t in own]
         pick = min if a > 0 else max
         total -= a * math.exp(np.mean([pick(x, min(max(x, -0.4), 0.4)) for x in log_ratios]))
     assert float(out.loss.detach()) == pytest.approx(total / n, rel=1e-12)
