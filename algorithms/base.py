@@ -272,7 +272,7 @@ class PolicyOptimizer(Objective):
     def _score(self, rollout: Rollout) -> None:
         """Fill in what the training forward pass says of ``rollout``, where the algorithm needs it."""
         began = perf_counter()
-        differs = self.policy.dtype != torch.float32 or self.sampler_correction is not None
+        differs = self.policy.compute_dtype != torch.float32 or self.sampler_correction is not None
         recompute = self.old_logps == "recomputed" or (self.old_logps == "auto" and differs)
         if self.needs_values and self.n_updates == 0 and rollout.has_verdict.any():
             # From 0 the critic would spend its first steps finding the mean reward.
@@ -412,7 +412,7 @@ class PolicyOptimizer(Objective):
                 f"the {what} is {float(value.detach())} at update {self.n_updates} (timestep {self.num_timesteps}); "
                 "no step was taken. Look at train/grad_norm, train/ratio_max and train/logp_gap_token of the rollouts "
                 f"before: a learning rate too large (now {self.current_learning_rate:g}) or a dtype too narrow "
-                f"(now {self.policy.dtype}) are the usual causes. Earlier checkpoints are untouched"
+                f"(now {self.policy.compute_dtype}) are the usual causes. Earlier checkpoints are untouched"
             )
 
     # -- Stable-Baselines3's interface ---------------------------------------------------------------------------------
@@ -505,7 +505,8 @@ class PolicyOptimizer(Objective):
             "class": type(self).__name__,
             "hyperparameters": {name: getattr(self, name) for name in self.hyperparameters()},
             "env": environment_spec(self.env),
-            "dtype": str(self.policy.dtype).removeprefix("torch."),
+            "dtype": _name(self.policy.dtype),
+            "autocast": _name(self.policy.autocast) if self.policy.autocast else None,
             "counters": {name: getattr(self, name) for name in COUNTERS},
             "diagnostics": self.diagnostics.state(),
         }
@@ -533,17 +534,22 @@ class PolicyOptimizer(Objective):
                 raise ValueError(f"{path} was trained in an environment that has no id: give load(..., env=...)")
             hyperparameters = {n: tuple(v) if isinstance(v, list) else v for n, v in state["hyperparameters"].items()}
             where = env if env is not None else make_from_spec(state["env"], state["hyperparameters"]["rollout_size"])
-            dtype = getattr(torch, state["dtype"])
-            policy = Policy.from_pretrained(folder / "policy", dtype=dtype, device=device)
+            made: dict[str, Any] = {"dtype": getattr(torch, state["dtype"]), "device": device}
+            made["autocast"] = getattr(torch, state["autocast"]) if state["autocast"] else None
+            policy = Policy.from_pretrained(folder / "policy", **made)
             algorithm = cls(policy, where, **(hyperparameters | overrides))
             if algorithm.reference is not None and (folder / "reference").is_dir():
-                frozen = Policy.from_pretrained(folder / "reference", dtype=dtype, device=device)
+                frozen = Policy.from_pretrained(folder / "reference", **made)
                 algorithm.reference.load_state_dict(frozen.state_dict())
             settings = algorithm.optimizer.state_dict()["param_groups"]
             algorithm.optimizer.load_state_dict({"state": moments, "param_groups": settings})
         vars(algorithm).update(state["counters"])
         algorithm.diagnostics.restore(state["diagnostics"])
         return algorithm
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def _as_callback(callback: MaybeCallback, progress_bar: bool) -> BaseCallback:

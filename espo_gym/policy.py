@@ -44,10 +44,21 @@ class Policy(nn.Module):
     """A causal language model, its tokenizer and, for PPO, a value head on its last hidden state.
 
     Dropout is off for good: sampling, the old and the new log-probs must come from one and the same function.
+
+    ``autocast`` computes in that dtype (bfloat16, usually) on weights that stay as they are. Weights of 16 bits would
+    round the steps of a learning rate near 1e-6 away.
     """
 
-    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, value_head: bool = False) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        value_head: bool = False,
+        autocast: torch.dtype | None = None,
+    ) -> None:
         super().__init__()
+        self.autocast = autocast
         self.model = model
         self.tokenizer = tokenizer
         self.value_head: nn.Linear | None = None
@@ -70,6 +81,7 @@ class Policy(nn.Module):
         dtype: torch.dtype | str = torch.float32,
         device: torch.device | str | None = None,
         value_head: bool = False,
+        autocast: torch.dtype | None = None,
         **kwargs: Any,
     ) -> Policy:
         """Load a bundled policy (``espo_gym/teaching``), a folder, or a model of the Hugging Face hub.
@@ -92,7 +104,7 @@ class Policy(nn.Module):
                 f"nor a folder with a model and a tokenizer nor a model that the hub has given: {error}"
             ) from error
         saved = Path(source) / VALUE_HEAD_FILE
-        policy = cls(model, tokenizer, value_head=value_head or saved.is_file())
+        policy = cls(model, tokenizer, value_head=value_head or saved.is_file(), autocast=autocast)
         if policy.value_head is not None and saved.is_file():
             policy.value_head.load_state_dict(load_file(saved))
         if (critic := Path(source) / CRITIC_FOLDER).is_dir():
@@ -127,7 +139,7 @@ class Policy(nn.Module):
 
     def frozen_copy(self) -> Policy:
         """The policy as it is now, without gradients and value head: a reference to measure the divergence from."""
-        return Policy(copy.deepcopy(self.model), self.tokenizer).requires_grad_(False)
+        return Policy(copy.deepcopy(self.model), self.tokenizer, autocast=self.autocast).requires_grad_(False)
 
     def train(self, mode: bool = True) -> Policy:
         """Training mode would turn dropout on and make the ratios wrong from the first step, so there is none."""
@@ -141,7 +153,13 @@ class Policy(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
+        """Of the weights."""
         return self.model.dtype
+
+    @property
+    def compute_dtype(self) -> torch.dtype:
+        """Of the forward pass."""
+        return self.autocast or self.dtype
 
     @property
     def vocab_size(self) -> int:
@@ -268,22 +286,28 @@ class Policy(nn.Module):
         """``model`` over prompts and completions, (B, S + T); its head over the completions alone."""
         ids = torch.cat([rollout.prompt_ids, rollout.completion_ids], 1)
         attention = torch.cat([rollout.prompt_mask, rollout.completion_mask], 1).long()
-        return model(
-            input_ids=ids,
-            attention_mask=attention,
-            use_cache=False,
-            output_hidden_states=hidden,
-            **self._positions(attention),
-            **({"logits_to_keep": rollout.completion_ids.shape[1] + 1} if "logits_to_keep" in self._takes else {}),
-        )
+        kwargs = {"logits_to_keep": rollout.completion_ids.shape[1] + 1} if "logits_to_keep" in self._takes else {}
+        with self._precision():
+            return model(
+                input_ids=ids,
+                attention_mask=attention,
+                use_cache=False,
+                output_hidden_states=hidden,
+                **self._positions(attention),
+                **kwargs,
+            )
 
     def forward_cached(self, ids: Tensor, attention: Tensor, cache: Any) -> Any:
         """One step of decoding: the model on ``ids`` (N, s), which end the sequences that ``attention`` covers."""
         kwargs = {"logits_to_keep": 1} if "logits_to_keep" in self._takes else {}
         positions = {name: p[:, -ids.shape[1] :] for name, p in self._positions(attention).items()}
-        return self.model(
-            input_ids=ids, attention_mask=attention, past_key_values=cache, use_cache=True, **positions, **kwargs
-        )
+        with self._precision():
+            return self.model(
+                input_ids=ids, attention_mask=attention, past_key_values=cache, use_cache=True, **positions, **kwargs
+            )
+
+    def _precision(self) -> torch.autocast:
+        return torch.autocast(self.device.type, dtype=self.autocast, enabled=self.autocast is not None)
 
     def _positions(self, attention: Tensor) -> dict[str, Tensor]:
         """Positions that do not count the padding on the left, for models that take them."""

@@ -1,5 +1,7 @@
 """Fixtures that several test files need; tests/tiny.py makes what they are made of."""
 
+import os
+
 import pytest
 import torch
 from tiny import teaching_policy, tiny_policy
@@ -7,7 +9,9 @@ from tiny import teaching_policy, tiny_policy
 from espo_gym.algorithms import ALGORITHMS, PolicyOptimizer
 from espo_gym.policy import Policy
 
-torch.set_num_threads(1)  # the models are so small that a second thread only waits
+# The models are so small that a second thread only waits; and a run of two threads is not that of one, bit for bit.
+os.environ["OMP_NUM_THREADS"] = "1"  # for the processes that tests start
+torch.set_num_threads(1)
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from tiny import (
 )
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from espo_gym.algorithms import GRPO
 from espo_gym.collect import collect
 from espo_gym.environment import as_vector_env
 from espo_gym.policy import Policy
@@ -283,3 +284,24 @@ def test_a_bfloat16_policy_samples_and_scores_in_float32():
     assert scores.logps.dtype == scores.entropies.dtype == rollout.old_logps.dtype == torch.float32
     gap = (scores.logps - rollout.old_logps).abs()
     assert gap.max() < 0.2  # the same up to bfloat16
+
+
+def test_autocast_computes_in_bf16_on_float32_weights_and_says_so(tmp_path):
+    plain, policy = tiny_policy(), tiny_policy()
+    policy.autocast = torch.bfloat16
+    assert (policy.dtype, policy.compute_dtype, plain.compute_dtype) == (torch.float32, torch.bfloat16, torch.float32)
+    rollout = random_rollout(plain, lengths=LENGTHS)
+    exact, rough = plain.logps(rollout).logps, policy.logps(rollout).logps
+    assert rough.dtype == torch.float32
+    gap = (exact - rough).abs().max().item()
+    assert 1e-4 < gap < 0.2
+    rough.sum().backward()
+    assert all(p.grad is None or p.grad.dtype == torch.float32 for p in policy.parameters())
+
+    algorithm = GRPO(policy, "espo_gym/Addition-v0", rollout_size=8, group_size=4, max_completion_tokens=8)
+    rollout = algorithm.collect_rollout()
+    assert rollout.sampler_logps is not None, "below float32 the old log-probs are recomputed"
+    algorithm.learn(8).save(tmp_path / "half")
+    loaded = GRPO.load(tmp_path / "half", device="cpu").policy
+    assert (loaded.autocast, loaded.dtype) == (torch.bfloat16, torch.float32)
+    assert policy.frozen_copy().autocast == torch.bfloat16

@@ -287,4 +287,5 @@ class TestConfig:
             RunConfig.read(tmp_path / "config.json")
 
     def test_dtype(self):
-        assert config(dtype="bfloat16").make().policy.dtype == torch.bfloat16
+        policy = config(dtype="bfloat16").make().policy
+        assert (policy.dtype, policy.compute_dtype) == (torch.float32, torch.bfloat16)

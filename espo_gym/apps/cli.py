@@ -151,7 +151,9 @@ def _env_args(pairs: tuple[str, ...]) -> dict[str, Any]:
 @main.command("train")
 @click.option("--algo", type=click.Choice(list(ALGORITHMS)), default="espo", help="The algorithm.")
 @click.option("--policy", default=RunConfig.policy, help="A bundled policy, a folder, or a model of the hub.")
-@click.option("--dtype", type=click.Choice(DTYPES), default=RunConfig.dtype, help="Of the policy's weights.")
+@click.option(
+    "--dtype", type=click.Choice(DTYPES), default=RunConfig.dtype, help="Of the computation; weights are float32."
+)
 @click.option("--env", default=RunConfig.env, help="Id of the environment (see espo-gym list).")
 @click.option("--env-arg", "env_args", multiple=True, metavar="KEY=VALUE", help="Argument of the environment.")
 @click.option("--timesteps", default=RunConfig.timesteps, help="Completions to train on.")
@@ -256,7 +258,11 @@ def _config(given: dict[str, Any], options: dict[str, Any]) -> RunConfig:
     type=click.IntRange(1),
     help="Tokens per completion.  [default: a checkpoint's own, else 1024]",
 )
-@click.option("--dtype", type=click.Choice(DTYPES), help="Of the weights.  [default: a checkpoint's own, else float32]")
+@click.option(
+    "--dtype",
+    type=click.Choice((*DTYPES, "float16")),
+    help="Of the weights.  [default: a checkpoint's own, else float32]",
+)
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Also write every completion to this file.")
 @report_errors
 def eval_command(

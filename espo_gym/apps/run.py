@@ -39,7 +39,8 @@ from .plot import plot_run
 SAMPLES = 16
 """Problems whose completions are kept in samples.jsonl."""
 
-DTYPES = ("float32", "bfloat16", "float16")
+DTYPES = ("float32", "bfloat16")
+"""Of the forward pass; the weights are float32, since 16 bits would round small steps away."""
 
 
 @dataclass
@@ -123,7 +124,8 @@ class RunConfig:
         """The algorithm, ready to learn."""
         self.validate()
         env = self.make_env()  # first: a mistake here shows before a large policy has been loaded
-        policy = Policy.from_pretrained(self.policy, dtype=getattr(torch, self.dtype))
+        autocast = None if self.dtype == "float32" else getattr(torch, self.dtype)
+        policy = Policy.from_pretrained(self.policy, autocast=autocast)
         values = {k: tuple(v) if isinstance(v, list) else v for k, v in self.hyperparameters.items()}
         return ALGORITHMS[self.algo](policy, env, **values)
 
