@@ -138,6 +138,7 @@ def logged(tmp_path_factory) -> set[str]:
             config = RunConfig(
                 algo=algo,
                 env="test/Unreliable-v0",
+                env_args={"verifier": "audit", "audit_share": 1.0},
                 timesteps=64,
                 eval_problems=4,
                 eval_k=2,

@@ -176,7 +176,8 @@ def test_the_sampler_correction_is_a_truncated_importance_weight(level):
         gap = [float(batch.old_logps[i, t] - sampler[i, t]) for t in own]
         for t, g in zip(own, gap, strict=True):
             weight = min(1.3, math.exp(g if level == "token" else sum(gap)))
-            r, a = math.exp(float(batch.logps[i, t] - batch.old_logps[i, t])), float(batch.advantages[i, t])
+            r = math.exp(float(batch.logps[i, t].detach() - batch.old_logps[i, t]))
+            a = float(batch.advantages[i, t])
             total -= float(out.weights[i, t]) * weight * min(r * a, min(max(r, 0.8), 1.2) * a)
     assert float(out.loss.detach()) == pytest.approx(total, rel=1e-12)
 
@@ -236,7 +237,7 @@ def test_gmpo_is_a_geometric_mean_with_the_sign_of_the_advantage():
             continue
         n += 1
         a = float(batch.advantages[i, own[0]])
-        log_ratios = [float(batch.logps[i, t] - batch.old_logps[i, t]) for t in own]
+        log_ratios = [float(batch.logps[i, t].detach() - batch.old_logps[i, t]) for t in own]
         pick = min if a > 0 else max
         total -= a * math.exp(np.mean([pick(x, min(max(x, -0.4), 0.4)) for x in log_ratios]))
     assert float(out.loss.detach()) == pytest.approx(total / n, rel=1e-12)
