@@ -12,9 +12,9 @@ import pytest
 import torch
 from test_envs_contract import ENVS
 
-from espo_gym.algorithms import ALGORITHMS, CISPO, DAPO, ESPO, GRPO, PPO, RLOO
+from espo_gym.algorithms import ALGORITHMS, CISPO, DAPO, ESPO, GRPO, GSPO, PPO, RLOO
 from espo_gym.environment import as_vector_env
-from espo_gym.envs import MathVectorEnv, TextEnv, Verdict, verify
+from espo_gym.envs import MathVectorEnv, TextEnv, UnicodeText, Verdict, verify
 from espo_gym.testing import Bandit, ConformanceError, check_algorithm, check_text_env, check_verifier
 from espo_gym.testing import algorithm as algorithm_checks
 from espo_gym.testing import environment as environment_checks
@@ -58,6 +58,8 @@ def test_every_algorithm_passes(name):
         (CISPO, {"ratio_min": 0.8, "ratio_max": 1.2}),
         (GRPO, {"dual_clip": 3.0}),
         (RLOO, {"kl_coef": 0.01, "kl_in": "reward"}),
+        (GSPO, {"kl_coef": 0.01, "kl_target": 0.1, "entropy_coef": 0.01}),
+        (GRPO, {"sampler_correction": "sequence", "old_logps": "recomputed"}),
     ],
     ids=str,
 )
@@ -309,6 +311,26 @@ def test_what_a_subclass_of_the_environment_overrides_counts_in_training_too():
     assert vector.step(["a", "a please"])[1].tolist() == [1.0, 0.1]
 
 
+class Elsewhere(gym.Env):
+    """An environment that knows nothing of this library, of three turns."""
+
+    observation_space, action_space = UnicodeText(100), UnicodeText(10**6)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.turn = 0
+        return f"{self.np_random.integers(10, 99)}=", {"unknown": np.zeros(2)}
+
+    def step(self, action):
+        self.turn += 1
+        return "" if self.turn == 3 else "Go on.", float(len(action) % 2), self.turn == 3, False, {"turn": self.turn}
+
+
+def test_an_environment_from_elsewhere_passes(registered):
+    check_text_env(Elsewhere())
+    check_text_env(registered(entry_point=Elsewhere))
+
+
 # -- environments that are broken on purpose -------------------------------------------------------------------------
 
 
@@ -380,6 +402,13 @@ class Lettered(TextEnv):
         self.action_space = gym.spaces.Text(100, min_length=0)
 
 
+class Wordless(TextEnv):
+    """No observation at the end."""
+
+    def step(self, action):
+        return None, *super().step(action)[1:]
+
+
 class Speechless(TextEnv):
     """Shows nothing."""
 
@@ -428,6 +457,7 @@ def registered():
 BROKEN_ENVIRONMENTS = {
     "Numeric": (lambda: Numeric(Bandit()), "spaces", "action_space is Discrete"),
     "Lettered": (lambda: Lettered(Bandit()), "spaces", "is outside of"),
+    "Wordless": (lambda: Wordless(Bandit()), "spaces", "None after a step"),
     "GlobalGenerator": (lambda: TextEnv(GlobalGenerator()), "global_random_state", "numpy.random has changed"),
     "Counting": (lambda: TextEnv(Counting()), "seeds", "gives something else the second time"),
     "Moody": (lambda: TextEnv(Moody()), "determinism", "step 1 of"),

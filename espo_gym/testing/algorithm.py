@@ -18,6 +18,8 @@ from .training import learning, metric_names, resuming
 
 CLOSE = 1e-9  # of float64 sums in another order
 Chosen = dict[str, Any]
+WRITTEN = ("old_logps", "entropies", "values", "ref_logps", "sampler_logps")
+SURROGATE_ALONE: Chosen = {"kl_coef": 0.0, "kl_target": None, "sampler_correction": None}
 
 
 def check_algorithm(cls: type[PolicyOptimizer], **hyperparameters: Any) -> None:
@@ -95,7 +97,7 @@ def masked_tokens(cls: type[PolicyOptimizer], chosen: Chosen) -> None:
     def other(x: Tensor) -> Tensor:
         return torch.where(rollout.mask, x, x - 0.7)
 
-    changes: dict[str, Any] = {name: other(getattr(rollout, name)) for name in ("old_logps", "entropies", "values")}
+    changes: dict[str, Any] = {name: other(getattr(rollout, name)) for name in WRITTEN}
     _same(before, outcome(algo, replace(rollout, **changes), other(logps)), "other numbers under the mask", "the mask")
 
 
@@ -152,8 +154,8 @@ def micro_batches(cls: type[PolicyOptimizer], chosen: Chosen) -> None:
 
 
 def zero_advantage(cls: type[PolicyOptimizer], chosen: Chosen) -> None:
-    """Where every advantage is 0 the gradient is exactly 0."""
-    algo, rollout = make(cls, chosen), random_rollout()
+    """Where every advantage is 0 the gradient is exactly 0, a divergence from the reference aside."""
+    algo, rollout = make(cls, chosen | SURROGATE_ALONE), random_rollout()
     zero = torch.zeros(len(rollout), dtype=torch.float64)
     gradient = outcome(algo, rollout, logps_near(rollout), advantages=zero).gradient
     if gradient.any():
@@ -163,9 +165,10 @@ def zero_advantage(cls: type[PolicyOptimizer], chosen: Chosen) -> None:
 
 def ratio_one(cls: type[PolicyOptimizer], chosen: Chosen) -> None:
     """Where the new policy is the old one the gradient is the policy gradient that the weights promise: at each token
-    -(weight * advantage), for the log-prob's own gradient to multiply.
+    -(weight * advantage), for the log-prob's own gradient to multiply. A divergence from the reference and the
+    correction of the sampler are left out.
     """
-    algo, rollout = make(cls, chosen), random_rollout()
+    algo, rollout = make(cls, chosen | SURROGATE_ALONE), random_rollout()
     result = outcome(algo, rollout, rollout.old_logps)
     batch = result.out.batch
     promised = -(result.weights * batch.advantages).masked_fill(~batch.mask, 0.0)

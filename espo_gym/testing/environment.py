@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import random
+import re
 import sys
 import time
 import warnings
@@ -77,6 +78,8 @@ def spaces(subject: Subject) -> None:
         observation, _ = env.reset(seed=seed)
         if not env.observation_space.contains(observation):
             raise Fault(f"{observation!r} after reset(seed={seed})", "the observation space, or reset")
+        if not env.observation_space.contains(observation := env.step(PLAIN)[0]):
+            raise Fault(f"{observation!r} after a step", "step: at the end of an episode, too, there is an observation")
     for action in (PLAIN, "", *UNICODE):
         if not env.action_space.contains(action):
             raise Fault(f"the action {action!r} is outside of {env.action_space}", "espo_gym.envs.UnicodeText")
@@ -229,7 +232,8 @@ def gymnasium_checker(subject: Subject) -> None:
         except Exception as error:
             raise Fault(f"{type(error).__name__}: {error}", "the traceback above") from error
     if caught:
-        raise Fault(str(caught[0].message), "the warning's own words")
+        found = re.sub(r"\x1b\[\d*m", "", str(caught[0].message))  # it comes in colour
+        raise Fault(found, "the warning's own words")
 
 
 def _episode(env: gym.Env, seed: int, action: str) -> list[Any]:
@@ -253,7 +257,7 @@ def _plain(value: Any) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
         names = [f.name for f in fields(value) if not (isinstance(value, Verdict) and f.name == "seconds")]
         return [type(value).__name__, *(_plain(getattr(value, name)) for name in names)]
-    return value
+    return "nan" if isinstance(value, float) and math.isnan(value) else value
 
 
 CHECKS: tuple[Callable[[Subject], None], ...] = (

@@ -55,6 +55,7 @@ def random_rollout(
         return torch.from_numpy(np.where(written, x, 0)).to(dtype)
 
     written = np.arange(width) < np.array(lengths)[:, None]
+    old = -rng.exponential(1, (n, width))
     own = written & ~((np.arange(width) == 2) & (np.array(lengths)[:, None] > 4))
     rewards = rng.uniform(0, 1, n)
     verdicts = [Verdict("correct" if r > 0.5 else "incorrect") for r in rewards]
@@ -66,13 +67,15 @@ def random_rollout(
         completion_ids=torch.from_numpy(np.where(written, rng.integers(2, vocab_size, (n, width)), 0)),
         completion_mask=torch.from_numpy(written),
         mask=torch.from_numpy(own),
-        old_logps=tensor(-rng.exponential(1, (n, width))),
+        old_logps=tensor(old),
         entropies=tensor(rng.uniform(0.05, np.log(vocab_size), (n, width))),
         rewards=torch.from_numpy(rewards).to(dtype),
         has_verdict=torch.tensor([v.has_verdict for v in verdicts]),
         groups=torch.arange(n) // group_size,
         truncated=torch.zeros(n, dtype=torch.bool),
         values=tensor(rng.normal(0, 1, (n, width))),
+        ref_logps=tensor(old + rng.normal(0, 0.1, (n, width))),
+        sampler_logps=tensor(old + rng.normal(0, 0.01, (n, width))),
         prompts=["?"] * n,
         texts=["a"] * n,
         verdicts=verdicts,
