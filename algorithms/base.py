@@ -173,8 +173,6 @@ class PolicyOptimizer(Objective):
         self.check(("max_resamples",), lambda x: isinstance(x, int) and x >= 0, "an integer of at least 0")
         self.check(("target_kl", "kl_target"), lambda x: x is None or 0 < x < inf, "> 0, or None")
         self.check(("kl_horizon",), lambda x: isinstance(x, int) and x >= 1, "an integer of at least 1")
-        if self.kl_target is not None and not self.kl_coef:
-            raise ValueError("kl_target adapts kl_coef, which must then start above 0")
         if self.sampler_correction is not None and self.old_logps == "sampled":
             raise ValueError("sampler_correction means nothing with old_logps='sampled': pi_old is then the sampler")
         self.check(("max_no_verdict",), lambda x: 0 <= x <= 1, "in [0, 1]")

@@ -115,6 +115,17 @@ class LossOutput:
         return replace(self, loss=self.loss.detach(), batch=batch)
 
 
+SWITCHES = {
+    "kl_estimator": "kl_coef",
+    "kl_in": "kl_coef",
+    "kl_target": "kl_coef",
+    "kl_horizon": "kl_target",
+    "sampler_cap": "sampler_correction",
+    "max_resamples": "dynamic_sampling",
+}
+"""Options that say how, and the one each of them needs that says whether."""
+
+
 @dataclass(kw_only=True, eq=False)
 class Objective:
     """Hyper-parameters of a loss and the four choices. A subclass overrides what differs."""
@@ -256,6 +267,11 @@ class Objective:
         if self.kl_in == "reward" and not self.kl_in_reward:
             raise ValueError(f"kl_in='reward' means nothing for {type(self).__name__}: its divergence is in the loss")
         defaults = {f.name: f.default for f in fields(self)}
+        for name, switch in SWITCHES.items():
+            if name in defaults and getattr(self, name) != defaults[name] and not getattr(self, switch):
+                raise ValueError(
+                    f"{name}={getattr(self, name)!r} means nothing without {switch}: set it, or drop {name}"
+                )
         for name, reason in self.inapplicable.items():
             if getattr(self, name) != defaults[name]:
                 raise ValueError(f"{name} means nothing for {type(self).__name__}: {reason}")

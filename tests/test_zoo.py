@@ -121,6 +121,21 @@ def test_half_a_fixed_clip_or_one_with_a_floor_is_an_error(wrong):
         ESPO.formula(**wrong)
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "switch"),
+    [
+        ("kl_estimator", "k1", "kl_coef"),
+        ("kl_target", 0.1, "kl_coef"),
+        ("kl_horizon", 5, "kl_target"),
+        ("sampler_cap", 3.0, "sampler_correction"),
+        ("max_resamples", 1, "dynamic_sampling"),
+    ],
+)
+def test_an_option_without_its_switch_is_an_error(name, value, switch):
+    with pytest.raises(ValueError, match=f"{name}=.* means nothing without {switch}"):
+        GRPO.formula(**{name: value})
+
+
 # -- options of the base ---------------------------------------------------------------------------------------------
 
 
