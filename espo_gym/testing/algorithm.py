@@ -19,7 +19,8 @@ from .training import learning, metric_names, resuming
 CLOSE = 1e-9  # of float64 sums in another order
 Chosen = dict[str, Any]
 WRITTEN = ("old_logps", "entropies", "values", "ref_logps", "sampler_logps")
-SURROGATE_ALONE: Chosen = {"kl_coef": 0.0, "kl_target": None, "sampler_correction": None}
+EXTRAS = ("kl_coef", "kl_estimator", "kl_in", "kl_target", "kl_horizon", "sampler_correction", "sampler_cap")
+SURROGATE_ALONE: Chosen = {name: PolicyOptimizer.hyperparameters()[name] for name in EXTRAS}
 
 
 def check_algorithm(cls: type[PolicyOptimizer], **hyperparameters: Any) -> None:
