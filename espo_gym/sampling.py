@@ -73,7 +73,7 @@ class Completions:
 @torch.no_grad()
 def generate(policy: Policy, prompts: Sequence[Sequence[int]], seeds: Sequence[int], sampling: Sampling) -> Completions:
     """One completion for each prompt (a list of token ids). See :meth:`Policy.generate`."""
-    device, pad = policy.device, policy.pad_token_id
+    device, pad, ends = policy.device, policy.pad_token_id, policy.eos_token_ids
     distinct = list(dict.fromkeys(tuple(p) for p in prompts))
     position = {p: i for i, p in enumerate(distinct)}
     source = torch.tensor([position[tuple(p)] for p in prompts], device=device)  # (N,) the prompt of each row
@@ -100,7 +100,7 @@ def generate(policy: Policy, prompts: Sequence[Sequence[int]], seeds: Sequence[i
         choice, logp, entropy = _choose(logits.float(), draws[rows, t], sampling)
         tokens[rows, t], logps[rows, t], entropies[rows, t] = choice, logp, entropy
         length[rows] = t + 1
-        ended = torch.isin(choice, policy.eos_token_ids) | _stopped(policy, tokens[rows, : t + 1], sampling.stop)
+        ended = torch.isin(choice, ends) | _stopped(policy, tokens[rows, : t + 1], sampling.stop)
         cut = ~ended & (t + 1 >= limit[rows])
         truncated[rows[cut]] = True
         going = (~(ended | cut)).nonzero().squeeze(1)
