@@ -21,6 +21,7 @@ from transformers.cache_utils import DynamicLayer
 from . import functional
 from .functional import GROWTH, wider
 from .head import head_logits
+from .scoring import hooked
 
 if TYPE_CHECKING:
     from .policy import Policy
@@ -41,7 +42,8 @@ class Step(Protocol):
 
 def make_step(policy: Policy) -> Step:
     """The step that ``policy.sampler`` asks for; "auto" is the fastest that passes its check."""
-    if policy.sampler == "functional" or (policy.sampler == "auto" and policy.decodes_functionally):
+    fast = policy.sampler == "auto" and policy.decodes_functionally and not hooked(policy.model)
+    if fast or policy.sampler == "functional":
         return functional.FunctionalStep(policy.model, policy.compute_dtype)
     return ModelStep(policy)
 

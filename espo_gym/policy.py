@@ -20,7 +20,15 @@ from .decoding import check_functional
 from .head import wide
 from .rollout import Rollout
 from .sampling import Completions, Sampling, generate
-from .scoring import TokenScores, check_head, check_prefix, checkpointed_layers, plain_pieces, shared_prompt_pieces
+from .scoring import (
+    TokenScores,
+    check_head,
+    check_prefix,
+    checkpointed_layers,
+    hooked,
+    plain_pieces,
+    shared_prompt_pieces,
+)
 
 SAMPLERS = ("auto", "functional", "hf", "vllm")
 
@@ -315,7 +323,7 @@ class Policy(nn.Module):
         """``whole`` keeps the graph of the prompts in one with that of the completions."""
         if tokens is None and not self.reference:
             tokens = self.default_micro_batch_tokens
-        if not self.reference and self.shares_prompts:
+        if self.head is not None and self.shares_prompts:
             assert tokens is not None
             yield from shared_prompt_pieces(self, rollout, tokens, temperature, entropies, checkpointing, whole)
         else:
@@ -373,10 +381,10 @@ class Policy(nn.Module):
     @property
     def head(self) -> tuple[Tensor, Tensor | None] | None:
         """Weight (V, H) and bias (V,) by which the logits follow from the last hidden states; None if by other ways."""
-        if self.reference or not self._plain_head:
-            return None
         head = self.model.get_output_embeddings()
-        return head.weight, getattr(head, "bias", None)
+        if self.reference or not self._plain_head or hooked(head):
+            return None
+        return head.weight, head.bias
 
     @cached_property
     def _plain_head(self) -> bool:
