@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 
 from espo_gym.algorithms import ALGORITHMS
 from espo_gym.apps.cli import field_docs, main
-from espo_gym.apps.plot import read_progress
+from espo_gym.apps.curves import read_progress
 
 SMALL = ["--rollout-size", "32", "--timesteps", "64", "--eval-problems", "8", "--eval-k", "2", "--no-progress"]
 

@@ -16,7 +16,7 @@ from gymnasium.spaces import Text
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from espo_gym.apps.plot import read_progress
+from espo_gym.apps.curves import read_progress
 from espo_gym.apps.run import RunConfig, train
 
 SMALL = {"timesteps": 96, "eval_problems": 8, "eval_k": 2, "eval_every": 2, "save_every": 32}
