@@ -96,8 +96,12 @@ def page(title: str, *, groups: Sequence[Group] = (), inspection: dict[str, Any]
 
 
 def embed(value: Any) -> str:
-    """JSON that can stand in a ``<script>`` element: no tag, comment or entity can begin in it."""
-    text = json.dumps(value, allow_nan=False, separators=(",", ":"))  # ASCII alone
+    """JSON that can stand in a ``<script>`` element: no tag, comment or entity can begin in it.
+
+    Half a character (a lone surrogate), which no file can hold, becomes a question mark.
+    """
+    text = json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+    text = text.encode(errors="replace").decode()
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
@@ -105,7 +109,7 @@ def write(path: Path, text: str) -> None:
     """Complete or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.part")
-    part.write_text(text, encoding="utf-8", errors="replace")
+    part.write_text(text, encoding="utf-8")
     os.replace(part, path)
 
 
