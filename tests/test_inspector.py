@@ -140,6 +140,14 @@ class TestBatch:
         entropy = inspection.rollout.entropies.max() / math.log(inspection.vocab_size)
         assert float(inspection.views["espo"].high.max()) <= 1 + 0.3 * float(entropy) + 1e-6
 
+    @pytest.mark.parametrize("name", ALGORITHMS)
+    def test_a_run_of_any_algorithm(self, name):
+        small = {"rollout_size": 32, "n_minibatches": 2, "micro_batch_size": 5, "entropy_coef": 0.01}
+        inspection = inspect_batch(ALGORITHMS[name](teaching_policy(), "espo_gym/Addition-v0", **small))
+        assert next(iter(inspection.views)) == name and len(inspection.views) == len(ALGORITHMS)
+        for view in inspection.views.values():
+            assert math.isfinite(view.loss) and view.gradient.isfinite().all() and view.gradient.any()
+
     def test_the_batch_is_that_of_training(self):
         """The loss of its own algorithm is what training has at this step."""
         made = {"policy": teaching_policy(), "env": "espo_gym/Addition-v0", "rollout_size": 32, "n_minibatches": 3}

@@ -98,7 +98,7 @@ class TestFolder:
         from matplotlib.image import imread
 
         assert (finished / "curves.png").read_bytes().startswith(b"\x89PNG\r\n")
-        assert imread(finished / "curves.png").shape[:2] == (720, 1080)
+        assert imread(finished / "curves.png").shape[:2] == (780, 1380), "6.9 inches at 200 dots"
 
     def test_plain_transformers_load_the_policy(self, finished):
         model = AutoModelForCausalLM.from_pretrained(finished / "policy")

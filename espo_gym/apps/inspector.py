@@ -20,7 +20,7 @@ from torch import Tensor
 
 from espo_gym import checkpoint
 from espo_gym.algorithms import ALGORITHMS, LossBatch, Objective, PolicyOptimizer
-from espo_gym.policy import Policy
+from espo_gym.policy import Policy, TokenScores
 from espo_gym.rollout import Rollout
 
 MOST = 256
@@ -178,9 +178,7 @@ def inspect_batch(
     rows = rows[rollout.groups[rows].argsort(stable=True)]
 
     objectives = _objectives(algorithm, twin)
-    with torch.no_grad():
-        bonus = any(objective.entropy_coef > 0 for objective in objectives.values())
-        scores = twin.policy.logps(rollout.rows(rows), temperature=twin.temperature, entropies=bonus)
+    scores = _scores(twin, rollout, rows)
     views = {}
     for name, objective in objectives.items():
         seen = replace(rollout, token_groups=None)  # a copy: ``advantages`` leaves its findings in it
@@ -203,6 +201,21 @@ def inspect_batch(
         vocab_size=twin.policy.vocab_size,
         preset=str(twin.preset),
     )
+
+
+@torch.no_grad()
+def _scores(twin: PolicyOptimizer, rollout: Rollout, rows: Tensor) -> TokenScores:
+    """Of ``rows`` (B,) under the policy as it is now, in micro-batches as in training."""
+    parts = [
+        twin.policy.logps(rollout.rows(part), temperature=twin.temperature, entropies=twin.entropy_coef > 0)
+        for part in rows.split(twin.micro_batch_size or len(rows))
+    ]
+
+    def joined(name: str) -> Tensor | None:
+        tensors = [getattr(part, name) for part in parts]
+        return None if tensors[0] is None else torch.cat(tensors)
+
+    return TokenScores(torch.cat([part.logps for part in parts]), joined("entropies"), joined("values"))
 
 
 def _objectives(algorithm: PolicyOptimizer, twin: PolicyOptimizer) -> dict[str, PolicyOptimizer]:

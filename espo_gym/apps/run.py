@@ -4,7 +4,7 @@ config.json         what was run, every hyper-parameter included; ``espo-gym tra
 progress.csv        metrics of each rollout, one row each; progress.json has the same as JSON lines
 evaluation.json     held-out accuracy before and after, with intervals
 samples.jsonl       held-out problems with completions and verdicts, before and after
-curves.png          the curves
+curves.png          the curves (espo-gym plot, report and inspect show more)
 checkpoint.zip      everything that training goes on from
 policy/             the policy, for plain transformers
 """

@@ -10,8 +10,7 @@ function inspector(batch) {
     ? `The policy after ${batch.timesteps} completions of training and ${batch.steps} of the ${batch.total_steps} optimizer steps of its next update, on the minibatch of step ${batch.steps + 1}`
     : `The policy after ${batch.timesteps} completions of training and all ${batch.steps} optimizer steps of its next update, on the minibatch of the last step`;
   made.append(make("p", { class: "quiet" }, `${batch.source}. ${position}: ${batch.completions} completions, `
-    + `${batch.tokens} tokens, of which ${rows.length} completions are shown. Every algorithm's loss is taken on this `
-    + `same batch, ${batch.own} as the run has it and the others with the preset ${batch.preset}.`));
+    + `${rows.length} of them shown. ${batch.own} is as the run has it, the others have the preset ${batch.preset}.`));
 
   const switcher = make("fieldset", { id: "switch" }, make("legend", {}, "Loss of"));
   const line = make("p", { id: "summary", "aria-live": "polite" });
@@ -23,7 +22,8 @@ function inspector(batch) {
 
   const hottest = Math.max(1e-9, ...rows.flatMap((row) => [].concat(row.entropy ?? 0)));
   const boxes = rows.map((row, r) => completion(row, r));
-  let chosen = [0, Math.max(0, rows.length ? rows[0].tokens.findIndex((_, t) => entry(rows[0].own, t)) : 0)];
+  let chosen = [0, 0];
+  rows.some((row, r) => row.tokens.some((_, t) => entry(algorithms[0].rows[r].cut, t) && (chosen = [r, t])));
   let current = algorithms[0];
 
   for (const algorithm of algorithms) {
@@ -56,11 +56,11 @@ function inspector(batch) {
     scale.style.background = "linear-gradient(to right, var(--card), color-mix(in srgb, var(--hot) 50%, var(--card)) 50%, var(--hot))";
     const top = Math.max(0, ...rows.flatMap((row) => [].concat(row.entropy ?? 0)));
     const sample = (name, text) => make("span", {}, make("span", { class: `token ${name}` }, "7"), ` ${text}`);
-    const up = sample("up", "its probability goes up"), down = sample("down", "goes down, the bar as high as the gradient is large");
+    const up = sample("up", "pushed up"), down = sample("down", "pushed down, as hard as the bar is high");
     for (const box of [up, down]) box.firstChild.style.setProperty("--push", 0.7);
     return make("div", { class: "key" },
-      make("span", {}, "entropy 0 ", scale, ` ${number(top)} nats (square-root scale)`),
-      sample("cut", "gradient cut by the clip"), sample("idle", "advantage 0, no gradient anyway"), up, down);
+      make("span", {}, "entropy 0 ", scale, ` ${number(top)} nats (square root)`),
+      sample("cut", "gradient cut by the clip"), sample("idle", "advantage 0"), up, down);
   }
 
   function comparison() {
@@ -118,21 +118,21 @@ function inspector(batch) {
     const bounds = ({ low, high }, between) =>
       (entry(low, t) === null && entry(high, t) === null ? "none" : `${bound(entry(low, t))}${between}${bound(entry(high, t))}`);
     const facts = [
-      ["entropy", `${number(entry(row.entropy, t))} of at most ${number(Math.log(batch.vocab_size))} nats`],
-      ["probability", `${number(Math.exp(entry(row.old_logp, t)))} → ${number(Math.exp(entry(row.logp, t)))}`],
-      ...(at("groups") === null ? [] : [["entropy group", `${at("groups")} (0 the most certain)`]]),
+      ["entropy", `${number(entry(row.entropy, t))} of ${number(Math.log(batch.vocab_size))} nats`],
+      ["probability", `${chance(entry(row.old_logp, t))} → ${chance(entry(row.logp, t))}`],
+      ...(at("groups") === null ? [] : [["entropy group", at("groups") ? String(at("groups")) : "0, the most certain"]]),
       ["ratio", at("ratio").toFixed(5)],
       ["clip bounds", bounds(view, " to ")],
       ["advantage", number(at("advantages"))],
       ["weight", number(at("weights"))],
-      ["gradient", `${number(at("gradient"))} (d loss / d logp)`],
+      ["d loss / d logp", number(at("gradient"))],
       ["without a clip", number(at("unclipped_gradient"))],
       ["cut", at("cut") ? "yes" : "no"],
     ];
     detail.append(make("dl", {}, ...facts.flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, value)])));
     const lines = algorithms.map((algorithm) => {
       const other = algorithm.rows[r], its = (column) => entry(other[column], t);
-      const cells = [its("ratio").toFixed(4), bounds(other, "–"), its("gradient").toExponential(1), its("cut") ? "cut" : ""];
+      const cells = [its("ratio").toFixed(4), bounds(other, "–"), its("gradient") ? its("gradient").toExponential(1) : "0", its("cut") ? "cut" : ""];
       return make("tr", algorithm === current ? { class: "chosen" } : {}, make("th", { scope: "row" }, algorithm.name), ...cells.map((cell) => make("td", {}, cell)));
     });
     const head = ["", "ratio", "bounds", "gradient", ""].map((cell) => make("th", { scope: "col" }, cell));
@@ -163,6 +163,11 @@ function inspector(batch) {
   window.addEventListener("hashchange", () => wanted() && choose(wanted(), false));
   choose(wanted() || batch.own, false);
   if (wanted()) made.scrollIntoView();
+}
+
+function chance(logp) {
+  const p = Math.exp(logp);
+  return p < 0.001 ? number(p) : p.toFixed(4);
 }
 
 /** A token that can be seen: spaces and line ends as signs. */
