@@ -24,7 +24,7 @@ from scipy.stats import t as student
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#7F7F7F")
 DASHES: tuple[tuple[float, ...], ...] = ((), (6, 2.5), (1.5, 2), (8, 2, 1.5, 2))
 
-NOT_SETTINGS = ("seed", "verbose", "versions")
+NOT_SETTINGS = ("seed", "verbose", "versions", "eval_problems", "eval_k", "eval_every", "save_every")
 """Entries of a config that do not make another experiment."""
 EVERYWHERE = ("policy", "env", "env_args", "dtype")
 """Entries that a label names as soon as any two curves differ in them; others only within one algorithm."""
