@@ -133,6 +133,17 @@ class TestFigure:
         assert accuracy.lines[0].get_color() != accuracy.lines[1].get_color()
         assert accuracy.lines[0].get_linestyle() != accuracy.lines[1].get_linestyle()
 
+    @pytest.mark.parametrize("metrics", [[ACCURACY], [ACCURACY] * 3], ids=["column", "page"])
+    def test_long_names_stay_on_the_page(self, metrics, tmp_path):
+        for i in range(5):
+            name = f"entry {i} alpha=0.{i} learning_rate=0.0001"
+            write_run(tmp_path / str(i), {ACCURACY: [0.1, 0.2]}, name=name)
+        figure = plot.draw(groups(tmp_path), metrics)
+        figure.canvas.draw()
+        box = figure.legends[0].get_window_extent()
+        assert box.x0 >= 0 and box.x1 <= figure.bbox.x1
+        assert box.y0 >= max(axes.get_window_extent().y1 for axes in figure.axes)
+
     def test_files(self, runs, tmp_path):
         figure = plot.draw(runs, [ACCURACY])
         png, pdf = plot.save(figure, tmp_path / "out" / "figure")

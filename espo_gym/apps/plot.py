@@ -67,7 +67,10 @@ def draw(groups: Sequence[Group], metrics: Sequence[str] = PANELS) -> Figure:
                 raise ValueError(f"no run has recorded the metric {metric!r}; there are {known or 'none yet'}")
     columns = min(3, len(metrics))
     rows = ceil(len(metrics) / columns)
-    legend_rows = ceil(len(groups) / columns) if len(groups) > 1 else 0
+    # As many names beside each other as find room: at 7 points a letter takes about 0.055 inches.
+    widest = max((len(group.label) for group in groups), default=0)
+    beside = max(1, min(len(groups), int(WIDTHS[columns] / (0.6 + 0.055 * widest))))
+    legend_rows = ceil(len(groups) / beside) if len(groups) > 1 else 0
     with matplotlib.rc_context(STYLE):
         size = (WIDTHS[columns], 1.95 * rows + 0.17 * legend_rows)
         figure = Figure(figsize=size, layout="constrained")
@@ -81,7 +84,7 @@ def draw(groups: Sequence[Group], metrics: Sequence[str] = PANELS) -> Figure:
         if legend_rows:
             labels = [group.label for group in groups if group.label in handles]
             lines = [handles[label] for label in labels]
-            figure.legend(lines, labels, loc="outside upper center", ncols=columns, frameon=False)
+            figure.legend(lines, labels, loc="outside upper center", ncols=beside, frameon=False)
     return figure
 
 
