@@ -29,6 +29,7 @@ from espo_gym.collect import collect
 from espo_gym.diagnostics import Diagnostics
 from espo_gym.environment import Environment, as_vector_env, environment_spec, make_from_spec, task_of
 from espo_gym.evaluation import Evaluation, evaluate
+from espo_gym.live import LiveTable
 from espo_gym.metrics import explained_variance, informative, logp_gap, rollout_metrics
 from espo_gym.policy import Policy, TokenScores
 from espo_gym.rollout import Rollout
@@ -217,21 +218,25 @@ class PolicyOptimizer(Objective):
         callback = CallbackList([self.diagnostics, _as_callback(callback, progress_bar)])
         callback.init_callback(cast(Any, self))  # duck-typed: not a BaseAlgorithm, but all that callbacks ask of one
         total_timesteps += self.num_timesteps
-        callback.on_training_start(locals(), globals())
-        while self.num_timesteps < total_timesteps:
-            callback.on_rollout_start()
-            rollout = self.collect_rollout()
-            dones = np.ones(len(rollout), dtype=bool)  # for callbacks, which look into locals()
-            callback.update_locals(locals())
-            callback.on_rollout_end()
-            self.train(rollout)
-            self.num_timesteps += rollout.n_generated
-            self.n_rollouts += 1
-            going = callback.on_step()
-            if self.n_rollouts % log_interval == 0:
-                self.dump_logs()
-            if not going:
-                break
+        try:
+            callback.on_training_start(locals(), globals())
+            while self.num_timesteps < total_timesteps:
+                callback.on_rollout_start()
+                rollout = self.collect_rollout()
+                dones = np.ones(len(rollout), dtype=bool)  # for callbacks, which look into locals()
+                callback.update_locals(locals())
+                callback.on_rollout_end()
+                self.train(rollout)
+                self.num_timesteps += rollout.n_generated
+                self.n_rollouts += 1
+                going = callback.on_step()
+                if self.n_rollouts % log_interval == 0:
+                    self.dump_logs()
+                if not going:
+                    break
+        except BaseException:
+            _give_back_terminal(callback)
+            raise
         callback.on_training_end()
         return self
 
@@ -600,6 +605,15 @@ def _as_callback(callback: MaybeCallback, progress_bar: bool) -> BaseCallback:
     else:
         callbacks = list(callback)
     return CallbackList([*callbacks, *([ProgressBarCallback()] if progress_bar else [])])
+
+
+def _give_back_terminal(callback: BaseCallback) -> None:
+    """Close the bar or the live table among ``callback``, or the message of an error would be drawn into it."""
+    if isinstance(callback, CallbackList):
+        for each in callback.callbacks:
+            _give_back_terminal(each)
+    elif isinstance(callback, LiveTable) or (isinstance(callback, ProgressBarCallback) and hasattr(callback, "pbar")):
+        callback.on_training_end()
 
 
 def loss_function(algorithm: type[PolicyOptimizer]) -> Callable[..., LossOutput]:

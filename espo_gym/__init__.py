@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     )
     from .callbacks import EvaluateCallback
     from .evaluation import Estimate, Evaluation, evaluate
+    from .live import LiveTable
     from .policy import Policy
     from .rollout import Rollout
     from .sampling import Sampling
@@ -57,6 +58,7 @@ _HOMES = {
     ),
     "callbacks": ("EvaluateCallback",),
     "evaluation": ("Estimate", "Evaluation", "evaluate"),
+    "live": ("LiveTable",),
     "policy": ("Policy",),
     "rollout": ("Rollout",),
     "sampling": ("Sampling",),
@@ -78,6 +80,7 @@ __all__ = [
     "Estimate",
     "EvaluateCallback",
     "Evaluation",
+    "LiveTable",
     "LossBatch",
     "Policy",
     "PolicyOptimizer",

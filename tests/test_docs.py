@@ -13,7 +13,7 @@ import torch
 from stable_baselines3.common.callbacks import BaseCallback, ConvertCallback
 
 from espo_gym import ALGORITHMS, ESPO, EvaluateCallback, LossBatch, Policy, PolicyOptimizer
-from espo_gym.apps.plot import read_progress
+from espo_gym.apps.curves import read_progress
 from espo_gym.apps.run import RunConfig, train
 from espo_gym.diagnostics import DIAGNOSES
 from espo_gym.envs import Verdict, register_task

@@ -1,4 +1,7 @@
-"""The command line: ``espo-gym train``, ``eval`` and ``list``. Its options are made from the hyper-parameters."""
+"""The command line: ``espo-gym train``, ``eval``, ``list``, and those of :mod:`espo_gym.apps.seeing`.
+
+The options of ``train`` are made from the hyper-parameters.
+"""
 
 from __future__ import annotations
 
@@ -29,10 +32,9 @@ from espo_gym.evaluation import Evaluation, evaluate
 from espo_gym.policy import BUNDLED, Policy
 from espo_gym.sampling import Sampling
 
+from .errors import report_errors
 from .run import DTYPES, RunConfig, train
-
-HINT = "espo-gym --traceback ... shows where it came from"
-USER_ERRORS = (ValueError, TypeError, OSError, FloatingPointError, RuntimeError, ImportError, gym.error.Error)
+from .seeing import inspect_command, plot_command, report_command
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
@@ -42,23 +44,6 @@ USER_ERRORS = (ValueError, TypeError, OSError, FloatingPointError, RuntimeError,
 def main(context: click.Context, traceback: bool) -> None:
     """Math problems as Gymnasium text environments, and policy optimizers that solve them."""
     context.obj = {"traceback": traceback}
-
-
-def report_errors(command: Callable[..., None]) -> Callable[..., None]:
-    """What a user can mend becomes one line instead of a traceback."""
-
-    def wrapped(*args: Any, **kwargs: Any) -> None:
-        try:
-            command(*args, **kwargs)
-        except USER_ERRORS as error:
-            if click.get_current_context().obj["traceback"]:
-                raise
-            # Gymnasium appends the arguments of the environment to every error in its constructor.
-            text = str(error).partition(" was raised from the environment creator")[0]
-            raise click.ClickException(f"{text or type(error).__name__} ({HINT})") from error
-
-    wrapped.__doc__ = command.__doc__
-    return wrapped
 
 
 # -- options from hyper-parameters -------------------------------------------------------------------------------------
@@ -165,7 +150,7 @@ def _env_args(pairs: tuple[str, ...]) -> dict[str, Any]:
 @click.option("--eval-k", default=RunConfig.eval_k, help="Completions of each of them.")
 @click.option("--eval-every", default=RunConfig.eval_every, help="Rollouts between greedy evaluations.")
 @click.option("--save-every", default=RunConfig.save_every, help="Completions between checkpoints.")
-@click.option("--progress/--no-progress", default=True, help="Show a progress bar.")
+@click.option("--progress/--no-progress", default=True, help="Show a live table; lines, where there is no terminal.")
 @hyperparameter_options
 @click.pass_context
 @report_errors
@@ -387,6 +372,10 @@ def list_command() -> None:
             table.add_row(env_id, escape((inspect.getdoc(task) or "").splitlines()[0]))
     _print(table, "\nEnvironments")
     click.echo("\nBundled policies\n" + ", ".join(BUNDLED))
+
+
+for command in (report_command, inspect_command, plot_command):
+    main.add_command(command)
 
 
 if __name__ == "__main__":

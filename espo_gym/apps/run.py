@@ -4,7 +4,7 @@ config.json         what was run, every hyper-parameter included; ``espo-gym tra
 progress.csv        metrics of each rollout, one row each; progress.json has the same as JSON lines
 evaluation.json     held-out accuracy before and after, with intervals
 samples.jsonl       held-out problems with completions and verdicts, before and after
-curves.png          the curves
+curves.png          the curves (espo-gym plot, report and inspect show more)
 checkpoint.zip      everything that training goes on from
 policy/             the policy, for plain transformers
 """
@@ -24,7 +24,7 @@ from typing import Any
 
 import gymnasium as gym
 import torch
-from stable_baselines3.common.callbacks import BaseCallback, ConvertCallback, EveryNTimesteps, ProgressBarCallback
+from stable_baselines3.common.callbacks import BaseCallback, ConvertCallback, EveryNTimesteps
 from stable_baselines3.common.logger import Logger, make_output_format
 
 from espo_gym import __version__
@@ -32,6 +32,7 @@ from espo_gym.algorithms import ALGORITHMS, PolicyOptimizer
 from espo_gym.callbacks import EvaluateCallback
 from espo_gym.environment import task_of
 from espo_gym.evaluation import Evaluation
+from espo_gym.live import LiveTable
 from espo_gym.policy import Policy
 
 from .plot import plot_run
@@ -216,13 +217,10 @@ def held_out_split(algorithm: PolicyOptimizer, *wanted: str) -> str | None:
 
 
 def _learn(algorithm: PolicyOptimizer, timesteps: int, callbacks: list[BaseCallback], progress_bar: bool) -> None:
-    bar = ProgressBarCallback() if progress_bar else None
     try:
-        algorithm.learn(timesteps, [*callbacks, *([bar] if bar else [])])
+        algorithm.learn(timesteps, [*callbacks, *([LiveTable()] if progress_bar else [])])
     except BaseException:
         algorithm.logger.close()
-        if bar is not None and hasattr(bar, "pbar"):
-            bar.on_training_end()  # or the message of the error is drawn into the bar
         raise
 
 
