@@ -23,7 +23,7 @@ from espo_gym.algorithms import ALGORITHMS
 
 from .comparison import Comparison, run_folder
 from .ledger import Ledger
-from .processes import cores, in_processes
+from .processes import cores, in_processes, one_thread
 from .run import RunConfig, train, write_json
 
 COMPARISON, LOCK = "comparison.json", "comparison.lock"
@@ -239,6 +239,7 @@ def _jobs(jobs: int | None, seconds: float | None) -> int:
     return cores() if jobs is None else jobs
 
 
+@one_thread()
 def carry_out(config: RunConfig, folder: Path, seconds: float | None) -> str:
     """One run from start or checkpoint to the end; returns what to say of it.
 

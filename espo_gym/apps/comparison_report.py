@@ -16,10 +16,19 @@ import numpy as np
 from espo_gym.evaluation import Estimate
 
 from .comparison import METRICS, Comparison
-from .statistics import Difference, holm, iqm, paired_difference, performance_profile, probability_of_improvement
+from .statistics import (
+    Difference,
+    holm,
+    iqm,
+    matrix,
+    paired_difference,
+    performance_profile,
+    probability_of_improvement,
+)
 
 LEVEL = 0.05
-THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)
+THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+"""Of the performance profile, in AUC."""
 
 
 @dataclass(frozen=True)
@@ -195,8 +204,8 @@ def report(comparison: Comparison) -> str:
         _legend(comparison),
         "## Pairs",
         table(*pair_table(pairs)),
-        "## Shares of runs with an AUC above",
-        table(["", *map(str, THRESHOLDS)], [[e, *map(str, performance_profile(auc[e], THRESHOLDS))] for e in auc]),
+        "## Performance profile",
+        profile(auc),
         "## Audit",
         "\n".join(
             f"- {'' if ok is None else 'ok: ' if ok else '**NOT OK**: '}{text}" for ok, text in audit(comparison)
@@ -295,6 +304,16 @@ def pair_table(pairs: list[Pair]) -> tuple[list[str], list[list[str]]]:
         for pair in pairs
     ]
     return header, rows
+
+
+def profile(scores: dict[str, np.ndarray]) -> str:
+    """Shares of runs above each threshold that some runs are above and some are not."""
+    values = {entry: matrix(made) for entry, made in scores.items()}
+    told = [t for t in THRESHOLDS if len({above for made in values.values() for above in np.unique(made > t)}) > 1]
+    if not told:
+        return f"Every AUC lies between two of the thresholds {', '.join(map(str, THRESHOLDS))}: nothing to show."
+    rows = [[entry, *map(str, performance_profile(made, told))] for entry, made in values.items()]
+    return "Shares of runs with an AUC above a threshold.\n\n" + table(["", *(f"> {t}" for t in told)], rows)
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

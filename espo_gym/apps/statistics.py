@@ -36,7 +36,8 @@ class Difference:
     """Pairs."""
 
     def __str__(self) -> str:
-        return f"{self.mean:+.3f} [{self.low:+.3f}, {self.high:+.3f}]"
+        mean, low, high = (round(value, 3) + 0.0 for value in (self.mean, self.low, self.high))  # no -0.000
+        return f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]"
 
 
 def paired_difference(x: np.ndarray, y: np.ndarray) -> Difference:
@@ -93,14 +94,14 @@ def probability_of_improvement(x: np.ndarray, y: np.ndarray) -> Estimate:
 
     The interval resamples seeds, and with a seed the scores of both.
     """
-    x, y = matrix(x), matrix(y)
-    m = x.shape[1]
+    both = np.concatenate([_columns(x), _columns(y)], axis=1)
+    m = both.shape[1] // 2
 
     def estimate(sample: np.ndarray) -> np.ndarray:  # (..., n, 2m)
         a, b = sample[..., :, None, :m], sample[..., None, :, m:]
         return ((a > b) + 0.5 * (a == b)).mean((-3, -2, -1))
 
-    return _bootstrap(estimate, np.concatenate([x, y], axis=1), strata=np.arange(2 * m) % m)
+    return _bootstrap(estimate, matrix(both), strata=np.arange(2 * m) % m)
 
 
 def performance_profile(scores: np.ndarray, thresholds: Sequence[float]) -> list[Estimate]:
@@ -114,9 +115,13 @@ def performance_profile(scores: np.ndarray, thresholds: Sequence[float]) -> list
 
 def matrix(scores: np.ndarray) -> np.ndarray:
     """(n,) or (n, m) -> (n, m), without the seeds at which a score is NaN."""
-    scores = np.asarray(scores, float)
-    scores = scores.reshape(len(scores), -1)
+    scores = _columns(scores)
     return scores[~np.isnan(scores).any(1)]
+
+
+def _columns(scores: np.ndarray) -> np.ndarray:
+    scores = np.asarray(scores, float)
+    return scores.reshape(len(scores), -1)
 
 
 def _bootstrap(

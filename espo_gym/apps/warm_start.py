@@ -22,6 +22,9 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from espo_gym.envs import Problem, scratchpad
 from espo_gym.envs.countdown import combine_at_random
 from espo_gym.envs.registration import make_task
+from espo_gym.policy import Policy
+
+from .processes import one_thread
 
 PAD, EOS = "_", "$"
 ALPHABET = [PAD, EOS, *"0123456789", *"+-*/=,:>()"]
@@ -126,6 +129,7 @@ def warm_start(model: LlamaForCausalLM, data: Tensor, pad: int) -> float:
     return float(loss.detach())
 
 
+@one_thread()
 def make_policy(
     folder: Path,
     seed: int,
@@ -143,7 +147,6 @@ def make_policy(
     loss = warm_start(model, data, tokenizer.pad_token_id)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as made:
-        model.save_pretrained(Path(made) / "policy")
-        tokenizer.save_pretrained(Path(made) / "policy")
+        Policy(model, tokenizer).save_pretrained(Path(made) / "policy")
         os.rename(Path(made) / "policy", folder)
     return f"last loss {loss:.3f} nats a token"
