@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +18,11 @@ from tiny import teaching_policy
 from espo_gym.apps import compare as module
 from espo_gym.apps.compare import Entry, compare, locked
 from espo_gym.apps.comparison import Comparison, Run, run_folder
-from espo_gym.apps.comparison_report import audit, compare_pairs
+from espo_gym.apps.comparison_report import audit, compare_pairs, resolved
 from espo_gym.apps.ledger import Ledger, text_print, weights_print
 from espo_gym.apps.plot import read_progress
 from espo_gym.apps.run import RunConfig, write_json
+from espo_gym.apps.statistics import paired_difference
 
 ENTRIES = ["espo", "grpo", "dapo"]
 SETTINGS = {
@@ -373,14 +375,38 @@ class TestWords:
         assert self.sentence(worse, self.SAME).startswith("b is better than a, +0.100 [+0.085, +0.115] (p < 0.001")
 
     def test_many_pairs_must_be_resolved_together(self):
-        """p = 0.03 is below 0.05 alone, and not among three pairs."""
-        d = np.array([0.04, 0.0, 0.05, 0.01, 0.03, 0.0, 0.01])
+        """p = 0.02 is below 0.05 alone, and not among three pairs."""
+        d = np.array([0.04, 0.01, 0.05, 0.01, 0.03, 0.02, -0.01])
         alone = compare_pairs({"a": d, "b": 0 * d})
-        assert alone[0].resolved and 0.02 < alone[0].difference.p < 0.05
+        assert alone[0].resolved and 0.017 < alone[0].difference.p < 0.05
         among = compare_pairs({"a": d, "b": 0 * d, "c": d[::-1] / 2})
         assert not among[0].resolved
-        assert str(among[0]).startswith("a and b: no difference detected, +0.020 [+0.002, +0.038] (p = 0.0")
+        assert str(among[0]).startswith("a and b: no difference detected, +0.021 [+0.002, +0.041] (p = 0.0")
         assert "among 3 pairs" in str(among[0])
+
+    def test_signs_have_a_say(self):
+        """Student's p is 0.038; with two seeds at 0, of 128 flips of signs 8 are as extreme: 0.0625."""
+        d = np.array([0.04, 0.0, 0.05, 0.01, 0.03, 0.0, 0.01])
+        sentence = self.sentence(d, 0 * d)
+        assert sentence == (
+            "a and b: no difference detected, +0.020 [+0.002, +0.038] (p = 0.038 alone, p = 0.062 by flips of signs)"
+        )
+
+    @pytest.mark.parametrize("kind", ["normal", "uniform", "heavy", "two values"])
+    def test_an_algorithm_against_itself_is_told_apart_in_five_per_cent_at_most(self, kind):
+        """Were both names the same algorithm, each of the 2^8 ways to swap them at some seeds would be as likely."""
+        rng = np.random.default_rng(0)
+        x, y = {
+            "normal": lambda: rng.normal(size=(2, 8)),
+            "uniform": lambda: rng.uniform(size=(2, 8)),
+            "heavy": lambda: rng.standard_cauchy(size=(2, 8)),
+            "two values": lambda: np.where(rng.random((2, 8)) < 0.3, 0.1, 0.8) + rng.normal(0, 0.01, (2, 8)),
+        }[kind]()
+        told_apart = 0
+        for swaps in product([False, True], repeat=8):
+            difference = paired_difference(np.where(swaps, x, y), np.where(swaps, y, x))
+            told_apart += resolved(difference, difference.p)
+        assert told_apart / 2**8 <= 0.05
 
     def test_too_few(self):
         assert self.sentence([0.5], [0.25]) == "a and b, +0.250, one seed in common: nothing can be said"

@@ -19,6 +19,12 @@ class TestPairedDifference:
         assert d.high == pytest.approx(2 + 4.30265 / 3**0.5, abs=1e-4)
         assert d.p == pytest.approx(0.0742, abs=1e-4)  # 1 - t / sqrt(t^2 + 2) with t^2 = 12
 
+    def test_flips_of_signs_by_all_of_them(self):
+        x = np.random.default_rng(0).normal(0.5, 1, 7)
+        means = [abs(np.mean(x * signs)) for signs in product([-1, 1], repeat=7)]
+        share = np.mean(np.array(means) >= abs(x.mean()) - 1e-12)
+        assert paired_difference(x, 0 * x).p_signs == pytest.approx(share)
+
     def test_tasks_are_averaged_within_a_seed(self):
         x = np.array([[1.0, 3], [4, 0], [2, 2]])
         assert paired_difference(x, 0 * x) == paired_difference(x.mean(1), np.zeros(3))
@@ -40,7 +46,7 @@ class TestPairedDifference:
     def test_the_same_difference_on_every_seed(self):
         """No variance to divide by: p is that of n equal signs, and of no difference at all 1."""
         d = paired_difference(np.full(5, 0.5), np.full(5, 0.25))
-        assert (d.mean, d.low, d.high, d.p) == (0.25, 0.25, 0.25, 2 / 2**5)
+        assert (d.mean, d.low, d.high, d.p, d.p_signs) == (0.25, 0.25, 0.25, 2 / 2**5, 2 / 2**5)
         assert paired_difference(np.ones(5), np.ones(5)).p == 1
 
     def test_shapes_must_be_equal(self):
