@@ -10,8 +10,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from espo_gym.algorithms import ALGORITHMS
-from espo_gym.apps.cli import field_docs, main
+from espo_gym.apps.cli import main
 from espo_gym.apps.curves import read_progress
+from espo_gym.apps.options import field_docs
 
 SMALL = ["--rollout-size", "32", "--timesteps", "64", "--eval-problems", "8", "--eval-k", "2", "--no-progress"]
 
@@ -158,7 +159,7 @@ class TestMistakes:
             ("--group-size 5", "a rollout of 32 completions cannot be split into groups of 5"),
             ("--policy /no/such/folder", "no policy could be loaded from '/no/such/folder'"),
             ("--timesteps 0", "timesteps must be at least 1"),
-            ("--eval-every 0", "eval_every must be at least 1"),
+            ("--eval-every -1", "eval_every must be at least 0"),
             ("--config none.json", "no config at none.json"),
             ("--resume", "nothing to resume"),
         ],
@@ -301,7 +302,7 @@ class TestHelp:
         options = {p.name: p for p in main.commands["train"].params}
         assert options["alpha"].help.startswith("[ESPO")
 
-    @pytest.mark.parametrize("command", ["train", "eval", "list"])
+    @pytest.mark.parametrize("command", ["train", "eval", "compare", "list"])
     def test_help(self, command):
         result = invoke(command, "--help")
         assert result.exit_code == 0

@@ -206,16 +206,13 @@ def inspect_batch(
 @torch.no_grad()
 def _scores(twin: PolicyOptimizer, rollout: Rollout, rows: Tensor) -> TokenScores:
     """Of ``rows`` (B,) under the policy as it is now, in micro-batches as in training."""
-    parts = [
-        twin.policy.logps(rollout.rows(part), temperature=twin.temperature, entropies=twin.entropy_coef > 0)
-        for part in rows.split(twin.micro_batch_size or len(rows))
-    ]
-
-    def joined(name: str) -> Tensor | None:
-        tensors = [getattr(part, name) for part in parts]
-        return None if tensors[0] is None else torch.cat(tensors)
-
-    return TokenScores(torch.cat([part.logps for part in parts]), joined("entropies"), joined("values"))
+    pieces = twin.policy.micro_batches(
+        rollout.rows(rows),
+        tokens=twin.micro_batch_tokens,
+        temperature=twin.temperature,
+        entropies=twin.entropy_coef > 0,
+    )
+    return TokenScores.concat(list(pieces))
 
 
 def _objectives(algorithm: PolicyOptimizer, twin: PolicyOptimizer) -> dict[str, PolicyOptimizer]:
