@@ -44,9 +44,9 @@ class Episode:
         """
         self.turn += 1
         self.transcript.append((self.observation, completion, verdict))
-        self.done = verdict.correct or not verdict.has_verdict or self.turn >= self.task.max_turns
+        self.done = self.turn >= self.task.max_turns or verdict.correct or not verdict.has_verdict
         self.observation = "" if self.done else self.task.feedback(self.problem, completion, verdict, self.turn)
-        return verdict.reward if verdict.has_verdict else 0.0
+        return verdict.reward
 
     def render(self) -> str:
         """Prompt, completions and verdicts as readable text."""

@@ -15,6 +15,7 @@ from gymnasium.vector.utils import batch_space
 from .checks import check_choice, check_int
 from .episode import (
     ACTION_SPACE,
+    MAX_SEED,
     OBSERVATION_SPACE,
     Episode,
     check_options,
@@ -148,18 +149,14 @@ class MathVectorEnv(VectorEnv[Texts, Sequence[str], np.ndarray]):
         return None if self.render_mode is None else tuple(self._running(i).render() for i in range(self.num_envs))
 
     def _begin(self, chosen: Sequence[int], split: str, seeds: Sequence[int | None]) -> list[Episode]:
-        chosen_seeds: list[int] = []
         for i in chosen:
-            seed = seeds[i]
-            if seed is None:
-                seed = draw_seed(self.task, split, self._random(i))
-            else:
-                self._randoms[i] = seed
-            chosen_seeds.append(seed)
-        distinct = list(dict.fromkeys(chosen_seeds))
+            if seeds[i] is not None:
+                self._randoms[i] = seeds[i]
+        drawn = [(draw_seed(self.task, split, self._random(i)) if (s := seeds[i]) is None else s) for i in chosen]
+        distinct = list(dict.fromkeys(drawn))
         made = dict(zip(distinct, self.task.problems(split, distinct), strict=True))
-        problems = [made[seed] for seed in chosen_seeds]
-        begun = [Episode(self.task, split, s, p, p.prompt) for s, p in zip(chosen_seeds, problems, strict=True)]
+        problems = [made[seed] for seed in drawn]
+        begun = [Episode(self.task, split, s, p, p.prompt) for s, p in zip(drawn, problems, strict=True)]
         for i, episode in zip(chosen, begun, strict=True):
             self._episodes[i] = episode
         return begun
@@ -189,6 +186,8 @@ class MathVectorEnv(VectorEnv[Texts, Sequence[str], np.ndarray]):
             return [check_seed(seed + i) for i in range(self.num_envs)]
         if len(seed) != self.num_envs:
             raise ValueError(f"{len(seed)} seeds were given for {self.num_envs} sub-environments")
+        if set(map(type, seed)) == {int} and min(seed) >= 0 and max(seed) <= MAX_SEED:  # one check for all
+            return seed
         return [None if one is None else check_seed(one) for one in seed]
 
     def _chosen(self, mask: Any) -> list[int]:
