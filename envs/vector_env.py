@@ -186,9 +186,10 @@ class MathVectorEnv(VectorEnv[Texts, Sequence[str], np.ndarray]):
             return [check_seed(seed + i) for i in range(self.num_envs)]
         if len(seed) != self.num_envs:
             raise ValueError(f"{len(seed)} seeds were given for {self.num_envs} sub-environments")
-        if set(map(type, seed)) == {int} and min(seed) >= 0 and max(seed) <= MAX_SEED:  # one check for all
-            return seed
-        return [None if one is None else check_seed(one) for one in seed]
+        seeds: Sequence[Any] = seed
+        if set(map(type, seeds)) == {int} and min(seeds) >= 0 and max(seeds) <= MAX_SEED:  # one check for all
+            return seeds
+        return [None if one is None else check_seed(one) for one in seeds]
 
     def _chosen(self, mask: Any) -> list[int]:
         if mask is None:
