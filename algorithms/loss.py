@@ -293,12 +293,13 @@ def update_metrics(outputs: Sequence[LossOutput]) -> dict[str, float]:
     Everything is over the policy's own tokens of responses with a verdict; *active* tokens are those with a non-zero
     advantage, the only ones that a clip can cut.
 
-    - ``ratio_min``, ``ratio_mean``, ``ratio_max``
+    - ``ratio_min``, ``ratio_mean``, ``ratio_max``: of active tokens
     - ``clip_fraction_low``: share of tokens cut because a bad response got less likely than 1 - low;
       ``clip_fraction_high``: share cut because a good one got more likely than 1 + high;
       ``clip_fraction_active``: both, as a share of active tokens
     - ``gradient_token_share``: share of tokens that are active and not cut
-    - ``kl_k1``, ``kl_k3``: KL(old || new); ``ref_kl_k1``, ``ref_kl_k3``: KL(new || reference), if there is one
+    - ``kl_k1``, ``kl_k3``: KL(old || new), at active tokens; ``ref_kl_k1``, ``ref_kl_k3``: KL(new || reference), if
+      there is one, at all tokens
     """
 
     def tokens(name: str) -> Tensor:
@@ -310,18 +311,16 @@ def update_metrics(outputs: Sequence[LossOutput]) -> dict[str, float]:
         return {}
     ratio, cut, advantages = tokens("ratio"), tokens("clipped"), tokens("advantages")
     active = advantages != 0
-    moved = tokens("old_logps") - tokens("logps")
     metrics = {
-        "ratio_min": ratio.min(),
-        "ratio_mean": ratio.mean(),
-        "ratio_max": ratio.max(),
         "clip_fraction_low": (cut & (advantages < 0)).sum() / n,
         "clip_fraction_high": (cut & (advantages > 0)).sum() / n,
         "clip_fraction_active": cut.sum() / active.sum().clamp(min=1),
         "gradient_token_share": (active & ~cut).sum() / n,
-        "kl_k1": moved.mean(),
-        "kl_k3": kl_estimate(moved, "k3").mean(),
     }
+    if active.any():  # the others need not have been computed
+        ratio, moved = ratio[active], (tokens("old_logps") - tokens("logps"))[active]
+        metrics |= {"ratio_min": ratio.min(), "ratio_mean": ratio.mean(), "ratio_max": ratio.max()}
+        metrics |= {"kl_k1": moved.mean(), "kl_k3": kl_estimate(moved, "k3").mean()}
     if outputs[0].batch.ref_logps is not None:
         away = tokens("logps") - tokens("ref_logps")
         metrics |= {"ref_kl_k1": away.mean(), "ref_kl_k3": kl_estimate(away, "k3").mean()}

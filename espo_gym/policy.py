@@ -6,9 +6,9 @@ import copy
 import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -16,28 +16,19 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
+from .decoding import check_functional
+from .head import wide
+from .rollout import Rollout
 from .sampling import Completions, Sampling, generate
+from .scoring import TokenScores, check_head, check_prefix, checkpointed_layers, plain_pieces, shared_prompt_pieces
 
-if TYPE_CHECKING:
-    from .rollout import Rollout
+SAMPLERS = ("auto", "functional", "hf", "vllm")
 
 BUNDLED = {"espo_gym/teaching": Path(__file__).with_name("teaching")}
 """Policies that come with the package: names that need no download."""
 
 VALUE_HEAD_FILE = "value_head.safetensors"
 CRITIC_FOLDER = "critic"
-
-
-@dataclass
-class TokenScores:
-    """What a policy says of completions that are already written. B rows, T tokens; 0 where masked."""
-
-    logps: Tensor
-    """(B, T) float32 log pi(token), nats, at the sampling temperature."""
-    entropies: Tensor | None
-    """(B, T) float32, nats, over the whole vocabulary; None unless asked for."""
-    values: Tensor | None
-    """(B, T) float32 prediction of the return before the token is chosen; None without a value head."""
 
 
 class Policy(nn.Module):
@@ -47,6 +38,11 @@ class Policy(nn.Module):
 
     ``autocast`` computes in that dtype (bfloat16, usually) on weights that stay as they are. Weights of 16 bits would
     round the steps of a learning rate near 1e-6 away.
+
+    ``sampler`` is how tokens follow each other (:mod:`espo_gym.decoding`): "hf" the model's own forward pass,
+    "functional" packed weights of the Llama family, "vllm" an engine of vLLM, "auto" the fastest of the first two that
+    says the same as the model. ``reference`` turns every shortcut off, to compare with: sampling by the model's own
+    forward pass and cache, and log-probs from one padded batch with all of its logits.
     """
 
     def __init__(
@@ -56,9 +52,15 @@ class Policy(nn.Module):
         *,
         value_head: bool = False,
         autocast: torch.dtype | None = None,
+        sampler: str = "auto",
+        reference: bool = False,
     ) -> None:
         super().__init__()
+        if sampler not in SAMPLERS:
+            raise ValueError(f"sampler must be one of {', '.join(SAMPLERS)}, not {sampler!r}")
         self.autocast = autocast
+        self.reference = reference
+        self.sampler = "hf" if reference else sampler
         self.model = model
         self.tokenizer = tokenizer
         self.value_head: nn.Linear | None = None
@@ -70,8 +72,6 @@ class Policy(nn.Module):
             raise ValueError(
                 "the tokenizer has no end-of-sequence token, so a completion could never end: set tokenizer.eos_token"
             )
-        parameters = inspect.signature(model.forward).parameters
-        self._takes = {name for name in ("position_ids", "logits_to_keep") if name in parameters}
 
     @classmethod
     def from_pretrained(
@@ -82,6 +82,8 @@ class Policy(nn.Module):
         device: torch.device | str | None = None,
         value_head: bool = False,
         autocast: torch.dtype | None = None,
+        sampler: str = "auto",
+        reference: bool = False,
         **kwargs: Any,
     ) -> Policy:
         """Load a bundled policy (``espo_gym/teaching``), a folder, or a model of the Hugging Face hub.
@@ -104,7 +106,14 @@ class Policy(nn.Module):
                 f"nor a folder with a model and a tokenizer nor a model that the hub has given: {error}"
             ) from error
         saved = Path(source) / VALUE_HEAD_FILE
-        policy = cls(model, tokenizer, value_head=value_head or saved.is_file(), autocast=autocast)
+        policy = cls(
+            model,
+            tokenizer,
+            value_head=value_head or saved.is_file(),
+            autocast=autocast,
+            sampler=sampler,
+            reference=reference,
+        )
         if policy.value_head is not None and saved.is_file():
             policy.value_head.load_state_dict(load_file(saved))
         if (critic := Path(source) / CRITIC_FOLDER).is_dir():
@@ -139,7 +148,8 @@ class Policy(nn.Module):
 
     def frozen_copy(self) -> Policy:
         """The policy as it is now, without gradients and value head: a reference to measure the divergence from."""
-        return Policy(copy.deepcopy(self.model), self.tokenizer, autocast=self.autocast).requires_grad_(False)
+        frozen = Policy(copy.deepcopy(self.model), self.tokenizer, autocast=self.autocast, reference=self.reference)
+        return frozen.requires_grad_(False)
 
     def train(self, mode: bool = True) -> Policy:
         """Training mode would turn dropout on and make the ratios wrong from the first step, so there is none."""
@@ -263,13 +273,62 @@ class Policy(nn.Module):
     def logps(self, rollout: Rollout, *, temperature: float = 1.0, entropies: bool = False) -> TokenScores:
         """Log-probs (and entropies, if asked for) of ``rollout`` under the weights as they are now, with gradient.
 
-        The model runs over prompt and completion, (B, S + T), and its head over the completion alone. Logits are
-        taken to float32 whatever the model's dtype.
+        The graph of all rows is alive at once; :meth:`micro_batches` needs less memory. Sums are taken in float32
+        whatever the model's dtype.
         """
+        pieces = self._pieces(rollout, None, temperature, entropies, checkpointing=False, whole=True)
+        return TokenScores.concat(list(pieces))
+
+    def micro_batches(
+        self,
+        rollout: Rollout,
+        *,
+        tokens: int | None = None,
+        temperature: float = 1.0,
+        entropies: bool = False,
+        checkpointing: bool = False,
+    ) -> Iterator[tuple[Tensor, TokenScores]]:
+        """Pieces of ``rollout`` as ``(rows (B,) long, scores of those rows)``, one after the other.
+
+        Take the gradient of each piece before you ask for the next one, and go through all of them: what the pieces
+        share, their prompts, gets its gradient at the end.
+
+        Args:
+            tokens: completion tokens, padding included, in a piece of more than one row. None is
+                :attr:`default_micro_batch_tokens`.
+            temperature: that of sampling.
+            entropies: whether they are wanted; they carry gradient, too.
+            checkpointing: compute activations again in the backward pass instead of keeping them.
+        """
+        return self._pieces(rollout, tokens, temperature, entropies, checkpointing, whole=False)
+
+    def _pieces(
+        self,
+        rollout: Rollout,
+        tokens: int | None,
+        temperature: float,
+        entropies: bool,
+        checkpointing: bool,
+        *,
+        whole: bool,
+    ) -> Iterator[tuple[Tensor, TokenScores]]:
+        """``whole`` keeps the graph of the prompts in one with that of the completions."""
+        if tokens is None and not self.reference:
+            tokens = self.default_micro_batch_tokens
+        if not self.reference and self.shares_prompts:
+            assert tokens is not None
+            yield from shared_prompt_pieces(self, rollout, tokens, temperature, entropies, checkpointing, whole)
+        else:
+            for rows in plain_pieces(rollout, tokens, in_order=self.reference):
+                with checkpointed_layers([self.model, self.critic] if checkpointing else []):
+                    yield rows, self._plain_scores(rollout.rows(rows), temperature, entropies)
+
+    def _plain_scores(self, rollout: Rollout, temperature: float, entropies: bool) -> TokenScores:
+        """The model over prompt and completion, (B, S + T), as it is, and all logits of the completion at once."""
         n_tokens = rollout.completion_ids.shape[1]
         out = self._forward(self.model, rollout, hidden=self.value_head is not None and self.critic is None)
         # The logits at one position speak of the next one.
-        logprobs = (out.logits[:, -n_tokens - 1 : -1].float() / temperature).log_softmax(-1)  # (B, T, V)
+        logprobs = (wide(out.logits[:, -n_tokens - 1 : -1]) / temperature).log_softmax(-1)  # (B, T, V)
         logps = logprobs.gather(-1, rollout.completion_ids[..., None]).squeeze(-1)  # (B, T)
         entropy = values = None
         if entropies:
@@ -277,43 +336,80 @@ class Policy(nn.Module):
             entropy = entropy.masked_fill(~rollout.mask, 0.0)
         if self.value_head is not None:
             trunk = out if self.critic is None else self._forward(self.critic, rollout, hidden=True)
-            hidden = trunk.hidden_states[-1][:, -n_tokens - 1 : -1]  # (B, T, H)
-            values = self.value_head(hidden.to(self.value_head.weight.dtype)).squeeze(-1).float()
-            values = values.masked_fill(~rollout.mask, 0.0)
+            values = self.values_of(trunk.hidden_states[-1][:, -n_tokens - 1 : -1]).masked_fill(~rollout.mask, 0.0)
         return TokenScores(logps.masked_fill(~rollout.mask, 0.0), entropy, values)
 
     def _forward(self, model: PreTrainedModel, rollout: Rollout, *, hidden: bool) -> Any:
         """``model`` over prompts and completions, (B, S + T); its head over the completions alone."""
         ids = torch.cat([rollout.prompt_ids, rollout.completion_ids], 1)
         attention = torch.cat([rollout.prompt_mask, rollout.completion_mask], 1).long()
-        kwargs = {"logits_to_keep": rollout.completion_ids.shape[1] + 1} if "logits_to_keep" in self._takes else {}
-        with self._precision():
+        keep = rollout.completion_ids.shape[1] + 1
+        return self._run(model, ids, attention, None, keep=keep, output_hidden_states=hidden)
+
+    # -- what both verbs are made of ----------------------------------------------------------------------------------
+
+    def values_of(self, hidden: Tensor) -> Tensor:
+        """(B, T) float32 of the value head, from the last hidden states (B, T, H)."""
+        assert self.value_head is not None
+        return wide(self.value_head(hidden.to(self.value_head.weight.dtype)).squeeze(-1))
+
+    def trunk_states(self, model: PreTrainedModel, ids: Tensor, attention: Tensor, cache: Any) -> Tensor:
+        """Last hidden states (B, s, H) of ``model`` without its head, on ``ids`` (B, s).
+
+        ``attention`` (B, s') covers what lies in ``cache`` as well.
+        """
+        return self._run(model.base_model, ids, attention, cache).last_hidden_state
+
+    def next_states(self, ids: Tensor, attention: Tensor, cache: Any) -> Tensor:
+        """One step of decoding: what :meth:`logits` takes, (N, ...), at the last of the tokens ``ids`` (N, s)."""
+        if self.head is not None:
+            return self.trunk_states(self.model, ids, attention, cache)[:, -1]
+        return self._run(self.model, ids, attention, cache, keep=1).logits[:, -1]
+
+    def model_logits(self, ids: Tensor, attention: Tensor) -> Tensor:
+        """(B, s, V) of the model as it is, on ``ids`` (B, s) padded on the left."""
+        return self._run(self.model, ids, attention, None).logits
+
+    @property
+    def head(self) -> tuple[Tensor, Tensor | None] | None:
+        """Weight (V, H) and bias (V,) by which the logits follow from the last hidden states; None if by other ways."""
+        if self.reference or not self._plain_head:
+            return None
+        head = self.model.get_output_embeddings()
+        return head.weight, getattr(head, "bias", None)
+
+    @cached_property
+    def _plain_head(self) -> bool:
+        return check_head(self)
+
+    @cached_property
+    def shares_prompts(self) -> bool:
+        """The model can go on from keys and values that were computed before, with the same result."""
+        return check_prefix(self)
+
+    @cached_property
+    def decodes_functionally(self) -> bool:
+        """The functional step is for this model and says the same."""
+        return check_functional(self)
+
+    @property
+    def default_micro_batch_tokens(self) -> int:
+        """On a CPU few enough for its caches, on a GPU enough to fill it."""
+        return 1_024 if self.device.type == "cpu" else 16_384
+
+    def _run(
+        self, model: Any, ids: Tensor, attention: Tensor, cache: Any, keep: int | None = None, **kwargs: Any
+    ) -> Any:
+        """Call ``model`` with what its forward pass takes, in the dtype of the computation."""
+        takes = inspect.signature(model.forward).parameters
+        if "position_ids" in takes:  # those that do not count the padding on the left
+            kwargs["position_ids"] = (attention.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
+        if keep is not None and "logits_to_keep" in takes:
+            kwargs["logits_to_keep"] = keep
+        with torch.autocast(self.device.type, dtype=self.autocast, enabled=self.autocast is not None):
             return model(
-                input_ids=ids,
-                attention_mask=attention,
-                use_cache=False,
-                output_hidden_states=hidden,
-                **self._positions(attention),
-                **kwargs,
+                input_ids=ids, attention_mask=attention, past_key_values=cache, use_cache=cache is not None, **kwargs
             )
-
-    def forward_cached(self, ids: Tensor, attention: Tensor, cache: Any) -> Any:
-        """One step of decoding: the model on ``ids`` (N, s), which end the sequences that ``attention`` covers."""
-        kwargs = {"logits_to_keep": 1} if "logits_to_keep" in self._takes else {}
-        positions = {name: p[:, -ids.shape[1] :] for name, p in self._positions(attention).items()}
-        with self._precision():
-            return self.model(
-                input_ids=ids, attention_mask=attention, past_key_values=cache, use_cache=True, **positions, **kwargs
-            )
-
-    def _precision(self) -> torch.autocast:
-        return torch.autocast(self.device.type, dtype=self.autocast, enabled=self.autocast is not None)
-
-    def _positions(self, attention: Tensor) -> dict[str, Tensor]:
-        """Positions that do not count the padding on the left, for models that take them."""
-        if "position_ids" not in self._takes:
-            return {}
-        return {"position_ids": (attention.cumsum(1) - 1).clamp(min=0)}
 
 
 def _load_model(source: str | Path, **kwargs: Any) -> PreTrainedModel:

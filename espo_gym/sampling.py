@@ -1,8 +1,8 @@
 """The sampler: prompts in, completions out, with the log-prob and the entropy of every token as it was chosen.
 
-Three things make it fast without a second model: each distinct prompt is run once and its KV cache is copied to the
-rows that share it, finished rows leave the batch, and the log-prob and the entropy come out of the softmax that the
-choice needs anyway.
+One schedule for every model. Each distinct prompt is run once, however many rows continue it; finished rows leave the
+batch and the last ones take their places; the log-prob and the entropy come out of the softmax that the choice needs
+anyway. How a row gets from one token to the next is a :class:`~espo_gym.decoding.Step`.
 """
 
 from __future__ import annotations
@@ -15,8 +15,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .decoding import make_step
+from .head import head_logits, inverse_cdf, next_tokens
+
 if TYPE_CHECKING:
     from .policy import Policy
+
+TILED_VOCABULARY = 8_192
+"""Above so many entries the logits of a batch no longer fit a processor's cache."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +53,11 @@ class Sampling:
             raise ValueError(f"stop must be a sequence of non-empty strings, not {self.stop!r}")
 
     @property
+    def unrestricted(self) -> bool:
+        """Every token can be drawn."""
+        return self.top_k == 0 and self.top_p == 1
+
+    @property
     def scale(self) -> float:
         """The temperature at which log-probs are taken: greedy decoding has none of its own, so 1."""
         return self.temperature or 1.0
@@ -73,50 +84,67 @@ class Completions:
 @torch.no_grad()
 def generate(policy: Policy, prompts: Sequence[Sequence[int]], seeds: Sequence[int], sampling: Sampling) -> Completions:
     """One completion for each prompt (a list of token ids). See :meth:`Policy.generate`."""
-    device, pad, ends = policy.device, policy.pad_token_id, policy.eos_token_ids
+    device, n = policy.device, len(prompts)
     distinct = list(dict.fromkeys(tuple(p) for p in prompts))
     position = {p: i for i, p in enumerate(distinct)}
     source = torch.tensor([position[tuple(p)] for p in prompts], device=device)  # (N,) the prompt of each row
-
-    n = len(prompts)
     limits = [min(sampling.max_completion_tokens, policy.context_length - len(p)) for p in prompts]
     limit = torch.tensor(limits, device=device)  # (N,) tokens allowed
-    draws = _uniforms(seeds, int(limit.max())).to(device)  # (N, T) one number decides one token
+    is_end = torch.zeros(policy.vocab_size, dtype=torch.bool, device=device)
+    is_end[policy.eos_token_ids] = True
 
-    tokens = torch.full((n, int(limit.max())), pad, dtype=torch.long, device=device)
-    logps = torch.zeros(tokens.shape, device=device)
-    entropies = torch.zeros_like(logps)
-    length = torch.zeros(n, dtype=torch.long, device=device)
+    step, draws, head = make_step(policy), Uniforms(seeds, device), policy.head
+    states = step.start(*left_pad(distinct, policy.pad_token_id, device), source)
+    rows = torch.arange(n, device=device)  # the rows still being written, in the order of the step
+    written: list[tuple[Tensor, ...]] = []  # of each step: the rows, their tokens, log-probs, entropies
+    tails = torch.empty(n, 0, dtype=torch.long, device=device)  # (rows, t) what stop strings are looked for in
     truncated = torch.zeros(n, dtype=torch.bool, device=device)
 
-    ids, attention = left_pad(distinct, pad, device)  # (U, S)
-    out = policy.forward_cached(ids, attention, None)
-    cache, logits = out.past_key_values, out.logits[:, -1]  # (U, V)
-    cache.reorder_cache(source)
-    attention, logits = attention[source], logits[source]
-    rows = torch.arange(n, device=device)  # the rows still being written, in the order of the cache
-
-    for t in range(tokens.shape[1]):
-        choice, logp, entropy = _choose(logits.float(), draws[rows, t], sampling)
-        tokens[rows, t], logps[rows, t], entropies[rows, t] = choice, logp, entropy
-        length[rows] = t + 1
-        ended = torch.isin(choice, ends) | _stopped(policy, tokens[rows, : t + 1], sampling.stop)
-        cut = ~ended & (t + 1 >= limit[rows])
-        truncated[rows[cut]] = True
-        going = (~(ended | cut)).nonzero().squeeze(1)
-        if len(going) == 0:
+    for t in range(max(limits)):
+        choice, logp, entropy = _choose(states, head, draws.at(rows, t), sampling)
+        written.append((rows, choice, logp, entropy))
+        ended = is_end[choice]
+        if sampling.stop:
+            tails = torch.cat([tails, choice[:, None]], 1)
+            ended = ended | _stopped(policy, tails, sampling.stop)
+        over = ended
+        if t + 1 >= min(limits):
+            cut = ~ended & (t + 1 >= limit[rows])
+            truncated[rows[cut]] = True
+            over = ended | cut
+        order = _close_ranks(over)
+        if len(order) == 0:
             break
-        if len(going) < len(rows):
-            rows, choice, attention = rows[going], choice[going], attention[going]
-            cache.reorder_cache(going)
-        attention = torch.cat([attention, attention.new_ones(len(rows), 1)], dim=1)  # (rows, S + t + 1)
-        logits = policy.forward_cached(choice[:, None], attention, cache).logits[:, -1]
+        if len(order) < len(rows):
+            rows, choice = rows[order], choice[order]
+            tails = tails[order] if sampling.stop else tails
+            step.keep(order)
+        states = step.advance(choice)
 
-    width = int(length.max())
-    mask = torch.arange(width, device=device) < length[:, None]  # (N, T)
-    tokens = tokens[:, :width]
-    texts = policy.decode([row[: int(k)] for row, k in zip(tokens.tolist(), length, strict=True)])
-    return Completions(texts, tokens, mask, logps[:, :width], entropies[:, :width], truncated)
+    width = len(written)
+    tokens = torch.full((n, width), policy.pad_token_id, dtype=torch.long, device=device)
+    logps, entropies = (torch.zeros(n, width, device=device) for _ in range(2))
+    column = torch.cat([torch.full_like(part[0], t) for t, part in enumerate(written)])
+    row, *values = (torch.cat(parts) for parts in zip(*written, strict=True))
+    for table, value in zip((tokens, logps, entropies), values, strict=True):
+        table[row, column] = value
+    lengths = torch.bincount(row, minlength=n)
+    mask = torch.arange(width, device=device) < lengths[:, None]  # (N, T)
+    texts = policy.decode([ids[:k] for ids, k in zip(tokens.tolist(), lengths.tolist(), strict=True)])
+    return Completions(texts, tokens, mask, logps, entropies, truncated)
+
+
+def _close_ranks(over: Tensor) -> Tensor:
+    """(n',) the rows to go on with: those not ``over`` (n,), the last of them in the places that have become free.
+
+    Rows that can stay do, so that little of a cache is moved.
+    """
+    if not over.any():
+        return torch.arange(len(over), device=over.device)
+    going = (~over).nonzero().squeeze(1)
+    order = torch.arange(len(going), device=over.device)
+    order[over[: len(going)]] = going[going >= len(going)]
+    return order
 
 
 def left_pad(rows: Sequence[Sequence[int]], pad: int, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -127,28 +155,53 @@ def left_pad(rows: Sequence[Sequence[int]], pad: int, device: torch.device) -> t
     return ids, attention
 
 
-def _uniforms(seeds: Sequence[int], steps: int) -> Tensor:
-    """(N, T) float64 in [0, 1). Each row has its own stream: a completion does not depend on its neighbours."""
-    streams = (np.random.Generator(np.random.Philox(key=int(s))) for s in seeds)
-    return torch.from_numpy(np.stack([stream.random(steps) for stream in streams]))
+class Uniforms:
+    """Each row's own stream of float64 numbers in [0, 1), a function of its seed alone.
+
+    Number t of seed s is SplitMix64 (Steele, Lea, Flood, "Fast splittable pseudorandom number generators", OOPSLA
+    2014) at step t of a stream that starts at a hash of s. One number decides one token, so a completion does not
+    depend on its neighbours.
+    """
+
+    BLOCK = 64
+    GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+
+    def __init__(self, seeds: Sequence[int], device: torch.device) -> None:
+        self.start = self._mix(np.array([int(s) % 2**64 for s in seeds], dtype=np.uint64) + self.GOLDEN)  # (N,)
+        self.device = device
+
+    def at(self, rows: Tensor, t: int) -> Tensor:
+        """(n,) number ``t`` of the rows ``rows`` (n,)."""
+        if t % self.BLOCK == 0:
+            steps = np.arange(t + 1, t + 1 + self.BLOCK, dtype=np.uint64)
+            bits = self._mix(self.start[:, None] + steps * self.GOLDEN)  # wraps around
+            self.block = torch.from_numpy((bits >> np.uint64(11)) * 2.0**-53).to(self.device)  # (N, BLOCK)
+        return self.block[rows, t % self.BLOCK]
+
+    @staticmethod
+    def _mix(z: np.ndarray) -> np.ndarray:
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        return z ^ (z >> np.uint64(31))
 
 
-def _choose(logits: Tensor, draws: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor, Tensor]:
-    """The next token of each row, its log-prob and the entropy, each (N,), from float32 ``logits`` (N, V)."""
-    logprobs = (logits / sampling.scale).log_softmax(-1)  # (N, V)
+def _choose(
+    states: Tensor, head: tuple[Tensor, Tensor | None] | None, draws: Tensor, sampling: Sampling
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The next token of each row, its log-prob and the entropy, each (n,), from what a step returned of them."""
+    greedy = sampling.temperature == 0
+    if head is not None and len(head[0]) > TILED_VOCABULARY and (greedy or sampling.unrestricted):
+        return next_tokens(states, *head, None if greedy else draws, sampling.scale)
+    logits = head_logits(states, head)  # (n, V)
+    logprobs = (logits if sampling.scale == 1 else logits / sampling.scale).log_softmax(-1)
     probs = logprobs.exp()
-    entropy = -torch.where(probs > 0, probs * logprobs, 0.0).sum(-1)
-    choice = logits.argmax(-1) if sampling.temperature == 0 else _draw(_restrict(probs, sampling), draws)
+    entropy = torch.special.entr(probs).sum(-1)
+    if greedy:
+        choice = logits.argmax(-1)
+    else:
+        allowed = _restrict(probs, sampling)
+        choice = inverse_cdf(allowed, draws * allowed.sum(-1, dtype=torch.float64))
     return choice, logprobs.gather(-1, choice[:, None]).squeeze(-1), entropy
-
-
-def _draw(probs: Tensor, draws: Tensor) -> Tensor:
-    """Inverse-CDF sampling: (N,) tokens from unnormalised ``probs`` (N, V), one uniform a row."""
-    cdf = probs.cumsum(-1, dtype=torch.float64)
-    # right=True finds the first entry *above* the draw: a token of probability 0 is never taken.
-    choice = torch.searchsorted(cdf, (draws * cdf[:, -1])[:, None], right=True).squeeze(-1)
-    last = (probs > 0).long().cumsum(-1).argmax(-1)  # the last token that can be drawn, should rounding go past it
-    return torch.minimum(choice, last)
 
 
 def _restrict(probs: Tensor, sampling: Sampling) -> Tensor:

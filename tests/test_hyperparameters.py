@@ -40,7 +40,8 @@ OTHER = {
     "rollout_size": 16,
     "n_epochs": 2,
     "n_minibatches": 3,
-    "micro_batch_size": 5,
+    "micro_batch_tokens": 5,
+    "activation_checkpointing": True,
     "learning_rate": 1e-2,
     "warmup_steps": 5,
     "adam_beta1": 0.5,
@@ -179,7 +180,8 @@ def test_every_hyperparameter_changes_behaviour_or_is_refused(name, hyperparamet
     one, two = behaviour(name, tuple(before.items())), behaviour(name, tuple(after.items()))
     differs = [key for key in one if one[key] != two[key]] + ["error"] * ("error" in two)
     assert differs, f"{hyperparameter}={after[hyperparameter]!r} changes nothing in {name}"
-    if hyperparameter not in ("micro_batch_size", "verbose", "reference_kl", "max_no_verdict"):
+    unseen = ("micro_batch_tokens", "activation_checkpointing", "verbose", "reference_kl", "max_no_verdict")
+    if hyperparameter not in unseen:
         assert set(differs) & {"weights", "critic", "texts"}, f"{hyperparameter} changes no more than {differs}"
 
 

@@ -17,7 +17,7 @@ from tiny import SMALL, same_state, state, teaching_policy, tiny_policy
 from espo_gym.algorithms import ESPO, GRPO
 
 ADDITION = "espo_gym/Addition-v0"
-RUN = SMALL | {"max_completion_tokens": 40, "micro_batch_size": 3, "n_epochs": 2, "preset": "teaching"}
+RUN = SMALL | {"max_completion_tokens": 40, "micro_batch_tokens": 60, "n_epochs": 2, "preset": "teaching"}
 
 
 class Records(KVWriter):
@@ -144,7 +144,8 @@ while True:
 
 
 def small_run() -> GRPO:
-    return GRPO(teaching_policy(), ADDITION, **(RUN | {"n_epochs": 1, "micro_batch_size": None, "learning_rate": 1e-3}))
+    changes = {"n_epochs": 1, "micro_batch_tokens": None, "learning_rate": 1e-3}
+    return GRPO(teaching_policy(), ADDITION, **(RUN | changes))
 
 
 def test_a_process_killed_while_saving_leaves_the_old_checkpoint_or_the_new_one(tmp_path):

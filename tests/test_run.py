@@ -20,7 +20,7 @@ from espo_gym.apps.plot import read_progress
 from espo_gym.apps.run import RunConfig, train
 
 SMALL = {"timesteps": 96, "eval_problems": 8, "eval_k": 2, "eval_every": 2, "save_every": 32}
-HYPERPARAMETERS = {"rollout_size": 32, "n_minibatches": 2, "micro_batch_size": 8, "seed": 3}
+HYPERPARAMETERS = {"rollout_size": 32, "n_minibatches": 2, "micro_batch_tokens": 64, "seed": 3}
 
 
 def config(**changes) -> RunConfig:

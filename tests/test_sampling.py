@@ -10,8 +10,9 @@ from tiny import byte_tokenizer, global_random_state, tiny_model, tiny_policy
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from espo_gym.head import inverse_cdf
 from espo_gym.policy import Policy
-from espo_gym.sampling import Sampling, _draw, _restrict
+from espo_gym.sampling import Sampling, _restrict
 
 KINDS = ["llama", "gpt2", "qwen2"]
 PROMPTS = ["1+1=", "358+467=", "9", "12*(3+4)-5=", "1+1=", "0-0="]
@@ -178,7 +179,7 @@ def test_top_k_and_top_p_equal_brute_force(top_k, top_p):
 def test_a_token_of_probability_zero_is_never_drawn():
     probs = torch.tensor([[0.0, 0.5, 0.0, 0.5, 0.0]])
     draws = torch.tensor([0.0, 0.25, 0.5, 1 - 2**-53], dtype=torch.float64)
-    assert _draw(probs.expand(4, -1), draws).tolist() == [1, 1, 3, 3]
+    assert inverse_cdf(probs.expand(4, -1), draws).tolist() == [1, 1, 3, 3]
 
 
 def test_top_p_takes_no_token_more_than_it_needs():
@@ -206,9 +207,15 @@ def scripted(script, tokenizer, **config) -> Policy:
             policy.model, input_ids, attention_mask, position_ids, past_key_values, **kwargs
         )
         step = int(attention_mask.sum(1)[0]) - forward.start
-        out.logits = torch.nn.functional.one_hot(torch.tensor(script[step]), vocab).float().expand_as(out.logits) * 1e3
+        out.logits = (
+            torch.nn.functional.one_hot(torch.tensor(script[min(step, len(script) - 1)]), vocab)
+            .float()
+            .expand_as(out.logits)
+            * 1e3
+        )
         return out
 
+    forward.start = 0
     policy.model.forward = forward
     policy._script = forward
     return policy

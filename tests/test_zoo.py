@@ -88,7 +88,7 @@ def test_quantiles_over_the_batch_take_the_most_uncertain_tokens_of_all_response
 def test_groups_over_the_batch_do_not_depend_on_the_micro_batch():
     rollout = random_rollout(tiny_policy(), lengths=[3, 1, 7, 2, 5, 5, 1, 4])
     gradients = []
-    for size in (None, 1, 3):
+    for size in (None, 1, 12):
         policy = tiny_policy()
         algorithm = ESPO(
             policy,
@@ -97,7 +97,7 @@ def test_groups_over_the_batch_do_not_depend_on_the_micro_batch():
             group_size=4,
             n_minibatches=1,
             quantiles_over="batch",
-            micro_batch_size=size,
+            micro_batch_tokens=size,
         )
         algorithm._minibatch(rollout, algorithm.advantages(rollout), torch.arange(8))
         gradients.append(torch.cat([p.grad.flatten() for p in policy.parameters()]))
@@ -208,7 +208,8 @@ def test_the_sampler_correction_recomputes_the_old_log_probs():
 
 def test_a_divergence_above_its_target_raises_its_coefficient_and_below_lowers_it():
     def coefficient(kl_target):
-        algorithm = GRPO(teaching_policy(), ADDITION, kl_coef=0.1, kl_target=kl_target, kl_horizon=100, **SMALL)
+        settings = {"kl_coef": 0.1, "kl_target": kl_target, "kl_horizon": 100, "seed": 1}  # with a reward to learn from
+        algorithm = GRPO(teaching_policy(), ADDITION, **SMALL, **settings)
         return algorithm.learn(32).kl_coef
 
     # Two rollouts of 16 completions: at most a fifth of 16 / 100 each. The first rollout is still near the reference.
@@ -219,7 +220,7 @@ def test_a_divergence_above_its_target_raises_its_coefficient_and_below_lowers_i
 def test_target_kl_ends_the_steps_on_a_rollout():
     def updates(target_kl):
         hyperparameters = SMALL | {"n_minibatches": 4, "n_epochs": 4, "learning_rate": 3e-3, "warmup_steps": 0}
-        return GRPO(teaching_policy(), ADDITION, target_kl=target_kl, **hyperparameters).learn(16).n_updates
+        return GRPO(teaching_policy(), ADDITION, target_kl=target_kl, seed=1, **hyperparameters).learn(16).n_updates
 
     assert updates(None) == 16 and updates(1e6) == 16 and 1 < updates(1e-3) < 16
 

@@ -301,7 +301,8 @@ def eval_command(
         algorithm = classes[name].load(path, made)
         policy, vector, sampling = algorithm.policy, algorithm.env, algorithm.sampling
         if dtype is not None:
-            policy.to(dtype=getattr(torch, dtype))
+            for parameter in policy.parameters():  # not buffers, such as the frequencies of rotary embeddings
+                parameter.data = parameter.data.to(getattr(torch, dtype))
     else:
         if env is None:
             raise click.UsageError(f"{source} is no checkpoint or run; a policy knows no environment, so give --env")

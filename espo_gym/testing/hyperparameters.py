@@ -19,7 +19,7 @@ OUT_OF_RANGE: dict[str, tuple[Any, ...]] = {
     "rollout_size": (0,),
     "n_epochs": (0,),
     "n_minibatches": (0,),
-    "micro_batch_size": (0,),
+    "micro_batch_tokens": (0,),
     "learning_rate": (0.0, -1.0),
     "warmup_steps": (-1,),
     "adam_beta1": (1.0, -0.1),

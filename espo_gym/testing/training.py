@@ -91,7 +91,7 @@ def resuming(cls: type[PolicyOptimizer], chosen: Chosen) -> None:
     What an algorithm remembers from one rollout to the next must be in the checkpoint: weights, the optimizer's
     moments, the counters and the hyper-parameters are.
     """
-    small = chosen | {"n_epochs": 2, "micro_batch_size": 3}
+    small = chosen | {"n_epochs": 2, "micro_batch_tokens": 24}
     whole, first = make(cls, small), make(cls, small)
     learn(whole, 1)
     size = whole.num_timesteps  # a rollout, those that dynamic sampling threw away included

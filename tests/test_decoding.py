@@ -1,0 +1,243 @@
+"""The steps of decoding: the functional one against the model's own, and both against a recomputation from scratch."""
+
+import copy
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import kstest
+from tiny import char_tokenizer, tiny_policy
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
+
+from espo_gym import functional
+from espo_gym.decoding import make_step
+from espo_gym.functional import FunctionalStep
+from espo_gym.policy import Policy
+from espo_gym.sampling import Sampling, Uniforms, _close_ranks
+
+SIZES = {
+    "hidden_size": 24,
+    "intermediate_size": 40,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 256,
+    "initializer_range": 0.2,
+    "bos_token_id": None,
+}
+FAMILIES = {
+    "llama": (LlamaForCausalLM, LlamaConfig, {"attention_bias": True, "mlp_bias": True}),
+    "llama, scaled positions": (
+        LlamaForCausalLM,
+        LlamaConfig,
+        {
+            "rope_parameters": {
+                "rope_type": "llama3",
+                "rope_theta": 1e4,
+                "factor": 4.0,
+                "low_freq_factor": 1.0,
+                "high_freq_factor": 4.0,
+                "original_max_position_embeddings": 32,
+            }
+        },
+    ),
+    "qwen2": (Qwen2ForCausalLM, Qwen2Config, {"tie_word_embeddings": True}),
+    "qwen3": (Qwen3ForCausalLM, Qwen3Config, {"head_dim": 8}),
+    "mistral": (MistralForCausalLM, MistralConfig, {"sliding_window": None, "head_dim": 6}),
+}
+
+
+def make_policy(family, **more):
+    cls, config, extra = FAMILIES[family]
+    tokenizer = char_tokenizer()
+    ends = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = cls(config(vocab_size=len(tokenizer), **SIZES | ends | extra | more))
+        with torch.no_grad():
+            for parameter in model.parameters():  # biases and norms begin at 0 and 1
+                if parameter.dim() == 1:
+                    parameter += 0.2 * torch.randn(parameter.shape)
+            # rare enough an end that completions are long, and of many lengths
+            model.lm_head.weight[tokenizer.eos_token_id] *= 0.5
+    return Policy(model, tokenizer)
+
+
+def scratch(policy, prompt, row):
+    """Log-probs and entropies of one completion: one forward pass over one sequence, no cache, no padding, float64."""
+    with torch.no_grad(), torch.autocast("cpu", enabled=False):
+        logits = policy.model(torch.tensor([prompt + row]), use_cache=False).logits[0].double()
+    logprobs = logits[len(prompt) - 1 : -1].log_softmax(-1)
+    return logprobs[torch.arange(len(row)), row], -(logprobs.exp() * logprobs).sum(-1)
+
+
+def prompts_of(policy, lengths, copies):
+    rng = np.random.default_rng(0)
+    return [p for n in lengths for p in [rng.integers(2, policy.vocab_size, n).tolist()] for _ in range(copies)]
+
+
+@pytest.mark.parametrize("sampler", ["functional", "hf"])
+@pytest.mark.parametrize("lengths", [[3, 9, 1], [60, 52, 49]], ids=["short prompts", "long prompts"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_is_captured_equals_a_recomputation_from_scratch(family, lengths, sampler):
+    policy = make_policy(family)
+    policy.sampler = sampler
+    assert (lengths[0] >= functional.SHARED_PROMPT) == (lengths[0] == 60)
+    prompts = prompts_of(policy, lengths, 4)
+    said = policy.generate(prompts, range(12), Sampling(max_completion_tokens=70))
+    widths = said.mask.sum(1).tolist()
+    assert len(set(widths)) > 4 and max(widths) > 3 * functional.GROWTH  # rows leave, buffers grow
+    for i, (prompt, n) in enumerate(zip(prompts, widths, strict=True)):
+        logps, entropies = scratch(policy, prompt, said.tokens[i, :n].tolist())
+        assert (said.logps[i, :n] - logps).abs().max() <= 2e-5
+        assert abs(float((said.logps[i, :n] - logps).mean())) <= 1e-5
+        assert (said.entropies[i, :n] - entropies).abs().max() <= 2e-5
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_fastest_step_is_taken_where_it_passes_its_check(family):
+    policy = make_policy(family)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert policy.decodes_functionally and isinstance(make_step(policy), FunctionalStep)
+    plain = copy.deepcopy(policy)
+    plain.reference, plain.sampler = True, "hf"
+    prompts = prompts_of(policy, [3, 50, 9], 4)
+    said, expected = (p.generate(prompts, range(12), Sampling(max_completion_tokens=40)) for p in (policy, plain))
+    assert torch.equal(said.tokens, expected.tokens) and torch.equal(said.truncated, expected.truncated)
+
+
+@pytest.mark.parametrize("sampler", ["functional", "hf"])
+def test_a_completion_does_not_depend_on_who_shares_its_batch(sampler):
+    policy = make_policy("qwen2")
+    policy.sampler = sampler
+    prompts = prompts_of(policy, [60, 3, 52], 5)
+    together = policy.generate(prompts, range(15), Sampling(max_completion_tokens=30))
+    for i in (0, 4, 7, 14):
+        alone = policy.generate([prompts[i]], [i], Sampling(max_completion_tokens=30))
+        n = int(alone.mask.sum())
+        assert alone.tokens[0, :n].tolist() == together.tokens[i, : int(together.mask[i].sum())].tolist()
+
+
+@pytest.mark.parametrize("change", ["data", "optimizer"])
+def test_weights_are_packed_anew_each_time(change):
+    policy = make_policy("llama")
+    prompts = prompts_of(policy, [5], 4)
+    before = policy.generate(prompts, range(4), Sampling(max_completion_tokens=20))
+    if change == "data":
+        for parameter in policy.parameters():
+            parameter.data *= 1.1
+    else:
+        sum((p**2).sum() for p in policy.parameters()).backward()
+        torch.optim.AdamW(policy.parameters(), lr=0.05, fused=True).step()
+    after = policy.generate(prompts, range(4), Sampling(max_completion_tokens=20))
+    assert not torch.equal(before.logps, after.logps)
+    n = int(after.mask[0].sum())
+    logps, _ = scratch(policy, prompts[0], after.tokens[0, :n].tolist())
+    assert (after.logps[0, :n] - logps).abs().max() <= 2e-5
+
+
+# -- where the functional step is not for it ---------------------------------------------------------------------------
+
+
+def test_a_functional_step_that_differs_is_not_used_and_says_so(monkeypatch):
+    monkeypatch.setattr(functional, "silu", torch.nn.functional.gelu)
+    policy = make_policy("qwen3")
+    with pytest.warns(UserWarning, match=r"own forward pass: .* differs from it by .* nats, more than"):
+        assert not policy.decodes_functionally
+    assert not isinstance(make_step(policy), FunctionalStep)
+
+
+def test_a_functional_step_that_fails_is_not_used_and_says_so(monkeypatch):
+    monkeypatch.setattr(FunctionalStep, "_pack", lambda *_: {}["a weight by another name"])
+    with pytest.warns(UserWarning, match="own forward pass: KeyError"):
+        assert not make_policy("qwen3").decodes_functionally
+
+
+@pytest.mark.parametrize(
+    ("family", "more"),
+    [
+        ("mistral", {"sliding_window": 8}),
+        ("llama", {"hidden_act": "gelu"}),
+        ("llama", {"rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}}),
+    ],
+)
+def test_variants_that_it_does_not_know_are_left_to_the_model_in_silence(family, more):
+    policy = make_policy(family, **more)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert not policy.decodes_functionally and not tiny_policy("gpt2").decodes_functionally
+    prompts = prompts_of(policy, [3, 20], 3)
+    said = policy.generate(prompts, range(6), Sampling(max_completion_tokens=20))
+    for i, prompt in enumerate(prompts):
+        n = int(said.mask[i].sum())
+        logps, _ = scratch(policy, prompt, said.tokens[i, :n].tolist())
+        assert (said.logps[i, :n] - logps).abs().max() <= 2e-5
+
+
+def test_autocast_samples_in_16_bits_and_scores_in_32():
+    policy = make_policy("qwen2")
+    policy.autocast = torch.bfloat16
+    assert policy.decodes_functionally
+    prompts = prompts_of(policy, [5, 50], 3)
+    said = policy.generate(prompts, range(6), Sampling(max_completion_tokens=12))
+    assert said.logps.dtype == torch.float32
+    n = int(said.mask[0].sum())
+    logps, _ = scratch(policy, prompts[0], said.tokens[0, :n].tolist())
+    assert 1e-6 < (said.logps[0, :n] - logps).abs().max() < 0.3
+
+
+def test_an_unknown_sampler_is_refused():
+    policy = tiny_policy()
+    with pytest.raises(ValueError, match="sampler must be one of auto, functional, hf, vllm, not 'fast'"):
+        Policy(policy.model, policy.tokenizer, sampler="fast")
+
+
+# -- the schedule ------------------------------------------------------------------------------------------------------
+
+
+def test_rows_that_can_stay_do_and_the_last_ones_fill_the_gaps():
+    rng = np.random.default_rng(0)
+    for n in range(1, 12):
+        for _ in range(20):
+            over = torch.tensor(rng.random(n) < 0.4)
+            order = _close_ranks(over)
+            assert sorted(order.tolist()) == (~over).nonzero().squeeze(1).tolist()
+            for place, row in enumerate(order.tolist()):
+                assert place == row or over[place]
+
+
+def test_the_streams_are_splitmix64():
+    """The first five outputs for the seed 1234567, as the generator's other implementations give them."""
+    known = [6457827717110365317, 3203168211198807973, 9817491932198370423, 4593380528125082431, 16408922859458223821]
+    states = np.uint64(1234567) + Uniforms.GOLDEN * np.arange(1, 6, dtype=np.uint64)
+    assert Uniforms._mix(states).tolist() == known
+
+
+def test_the_streams_of_neighbouring_seeds_are_uniform_and_know_nothing_of_each_other():
+    rows = torch.arange(2000)
+    draws = Uniforms(range(2000), torch.device("cpu"))
+    numbers = torch.stack([draws.at(rows, t) for t in range(130)], 1).numpy()  # (seeds, steps): two blocks and more
+    assert numbers.min() >= 0 and numbers.max() < 1
+    assert kstest(numbers.ravel(), "uniform").pvalue > 1e-4
+    assert all(kstest(numbers[:, t], "uniform").pvalue > 1e-6 for t in (0, 63, 64, 129))
+    across, along = (
+        np.corrcoef(numbers[:-1].ravel(), numbers[1:].ravel()),
+        np.corrcoef(numbers[:, :-1].ravel(), numbers[:, 1:].ravel()),
+    )
+    assert abs(across[0, 1]) < 0.01 and abs(along[0, 1]) < 0.01
+    alone = Uniforms([17], torch.device("cpu"))
+    assert [float(alone.at(torch.tensor([0]), t)) for t in range(130)] == numbers[17].tolist()
+    assert Uniforms([-1], torch.device("cpu")).at(torch.tensor([0]), 0) != Uniforms([1], torch.device("cpu")).at(
+        torch.tensor([0]), 0
+    )
