@@ -128,7 +128,7 @@ def test_it_runs_and_writes_what_it_prints(tmp_path):
     table = (tmp_path / "speed.md").read_text()
     assert table.strip() in result.output and "G9 token" in table and f"torch {torch.__version__}" in table
     written = json.loads((tmp_path / "speed.json").read_text())
-    assert [row["verdict"] for row in written["rows"]] == ["met", "met"] and "commit" in written["conditions"]
+    assert [row["verdict"] for row in written["rows"]] == ["met", "met"] and "commit" in written["notes"][0]
 
 
 def test_what_is_missing_is_named(monkeypatch):

@@ -56,24 +56,30 @@ def main(chosen: tuple[str, ...], repeats: int, on_gpu: bool, out: Path | None) 
         )
     torch.set_num_threads(1)
     transformers_logging.set_verbosity_error()
+    made_of = conditions(repeats)  # before: the commit is that of the code that runs
     rows: list[Row] = []
     notes: list[str] = []
     for name in names:
         begin = time.perf_counter()
         rows += MEASURES[name](repeats)
         click.echo(f"{name} took {time.perf_counter() - begin:.0f} s", err=True)
+        write(out, rows, [made_of])  # of what is measured nothing is lost
     if on_gpu:
         notes.append(f"GPU: {gpu.describe_device()}.")
         rows += gpu.measure_g11(repeats)
         notes.append(gpu.training_step() + ".")
-    made_of = conditions(repeats)
-    text = "\n".join([table(rows), "", f"{made_of}", *notes])
-    click.echo(text)
+    click.echo(write(out, rows, [made_of, *notes]))
+
+
+def write(out: Path | None, rows: list[Row], notes: list[str]) -> str:
+    """The table and the notes under it as text, and as ``speed.md`` and ``speed.json`` in the folder ``out``."""
+    text = "\n".join([table(rows), "", *notes])
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         (out / "speed.md").write_text(text + "\n")
         measured = [{**asdict(row), "verdict": GOALS[row.goal].verdict(row.value.value)} for row in rows]
-        (out / "speed.json").write_text(json.dumps({"conditions": made_of, "rows": measured, "notes": notes}, indent=1))
+        (out / "speed.json").write_text(json.dumps({"rows": measured, "notes": notes}, indent=1))
+    return text
 
 
 def conditions(repeats: int) -> str:
