@@ -12,7 +12,7 @@ from .modular import ModularArithmetic
 from .registration import make_task, register_task, task_arguments
 from .retry import Retry
 from .spaces import UnicodeText
-from .task import Problem, ProceduralTask, Task
+from .task import Problem, ProceduralTask, Task, any_thread
 from .text_env import TextEnv
 from .vector_env import MathVectorEnv
 from .verifier import Verdict, verify
@@ -35,6 +35,7 @@ __all__ = [
     "TextEnv",
     "UnicodeText",
     "Verdict",
+    "any_thread",
     "make_task",
     "register_task",
     "scratchpad",

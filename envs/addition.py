@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -46,8 +47,12 @@ class Addition(IntegerTask):
         super().__init__(**kwargs)
         self.digits = check_int("digits", digits, 1, 18)
 
-    def sample(self, rng: np.random.Generator) -> Problem:
-        a, b = rng.integers(10 ** (self.digits - 1), 10**self.digits, size=2).tolist()
+    @property
+    def ranges(self) -> list[tuple[int, int]]:
+        return [(10 ** (self.digits - 1), 10**self.digits)] * 2
+
+    def make(self, numbers: Sequence[int]) -> Problem:
+        a, b = numbers
         return Problem(
             prompt=self.template.format(a=a, b=b),
             answer=str(a + b),

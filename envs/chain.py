@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import re
-from math import prod
+from collections.abc import Sequence
 from typing import Any
-
-import numpy as np
 
 from .checks import check_int
 from .integers import IntegerTask
@@ -50,28 +48,38 @@ class ChainArithmetic(IntegerTask):
         self.digits = check_int("digits", digits, 1, 9)
         self.operators = check_operators(operators)
 
-    def sample(self, rng: np.random.Generator) -> Problem:
-        expression, value, key = random_chain(rng, self.terms, self.digits, self.operators)
+    @property
+    def ranges(self) -> list[tuple[int, int]]:
+        return chain_ranges(self.terms, self.digits, self.operators)
+
+    def make(self, numbers: Sequence[int]) -> Problem:
+        expression, value, key = chain(numbers[: self.terms], [self.operators[i] for i in numbers[self.terms :]])
         return Problem(self.template.format(expression=expression), str(value), key)
 
     def final_answer(self, scratch_pad: str) -> str:
         return scratch_pad.rpartition(",")[2].rpartition("=")[2]
 
 
-def random_chain(rng: np.random.Generator, terms: int, digits: int, operators: str) -> tuple[str, int, str]:
-    """A chain such as ``2+8*7-1``, its value, and a key that the order of its terms and factors does not change."""
-    numbers = rng.integers(10 ** (digits - 1), 10**digits, size=terms).tolist()
-    chosen = [operators[i] for i in rng.integers(len(operators), size=terms - 1).tolist()]
-    products = [("+", [numbers[0]])]  # sign and factors of each term of the sum
-    for operator, number in zip(chosen, numbers[1:], strict=True):
+def chain_ranges(terms: int, digits: int, operators: str) -> list[tuple[int, int]]:
+    """The ranges of the numbers of a chain and of the places of its operators in ``operators``."""
+    return [(10 ** (digits - 1), 10**digits)] * terms + [(0, len(operators))] * (terms - 1)
+
+
+def chain(numbers: Sequence[int], operators: Sequence[str]) -> tuple[str, int, str]:
+    """The chain ``2+8*7-1``, its value, and a key that the order of its terms and factors does not change."""
+    names = list(map(str, numbers))
+    text, value, term = names[0], 0, numbers[0]
+    for operator, number, name in zip(operators, numbers[1:], names[1:], strict=True):
+        text += operator + name
         if operator == "*":
-            products[-1][1].append(number)
+            term *= number
         else:
-            products.append((operator, [number]))
-    text = "".join(f"{number}{operator}" for number, operator in zip(numbers, [*chosen, ""], strict=True))
-    value = sum(prod(factors) if sign == "+" else -prod(factors) for sign, factors in products)
-    key = "".join(sorted(sign + "*".join(map(str, sorted(factors))) for sign, factors in products))
-    return text, value, key
+            value += term
+            term = number if operator == "+" else -number
+    terms = f"+{text}".replace("+", " +").replace("-", " -").split()
+    # All numbers of a chain have the same length, so their texts sort as they do.
+    terms = [t[0] + "*".join(sorted(t[1:].split("*"))) if "*" in t else t for t in terms]
+    return text, value + term, "".join(sorted(terms))
 
 
 def check_operators(operators: Any) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 from .checks import check_int
 from .expression import Expression, combine, parse
 from .extraction import find_expression
-from .task import Problem, ProceduralTask
+from .task import Problem, ProceduralTask, any_thread
 from .verifier import Verdict
 
 MAX_TRIES = 1000
@@ -74,6 +74,7 @@ class Countdown(ProceduralTask):
             f" {self.max_target}: raise max_target"
         )
 
+    @any_thread
     def verify(self, completions: Sequence[str], problems: Sequence[Problem]) -> list[Verdict]:
         return [judge(completion, problem) for completion, problem in zip(completions, problems, strict=True)]
 

@@ -28,20 +28,13 @@ class Episode:
     split: str
     seed: int
     problem: Problem
+    observation: str
+    """What the model is to read next: the prompt, the feedback after a turn, or nothing at the end."""
     turn: int = 0
     """Completions so far."""
     done: bool = False
-    observation: str = ""
-    """What the model is to read next: the prompt, the feedback after a turn, or nothing at the end."""
     transcript: list[tuple[str, str, Verdict]] = field(default_factory=list)
     """Observation, completion and verdict of each turn."""
-
-    @classmethod
-    def start(cls, task: Task, split: str, seed: int, problem: Problem | None = None) -> Episode:
-        """Begin. ``problem`` is the task's problem of this split and seed, where it is known already."""
-        if problem is None:
-            problem = task.problem(split, seed)
-        return cls(task, split, seed, problem, observation=problem.prompt)
 
     def advance(self, completion: str, verdict: Verdict) -> float:
         """Take one turn; returns the reward.
@@ -51,23 +44,9 @@ class Episode:
         """
         self.turn += 1
         self.transcript.append((self.observation, completion, verdict))
-        self.done = verdict.correct or not verdict.has_verdict or self.turn >= self.task.max_turns
+        self.done = self.turn >= self.task.max_turns or verdict.correct or not verdict.has_verdict
         self.observation = "" if self.done else self.task.feedback(self.problem, completion, verdict, self.turn)
-        return verdict.reward if verdict.has_verdict else 0.0
-
-    @property
-    def reset_info(self) -> dict[str, Any]:
-        return {"problem": self.problem, "split": self.split, "seed": self.seed}
-
-    @property
-    def step_info(self) -> dict[str, Any]:
-        verdict = self.transcript[-1][2]
-        return {
-            "verdict": verdict,
-            "is_success": verdict.correct,
-            "has_verdict": verdict.has_verdict,
-            "turn": self.turn,
-        }
+        return verdict.reward
 
     def render(self) -> str:
         """Prompt, completions and verdicts as readable text."""
@@ -78,6 +57,26 @@ class Episode:
         if not self.done:
             blocks.append(self.observation)
         return "prompt:     " + "\nfeedback:   ".join(blocks)
+
+
+def reset_infos(episodes: Sequence[Episode]) -> dict[str, list[Any]]:
+    """What the infos of a reset say of each of some episodes."""
+    return {
+        "problem": [episode.problem for episode in episodes],
+        "split": [episode.split for episode in episodes],
+        "seed": [episode.seed for episode in episodes],
+    }
+
+
+def step_infos(episodes: Sequence[Episode]) -> dict[str, list[Any]]:
+    """What the infos of a step say of each of some episodes."""
+    verdicts = [episode.transcript[-1][2] for episode in episodes]
+    return {
+        "verdict": verdicts,
+        "is_success": [verdict.correct for verdict in verdicts],
+        "has_verdict": [verdict.has_verdict for verdict in verdicts],
+        "turn": [episode.turn for episode in episodes],
+    }
 
 
 def judge(task: Task, completions: Sequence[str], problems: Sequence[Problem]) -> list[Verdict]:

@@ -6,14 +6,15 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
-from .task import Problem, ProceduralTask
+from .drawn import DrawnTask
+from .task import Problem, any_thread
 from .verifier import Verdict
 
 INTEGER = re.compile(r"-?[0-9]+")
 UNEVALUATED = re.compile(r"[0-9})]\s*(?:[-+*/^]|\(\s*[0-9])|\\(?:[dt]?frac|times|cdot|div|sqrt|sum)|mod")
 
 
-class IntegerTask(ProceduralTask):
+class IntegerTask(DrawnTask):
     """A completion made of the characters of a scratch pad alone is read by its last field, exactly: to the general
     verifier ``8,825`` would be 8825. Any other completion goes to the general verifier, but the answer must be worked
     out: ``\\boxed{358+467}`` equals the sum, and only repeats the question.
@@ -26,6 +27,7 @@ class IntegerTask(ProceduralTask):
         """What a scratch pad ends with; if that is no integer, it gives no answer."""
         return scratch_pad
 
+    @any_thread
     def verify(self, completions: Sequence[str], problems: Sequence[Problem]) -> list[Verdict]:
         verdicts = [self._read(text.strip(), problem) for text, problem in zip(completions, problems, strict=True)]
         rest = [i for i, verdict in enumerate(verdicts) if verdict is None]

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from fractions import Fraction
+from collections.abc import Sequence
 from math import gcd
 from typing import Any
 
-import numpy as np
-
 from .checks import check_int
-from .task import BOXED, Problem, ProceduralTask
+from .drawn import DrawnTask
+from .task import BOXED, Problem
 
 
-class LinearEquation(ProceduralTask):
+class LinearEquation(DrawnTask):
     """Solve an equation that is linear in x.
 
     Description:
@@ -44,13 +43,23 @@ class LinearEquation(ProceduralTask):
         super().__init__(**kwargs)
         self.max_coefficient = check_int("max_coefficient", max_coefficient, 1, 1_000_000)
 
-    def sample(self, rng: np.random.Generator) -> Problem:
-        m = self.max_coefficient
-        a = b = c = d = 0
-        while a == 0 or a == c:
-            a, b, c, d = rng.integers(-m, m + 1, size=4).tolist()
+    @property
+    def ranges(self) -> list[tuple[int, int]]:
+        return [(-self.max_coefficient, self.max_coefficient + 1)] * 4
+
+    def make(self, numbers: Sequence[int]) -> Problem | None:
+        a, b, c, d = numbers
+        if a == 0 or a == c:
+            return None
         prompt = self.template.format(equation=f"{side(a, b)} = {side(c, d)}")
-        return Problem(prompt, str(Fraction(d - b, a - c)), equation_key(a, b, c, d))
+        return Problem(prompt, ratio(d - b, a - c), equation_key(a, b, c, d))
+
+
+def ratio(numerator: int, denominator: int) -> str:
+    """In lowest terms: ``-12/7``, ``3``. A Fraction would take longer than all the rest of the problem."""
+    divisor = gcd(numerator, denominator) if denominator > 0 else -gcd(numerator, denominator)
+    numerator, denominator = numerator // divisor, denominator // divisor
+    return str(numerator) if denominator == 1 else f"{numerator}/{denominator}"
 
 
 def side(a: int, b: int) -> str:

@@ -6,12 +6,10 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
-from .chain import check_operators, random_chain
+from .chain import chain, chain_ranges, check_operators
 from .checks import check_int
 from .integers import INTEGER, IntegerTask, normalize
-from .task import BOXED, Problem
+from .task import BOXED, Problem, any_thread
 from .verifier import Verdict
 
 MODULUS = re.compile(r"\\?[bp]?mod(?:ulo)?\s*\{?\s*[0-9]+\s*\}?")
@@ -57,12 +55,18 @@ class ModularArithmetic(IntegerTask):
         self.operators = check_operators(operators)
         self.max_modulus = check_int("max_modulus", max_modulus, 2, 1_000_000)
 
-    def sample(self, rng: np.random.Generator) -> Problem:
-        expression, value, key = random_chain(rng, self.terms, self.digits, self.operators)
-        modulus = int(rng.integers(2, self.max_modulus + 1))
+    @property
+    def ranges(self) -> list[tuple[int, int]]:
+        return [*chain_ranges(self.terms, self.digits, self.operators), (2, self.max_modulus + 1)]
+
+    def make(self, numbers: Sequence[int]) -> Problem:
+        chosen = [self.operators[i] for i in numbers[self.terms : -1]]
+        expression, value, key = chain(numbers[: self.terms], chosen)
+        modulus = numbers[-1]
         prompt = self.template.format(expression=expression, modulus=modulus)
         return Problem(prompt, str(value % modulus), f"{key}%{modulus}")
 
+    @any_thread
     def verify(self, completions: Sequence[str], problems: Sequence[Problem]) -> list[Verdict]:
         verdicts = super().verify(completions, problems)
         for i, (verdict, problem) in enumerate(zip(verdicts, problems, strict=True)):

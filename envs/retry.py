@@ -60,6 +60,9 @@ class Retry(Task):
     def problem(self, split: str, seed: int) -> Problem:
         return self.task.problem(split, seed)
 
+    def problems(self, split: str, seeds: Sequence[int]) -> list[Problem]:
+        return self.task.problems(split, seeds)
+
     def verify(self, completions: Sequence[str], problems: Sequence[Problem]) -> list[Verdict]:
         return self.task.verify(completions, problems)
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from string import Formatter
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from .checks import check_choice, check_template
+from .streams import seeded
 from .verifier import Verdict, verify
 
 BOXED = "Please reason step by step, and put your final answer within \\boxed{}."
@@ -30,6 +31,19 @@ class Problem:
     """What makes it this problem and no other, whatever its wording: equal keys always fall into the same split."""
     data: Mapping[str, Any] | None = field(default=None, hash=False)
     """What a verifier needs beyond the answer."""
+
+
+Verify = TypeVar("Verify", bound=Callable[..., Any])
+
+
+def any_thread(verify: Verify) -> Verify:
+    """Marks a ``Task.verify`` that may run in another thread than the main one, while the policy is generating.
+
+    What uses signals must not (math-verify's own timeouts do). The mark is the function's: one that overrides it has
+    none.
+    """
+    verify.any_thread = True  # type: ignore[attr-defined]
+    return verify
 
 
 class Task(ABC):
@@ -75,6 +89,11 @@ class Task(ABC):
     def problem(self, split: str, seed: int) -> Problem:
         """The problem of this split and seed (>= 0): a pure function of the two."""
 
+    def problems(self, split: str, seeds: Sequence[int]) -> list[Problem]:
+        """The problem of each seed: ``problem``, for a task that can make many of them faster than one at a time."""
+        return [self.problem(split, seed) for seed in seeds]
+
+    @any_thread
     def verify(self, completions: Sequence[str], problems: Sequence[Problem]) -> list[Verdict]:
         """A verdict on each completion, against the problem of the same index."""
         return verify(completions, [problem.answer for problem in problems])
@@ -117,7 +136,20 @@ class ProceduralTask(Task):
 
         Raises ValueError if there seems to be none: so few problems at this difficulty that the split is empty.
         """
-        rng = self.generator(seed)
+        return self._first(split, self.generator(seed))
+
+    def problems(self, split: str, seeds: Sequence[int]) -> list[Problem]:
+        if not self._seeds_alone:
+            return super().problems(split, seeds)
+        streams = map(np.random.Generator, seeded(stable_hash(self.name), seeds))
+        return [self._first(split, rng) for rng in streams]
+
+    @property
+    def _seeds_alone(self) -> bool:
+        """No subclass has another way from a seed to its problem."""
+        return (type(self).problem, type(self).generator) == (ProceduralTask.problem, Task.generator)
+
+    def _first(self, split: str, rng: np.random.Generator) -> Problem:
         for _ in range(MAX_DRAWS):
             problem = self.sample(rng)
             if split_of(self.name, problem.key) == split:

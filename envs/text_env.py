@@ -9,7 +9,18 @@ import gymnasium
 from gymnasium.error import ResetNeeded
 
 from .checks import check_choice
-from .episode import ACTION_SPACE, OBSERVATION_SPACE, Episode, check_options, check_seed, check_split, draw_seed, judge
+from .episode import (
+    ACTION_SPACE,
+    OBSERVATION_SPACE,
+    Episode,
+    check_options,
+    check_seed,
+    check_split,
+    draw_seed,
+    judge,
+    reset_infos,
+    step_infos,
+)
 from .registration import make_task
 from .task import Task
 
@@ -56,8 +67,9 @@ class TextEnv(gymnasium.Env[str, str]):
         super().reset(seed=seed)
         if seed is None:
             seed = draw_seed(self.task, split, self.np_random)
-        self._episode = Episode.start(self.task, split, seed)
-        return self._episode.observation, self._episode.reset_info
+        problem = self.task.problem(split, seed)
+        self._episode = Episode(self.task, split, seed, problem, problem.prompt)
+        return self._episode.observation, _only(reset_infos([self._episode]))
 
     def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
         """Raises ResetNeeded before the first reset and after an episode's end, TypeError if not given a ``str``."""
@@ -70,7 +82,7 @@ class TextEnv(gymnasium.Env[str, str]):
             raise TypeError(f"the action must be the completion, a str, not {type(action).__name__}")
         [verdict] = judge(self.task, [action], [episode.problem])
         reward = episode.advance(action, verdict)
-        return episode.observation, reward, episode.done, False, episode.step_info
+        return episode.observation, reward, episode.done, False, _only(step_infos([episode]))
 
     def render(self) -> str | None:
         """The episode so far as text, with ``render_mode="ansi"``; raises ResetNeeded before the first reset."""
@@ -82,3 +94,8 @@ class TextEnv(gymnasium.Env[str, str]):
         if self._episode is None:
             raise ResetNeeded("call reset() before render()")
         return self._episode.render()
+
+
+def _only(infos: dict[str, list[Any]]) -> dict[str, Any]:
+    """The infos of the one episode that there is."""
+    return {key: value for key, [value] in infos.items()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from typing import Any
 
@@ -15,6 +15,7 @@ from gymnasium.vector.utils import batch_space
 from .checks import check_choice, check_int
 from .episode import (
     ACTION_SPACE,
+    MAX_SEED,
     OBSERVATION_SPACE,
     Episode,
     check_options,
@@ -22,11 +23,14 @@ from .episode import (
     check_split,
     draw_seed,
     judge,
+    reset_infos,
+    step_infos,
 )
 from .registration import make_task
-from .task import Problem, Task
+from .task import Task
 
 Texts = tuple[str, ...]
+Result = tuple[Texts, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]
 
 
 class MathVectorEnv(VectorEnv[Texts, Sequence[str], np.ndarray]):
@@ -82,55 +86,80 @@ class MathVectorEnv(VectorEnv[Texts, Sequence[str], np.ndarray]):
         split, mask = check_options(self.task, self.split, options, ("split", "reset_mask"))
         seeds = self._seeds(seed)
         chosen = self._chosen(mask)
-        self._begin(chosen, split, seeds)
-        return self._observations(), self._infos({i: self._running(i).reset_info for i in chosen})
+        begun = self._begin(chosen, split, seeds)
+        return self._observations(self._episodes), self._infos(chosen, reset_infos(begun))
 
-    def step(self, actions: Sequence[str]) -> tuple[Texts, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+    def step(self, actions: Sequence[str]) -> Result:
         """Verify N completions.
 
         Raises ResetNeeded before the first reset and when every sub-environment has finished, TypeError or ValueError
         unless given N ``str``.
         """
-        running = [i for i in range(self.num_envs) if not self._running(i).done]
+        return self.begin_step(actions)()
+
+    def begin_step(self, actions: Sequence[str]) -> Callable[[], Result]:
+        """The step in two halves: this one raises what ``step`` raises, the function that it returns does the rest.
+
+        That function belongs to the episodes of now. With autoreset disabled and episodes of one turn, it may run in
+        another thread while ``reset`` begins the next ones here, as :func:`espo_gym.collect.collect` does.
+        """
+        episodes = [self._running(i) for i in range(self.num_envs)]
+        running = [i for i, episode in enumerate(episodes) if not episode.done]
         if not running:
             raise ResetNeeded("call reset() before step(): every sub-environment has finished")
         actions = self._completions(actions)
-        episodes = [self._running(i) for i in running]
-        verdicts = judge(self.task, [actions[i] for i in running], [episode.problem for episode in episodes])
+        return lambda: self._finish_step(episodes, running, [actions[i] for i in running])
 
+    def _finish_step(self, episodes: list[Episode], running: list[int], completions: list[str]) -> Result:
+        played = [episodes[i] for i in running]
+        verdicts = judge(self.task, completions, [episode.problem for episode in played])
         rewards = np.zeros(self.num_envs)
-        infos: dict[int, dict[str, Any]] = {}
-        for i, episode, verdict in zip(running, episodes, verdicts, strict=True):
-            rewards[i] = episode.advance(actions[i], verdict)
-            infos[i] = episode.step_info
-        terminated = np.array([self._running(i).done for i in range(self.num_envs)])
-        final: dict[str, Any] = {}
+        rewards[running] = [e.advance(c, v) for e, c, v in zip(played, completions, verdicts, strict=True)]
+        terminated = np.array([episode.done for episode in episodes])
         if self._same_step and terminated.any():
-            ended = [i for i in running if terminated[i]]
-            final["final_obs"] = np.full(self.num_envs, None, dtype=object)
-            final["final_obs"][ended] = ""
-            final["final_info"] = self._infos({i: infos[i] for i in ended})
-            final["_final_obs"], final["_final_info"] = terminated.copy(), terminated.copy()
-            self._begin(ended, self.split, [None] * self.num_envs)
-            infos.update({i: self._running(i).reset_info for i in ended})
+            infos = self._restart(episodes, running)
+        else:
+            infos = self._infos(running, step_infos(played))
         truncated = np.zeros(self.num_envs, dtype=np.bool_)
-        return self._observations(), rewards, terminated, truncated, {**final, **self._infos(infos)}
+        return self._observations(episodes), rewards, terminated, truncated, infos
+
+    def _restart(self, episodes: list[Episode], running: list[int]) -> dict[str, Any]:
+        """Put new episodes in the places of those that have ended; returns the infos of the step."""
+        ended = [i for i in running if episodes[i].done]
+        others = [i for i in running if not episodes[i].done]
+        mask = np.zeros(self.num_envs, dtype=np.bool_)
+        mask[ended] = True
+        final_obs = np.full(self.num_envs, None, dtype=object)
+        final_obs[ended] = ""
+        final_info = self._infos(ended, step_infos([episodes[i] for i in ended]))
+        begun = self._begin(ended, self.split, [None] * self.num_envs)
+        for i, episode in zip(ended, begun, strict=True):
+            episodes[i] = episode
+        return {
+            "final_obs": final_obs,
+            "final_info": final_info,
+            "_final_obs": mask,
+            "_final_info": mask.copy(),
+            **self._infos(others, step_infos([episodes[i] for i in others])),
+            **self._infos(ended, reset_infos(begun)),
+        }
 
     def render(self) -> tuple[str, ...] | None:
         """The episodes so far as texts, with ``render_mode="ansi"``."""
         return None if self.render_mode is None else tuple(self._running(i).render() for i in range(self.num_envs))
 
-    def _begin(self, chosen: Sequence[int], split: str, seeds: Sequence[int | None]) -> None:
-        problems: dict[int, Problem] = {}
+    def _begin(self, chosen: Sequence[int], split: str, seeds: Sequence[int | None]) -> list[Episode]:
         for i in chosen:
-            seed = seeds[i]
-            if seed is None:
-                seed = draw_seed(self.task, split, self._random(i))
-            else:
-                self._randoms[i] = seed
-            if seed not in problems:
-                problems[seed] = self.task.problem(split, seed)
-            self._episodes[i] = Episode.start(self.task, split, seed, problems[seed])
+            if seeds[i] is not None:
+                self._randoms[i] = seeds[i]
+        drawn = [(draw_seed(self.task, split, self._random(i)) if (s := seeds[i]) is None else s) for i in chosen]
+        distinct = list(dict.fromkeys(drawn))
+        made = dict(zip(distinct, self.task.problems(split, distinct), strict=True))
+        problems = [made[seed] for seed in drawn]
+        begun = [Episode(self.task, split, s, p, p.prompt) for s, p in zip(drawn, problems, strict=True)]
+        for i, episode in zip(chosen, begun, strict=True):
+            self._episodes[i] = episode
+        return begun
 
     def _random(self, i: int) -> np.random.Generator:
         """Draws sub-environment i's next seed. Equal seeds are followed by equal ones: a group stays a group."""
@@ -145,8 +174,9 @@ class MathVectorEnv(VectorEnv[Texts, Sequence[str], np.ndarray]):
             raise ResetNeeded(f"call reset() first: sub-environment {i} has no episode yet")
         return episode
 
-    def _observations(self) -> Texts:
-        return tuple(episode.observation if episode else "" for episode in self._episodes)
+    @staticmethod
+    def _observations(episodes: Sequence[Episode | None]) -> Texts:
+        return tuple([episode.observation if episode is not None else "" for episode in episodes])
 
     def _seeds(self, seed: int | Sequence[int | None] | None) -> Sequence[int | None]:
         if seed is None:
@@ -156,7 +186,10 @@ class MathVectorEnv(VectorEnv[Texts, Sequence[str], np.ndarray]):
             return [check_seed(seed + i) for i in range(self.num_envs)]
         if len(seed) != self.num_envs:
             raise ValueError(f"{len(seed)} seeds were given for {self.num_envs} sub-environments")
-        return [None if one is None else check_seed(one) for one in seed]
+        seeds: Sequence[Any] = seed
+        if set(map(type, seeds)) == {int} and min(seeds) >= 0 and max(seeds) <= MAX_SEED:  # one check for all
+            return seeds
+        return [None if one is None else check_seed(one) for one in seeds]
 
     def _chosen(self, mask: Any) -> list[int]:
         if mask is None:
@@ -174,16 +207,14 @@ class MathVectorEnv(VectorEnv[Texts, Sequence[str], np.ndarray]):
             raise ValueError(f"{len(actions)} completions were given to {self.num_envs} sub-environments")
         return actions
 
-    def _infos(self, rows: dict[int, dict[str, Any]]) -> dict[str, Any]:
+    def _infos(self, rows: Sequence[int], columns: dict[str, list[Any]]) -> dict[str, Any]:
         """The infos of some sub-environments in Gymnasium's format: for each key an array (N,) and its mask."""
         infos: dict[str, Any] = {}
-        for key in dict.fromkeys(key for row in rows.values() for key in row):
-            where = [i for i, row in rows.items() if key in row]
-            kind = type(rows[where[0]][key])
-            values = np.zeros(self.num_envs, kind) if kind in (bool, int) else np.full(self.num_envs, None, object)
+        for key, column in columns.items() if rows else ():
+            kind = type(column[0]) if type(column[0]) in (bool, int) else object
+            values = np.zeros(self.num_envs, kind) if kind is not object else np.full(self.num_envs, None, object)
+            values[rows] = np.fromiter(column, kind, len(column))
             mask = np.zeros(self.num_envs, dtype=np.bool_)
-            for i in where:
-                values[i] = rows[i][key]
-            mask[where] = True
+            mask[rows] = True
             infos[key], infos[f"_{key}"] = values, mask
         return infos

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from time import perf_counter
 from typing import Any, cast
 
@@ -17,6 +19,9 @@ from .environment import task_of
 from .policy import Policy
 from .rollout import Rollout
 from .sampling import Sampling, left_pad
+
+Result = tuple[Sequence[str], np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]
+"""What a step gives: observations, rewards, terminations, truncations, infos."""
 
 TRUNCATED = Verdict("no_answer", reason="truncated")
 
@@ -67,66 +72,145 @@ def collect(
     A completion that was cut off has not answered: the episode ends, with reward 0 and the verdict ``no_answer``, and
     the verifier is not asked about the fragment.
     """
-    episodes: list[_Episode] = []
+    parts = [
+        (problem_seeds[start : start + env.num_envs], sample_seeds[start : start + env.num_envs])
+        for start in range(0, len(problem_seeds), env.num_envs)
+    ]
     seconds = {"generate": 0.0, "verify": 0.0}
-    for start in range(0, len(problem_seeds), env.num_envs):
-        part = slice(start, start + env.num_envs)
-        episodes += _play(env, policy, problem_seeds[part], sample_seeds[part], sampling, options, seconds)
+    play = _play_overlapped if len(parts) > 1 and _overlaps(env) else _play
+    episodes = play(env, policy, parts, sampling, options, seconds)
     return _rollout(episodes, problem_seeds, policy, seconds)
+
+
+Part = tuple[Sequence[int], Sequence[int]]
+"""Problem seeds and sample seeds of at most ``env.num_envs`` episodes; rows of ``env`` that are not needed idle."""
 
 
 def _play(
     env: VectorEnv,
     policy: Policy,
-    problem_seeds: Sequence[int],
-    sample_seeds: Sequence[int],
+    parts: Sequence[Part],
     sampling: Sampling,
     options: dict[str, Any] | None,
     seconds: dict[str, float],
 ) -> list[_Episode]:
-    """At most ``env.num_envs`` episodes; rows of ``env`` that are not needed idle."""
-    idle = env.num_envs - len(problem_seeds)
-    seeds = [int(s) for s in problem_seeds] + [int(problem_seeds[0])] * idle
-    observations, _ = env.reset(seed=cast(Any, seeds), options=options)  # Gymnasium's annotation forgets the lists
+    """The episodes of all parts, one part after the other."""
+    played: list[_Episode] = []
+    park = env.metadata.get("autoreset_mode") == AutoresetMode.DISABLED and not isinstance(env.unwrapped, MathVectorEnv)
+    for problem_seeds, sample_seeds in parts:
+        episodes = _open(env, policy, problem_seeds, options)
+        turn = 0
+        while active := [i for i, e in enumerate(episodes) if not e.done]:
+            seeds = [_turn_seed(sample_seeds[i], turn) for i in active]
+            actions = _speak(env, policy, episodes, active, seeds, sampling, seconds)
+            _listen(policy, episodes, active, _timed(partial(env.step, actions), seconds))
+            if park:
+                _park(env, episodes, problem_seeds)
+            turn += 1
+        played += episodes
+    return played
+
+
+def _play_overlapped(
+    env: MathVectorEnv,
+    policy: Policy,
+    parts: Sequence[Part],
+    sampling: Sampling,
+    options: dict[str, Any] | None,
+    seconds: dict[str, float],
+) -> list[_Episode]:
+    """As :func:`_play`, for episodes of one turn: a part is verified in a thread while the next one is generated.
+
+    There is one thread, so the verifier sees the parts in their order. Its error comes up before any of the generation
+    that has gone on meanwhile.
+    """
+    played: list[_Episode] = []
+    said: list[_Episode] = []
+    with ThreadPoolExecutor(1, "verify") as thread:
+        result: Future[Result] | None = None
+        for problem_seeds, sample_seeds in parts:
+            try:
+                episodes = _open(env, policy, problem_seeds, options)
+                actions = _speak(env, policy, episodes, range(len(episodes)), sample_seeds, sampling, seconds)
+            finally:
+                if result is not None:
+                    _listen(policy, said, range(len(said)), result.result())
+            result, said = thread.submit(_timed, env.begin_step(actions), seconds), episodes
+            played += episodes
+        if result is not None:
+            _listen(policy, said, range(len(said)), result.result())
+    return played
+
+
+def _overlaps(env: VectorEnv) -> bool:
+    """Whether the next episodes of ``env`` can begin while the last are verified in a thread, and nothing changes.
+
+    Not in a wrapper or a subclass, which may do anything between a reset and a step.
+    """
     task = task_of(env)
-    system_prompt = getattr(task, "system_prompt", None)
+    return (
+        type(env) is MathVectorEnv
+        and task is not None
+        and task.max_turns == 1
+        and env.metadata["autoreset_mode"] == AutoresetMode.DISABLED
+        and getattr(task.verify, "any_thread", False)
+    )
+
+
+def _open(
+    env: VectorEnv, policy: Policy, problem_seeds: Sequence[int], options: dict[str, Any] | None
+) -> list[_Episode]:
+    """Begin at most ``env.num_envs`` episodes."""
+    seeds = [int(s) for s in problem_seeds] + [int(problem_seeds[0])] * (env.num_envs - len(problem_seeds))
+    observations, _ = env.reset(seed=cast(Any, seeds), options=options)  # Gymnasium's annotation forgets the lists
+    system_prompt = getattr(task_of(env), "system_prompt", None)
     known: dict[str, list[int]] = {}  # the members of a group share their prompt
     for text in observations:
         if text not in known:
             known[text] = policy.encode_prompt(text, system_prompt)
-    episodes = [_Episode(text, known[text]) for text in observations[: len(problem_seeds)]]
+    return [_Episode(text, known[text]) for text in observations[: len(problem_seeds)]]
 
-    turn = 0
-    while active := [i for i, e in enumerate(episodes) if not e.done]:
-        began = perf_counter()
-        said = policy.generate(
-            [episodes[i].context for i in active], [_turn_seed(sample_seeds[i], turn) for i in active], sampling
-        )
-        actions = [""] * env.num_envs
-        lengths = said.mask.sum(1).tolist()
-        rows = zip(said.tokens.tolist(), said.logps.tolist(), said.entropies.tolist(), lengths, strict=True)
-        for i, (ids, logps, entropies, length), text, truncated in zip(
-            active, rows, said.texts, said.truncated.tolist(), strict=True
-        ):
-            episode = episodes[i]
-            episode.write(ids[:length], logps[:length], entropies[:length])
-            episode.text, episode.truncated = text, truncated
-            actions[i] = "" if truncated else text
-        seconds["generate"] += perf_counter() - began
 
-        began = perf_counter()
-        observations, rewards, terminations, truncations, infos = env.step(tuple(actions))
-        seconds["verify"] += perf_counter() - began
-        for i in active:
-            _conclude(episodes[i], i, observations[i], rewards[i], bool(terminations[i] or truncations[i]), infos)
-            if not episodes[i].done:
-                _reply(episodes[i], observations[i], policy)
-        if env.metadata.get("autoreset_mode") == AutoresetMode.DISABLED and not isinstance(
-            env.unwrapped, MathVectorEnv
-        ):
-            _park(env, np.array([e.done for e in episodes] + [True] * idle), problem_seeds)
-        turn += 1
-    return episodes
+def _speak(
+    env: VectorEnv,
+    policy: Policy,
+    episodes: Sequence[_Episode],
+    active: Sequence[int],
+    seeds: Sequence[int],
+    sampling: Sampling,
+    seconds: dict[str, float],
+) -> tuple[str, ...]:
+    """Let the policy take a turn in the rows ``active``; returns the actions of all rows of ``env``."""
+    began = perf_counter()
+    said = policy.generate([episodes[i].context for i in active], [int(seed) for seed in seeds], sampling)
+    actions = [""] * env.num_envs
+    lengths = said.mask.sum(1).tolist()
+    rows = zip(said.tokens.tolist(), said.logps.tolist(), said.entropies.tolist(), lengths, strict=True)
+    for i, (ids, logps, entropies, length), text, truncated in zip(
+        active, rows, said.texts, said.truncated.tolist(), strict=True
+    ):
+        episode = episodes[i]
+        episode.write(ids[:length], logps[:length], entropies[:length])
+        episode.text, episode.truncated = text, truncated
+        actions[i] = "" if truncated else text
+    seconds["generate"] += perf_counter() - began
+    return tuple(actions)
+
+
+def _timed(step: Callable[[], Result], seconds: dict[str, float]) -> Result:
+    began = perf_counter()
+    result = step()
+    seconds["verify"] += perf_counter() - began
+    return result
+
+
+def _listen(policy: Policy, episodes: Sequence[_Episode], active: Sequence[int], result: Result) -> None:
+    """Take in what the environment said to the rows ``active``."""
+    observations, rewards, terminations, truncations, infos = result
+    for i in active:
+        _conclude(episodes[i], i, observations[i], rewards[i], bool(terminations[i] or truncations[i]), infos)
+        if not episodes[i].done:
+            _reply(episodes[i], observations[i], policy)
 
 
 def _conclude(episode: _Episode, row: int, observation: str, reward: float, over: bool, infos: dict[str, Any]) -> None:
@@ -159,8 +243,9 @@ def _reply(episode: _Episode, observation: str, policy: Policy) -> None:
         episode.write(reply)
 
 
-def _park(env: VectorEnv, done: np.ndarray, problem_seeds: Sequence[int]) -> None:
+def _park(env: VectorEnv, episodes: Sequence[_Episode], problem_seeds: Sequence[int]) -> None:
     """Gymnasium's own vector classes, autoreset disabled, refuse to step a row that is over: reset those rows."""
+    done = np.array([e.done for e in episodes] + [True] * (env.num_envs - len(episodes)))
     if done.any() and not done.all():
         seeds = [int(problem_seeds[0])] * env.num_envs
         env.reset(seed=cast(Any, seeds), options={"reset_mask": done})

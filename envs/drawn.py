@@ -1,0 +1,51 @@
+"""Families whose problems are made of a few uniform integers: thousands of them are drawn at a time."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+
+import numpy as np
+
+from .streams import WORD, integers, seeded
+from .task import Problem, ProceduralTask, split_of, stable_hash
+
+
+class DrawnTask(ProceduralTask):
+    """A subclass defines ``ranges`` and ``make`` in place of ``sample``."""
+
+    @property
+    @abstractmethod
+    def ranges(self) -> list[tuple[int, int]]:
+        """The integers that a problem is made of, in order: the least value of each, and one above its largest."""
+
+    @abstractmethod
+    def make(self, numbers: Sequence[int]) -> Problem | None:
+        """The problem that these integers make; None to have others drawn."""
+
+    def sample(self, rng: np.random.Generator) -> Problem:
+        while True:
+            problem = self.make([int(rng.integers(low, high)) for low, high in self.ranges])
+            if problem is not None:
+                return problem
+
+    def problems(self, split: str, seeds: Sequence[int]) -> list[Problem]:
+        ranges = self.ranges
+        plain = type(self).sample is DrawnTask.sample and self._seeds_alone
+        if not plain or not all(1 < high - low <= WORD for low, high in ranges):
+            return super().problems(split, seeds)
+        tries = 3 if split == "train" else 20  # 80 % of the problems belong there, 10 % to each other split
+        low, high = np.array(ranges * tries).T
+        drawn, known = integers(seeded(stable_hash(self.name), seeds), low, high)
+        rows = drawn.reshape(len(seeds), tries, len(ranges)).tolist()
+        return [
+            (self._first_of(split, row) if ok else None) or self.problem(split, seed)
+            for seed, row, ok in zip(seeds, rows, known.tolist(), strict=True)
+        ]
+
+    def _first_of(self, split: str, rows: list[list[int]]) -> Problem | None:
+        for numbers in rows:
+            problem = self.make(numbers)
+            if problem is not None and split_of(self.name, problem.key) == split:
+                return problem
+        return None
