@@ -163,7 +163,7 @@ def _env_args(pairs: tuple[str, ...]) -> dict[str, Any]:
 @click.option("--overwrite", is_flag=True, help="Replace the run in --out.")
 @click.option("--eval-problems", default=RunConfig.eval_problems, help="Held-out problems, before and after.")
 @click.option("--eval-k", default=RunConfig.eval_k, help="Completions of each of them.")
-@click.option("--eval-every", default=RunConfig.eval_every, help="Rollouts between greedy evaluations.")
+@click.option("--eval-every", default=RunConfig.eval_every, help="Rollouts between greedy evaluations (0: none).")
 @click.option("--save-every", default=RunConfig.save_every, help="Completions between checkpoints.")
 @click.option("--progress/--no-progress", default=True, help="Show a progress bar.")
 @hyperparameter_options

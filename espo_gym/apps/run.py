@@ -16,7 +16,7 @@ import json
 import os
 import platform
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from importlib.metadata import version
 from pathlib import Path
@@ -89,7 +89,7 @@ class RunConfig:
             ("timesteps", 1),
             ("eval_problems", 1),
             ("eval_k", 0),
-            ("eval_every", 1),
+            ("eval_every", 0),
             ("save_every", 1),
         ):
             if getattr(self, name) < least:
@@ -115,7 +115,7 @@ class RunConfig:
         packages = ("torch", "transformers", "gymnasium", "stable-baselines3", "numpy")
         versions = {"espo-gym": __version__, "python": platform.python_version()}
         versions |= {name: version(name) for name in packages}
-        _write_json(path, asdict(self) | {"versions": versions})
+        write_json(path, asdict(self) | {"versions": versions})
 
     def make_env(self) -> gym.Env:
         return gym.make(self.env, **self.env_args)
@@ -138,10 +138,14 @@ def train(
     overwrite: bool = False,
     progress_bar: bool = True,
     say: Callable[[str], Any] = print,
+    callbacks: Sequence[BaseCallback] = (),
+    lean: bool = False,
 ) -> dict[str, Any]:
     """Carry out ``config`` in the folder ``out``, or go on with the run that lies there.
 
-    Returns what evaluation.json holds; ``say`` is told what a person watching wants to know.
+    Returns what evaluation.json holds; ``say`` is told what a person watching wants to know. ``callbacks`` come before
+    the run's own. A ``lean`` run, one of many, leaves out the evaluation before, TensorBoard's file, the picture, and,
+    once it is finished, checkpoint and policy.
 
     Raises:
         ValueError, FileNotFoundError: ``out`` holds something that would be lost, or nothing to resume.
@@ -155,35 +159,39 @@ def train(
         say(f"resuming at {algorithm.num_timesteps} of {config.timesteps} timesteps")
     else:
         algorithm = config.make()
-        before = _evaluate(algorithm, config)
+        before = None if lean else _evaluate(algorithm, config)
         # Only here: a mistake in the config has shown by now, and the earlier run is still there.
         if out.exists():
             shutil.rmtree(out)
         out.mkdir(parents=True)
         config.write(out / "config.json", algorithm)
-        _keep_samples(out, before, "before", 0)
-        say("before: " + ", ".join(f"{name} {value.value:.3f}" for name, value in before.items()))
-        evaluations = {"before": _as_json(before)}
-        _write_json(results, evaluations)
+        evaluations = {}
+        if before is not None:
+            _keep_samples(out, before, "before", 0)
+            say("before: " + ", ".join(f"{name} {value.value:.3f}" for name, value in before.items()))
+            evaluations["before"] = _as_json(before)
+        write_json(results, evaluations)
         algorithm.save(checkpoint)
 
-    algorithm.set_logger(_logger(out, algorithm.num_timesteps))
+    algorithm.set_logger(_logger(out, algorithm.num_timesteps, tensorboard=not lean))
     save = ConvertCallback(lambda *_: bool(algorithm.save(checkpoint)))
-    callbacks: list[BaseCallback] = [
-        EvaluateCallback(config.eval_every, split=held_out_split(algorithm, "validation", "test")),
-        EveryNTimesteps(config.save_every, save),
-    ]
+    every: list[BaseCallback] = [EveryNTimesteps(config.save_every, save)]
+    if config.eval_every:
+        every.insert(0, EvaluateCallback(config.eval_every, split=held_out_split(algorithm, "validation", "test")))
     if config.timesteps > algorithm.num_timesteps:
-        _learn(algorithm, config.timesteps - algorithm.num_timesteps, callbacks, progress_bar)
+        _learn(algorithm, config.timesteps - algorithm.num_timesteps, [*callbacks, *every], progress_bar)
     algorithm.save(checkpoint)
     algorithm.logger.close()
 
     after = _evaluate(algorithm, config)
     _keep_samples(out, after, "after", algorithm.num_timesteps)
     evaluations |= {"after": _as_json(after)}
-    _write_json(results, evaluations)
-    algorithm.policy.save_pretrained(out / "policy")
-    plot_run(out)
+    write_json(results, evaluations)
+    if lean:
+        checkpoint.unlink()
+    else:
+        algorithm.policy.save_pretrained(out / "policy")
+        plot_run(out)
     return evaluations
 
 
@@ -226,10 +234,12 @@ def _learn(algorithm: PolicyOptimizer, timesteps: int, callbacks: list[BaseCallb
         raise
 
 
-def _logger(out: Path, num_timesteps: int) -> Logger:
+def _logger(out: Path, num_timesteps: int, *, tensorboard: bool) -> Logger:
     """CSV, JSON lines and, if installed, TensorBoard; a run that goes on writes files of its own beside the old."""
     suffix = f"_{num_timesteps}" if num_timesteps else ""
-    formats = ["csv", "json"] + (["tensorboard"] if importlib.util.find_spec("tensorboard") else [])
+    formats = ["csv", "json"]
+    if tensorboard and importlib.util.find_spec("tensorboard"):
+        formats.append("tensorboard")
     return Logger(str(out), [make_output_format(name, str(out), suffix) for name in formats])
 
 
@@ -258,7 +268,7 @@ def _as_json(evaluation: Evaluation) -> dict[str, Any]:
     }
 
 
-def _write_json(path: Path, value: dict[str, Any]) -> None:
+def write_json(path: Path, value: Any) -> None:
     """Complete or not at all: a run that is killed here can be resumed."""
     part = path.with_suffix(".part")
     part.write_text(json.dumps(value, indent=2) + "\n")
