@@ -10,7 +10,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from espo_gym.algorithms import ALGORITHMS
-from espo_gym.apps.cli import field_docs, main
+from espo_gym.apps.cli import main
+from espo_gym.apps.options import field_docs
 from espo_gym.apps.plot import read_progress
 
 SMALL = ["--rollout-size", "32", "--timesteps", "64", "--eval-problems", "8", "--eval-k", "2", "--no-progress"]
@@ -300,7 +301,7 @@ class TestHelp:
         options = {p.name: p for p in main.commands["train"].params}
         assert options["alpha"].help.startswith("[ESPO")
 
-    @pytest.mark.parametrize("command", ["train", "eval", "list"])
+    @pytest.mark.parametrize("command", ["train", "eval", "compare", "list"])
     def test_help(self, command):
         result = invoke(command, "--help")
         assert result.exit_code == 0

@@ -1,18 +1,15 @@
-"""The command line: ``espo-gym train``, ``eval`` and ``list``. Its options are made from the hyper-parameters."""
+"""The command line: ``espo-gym train``, ``eval``, ``compare`` and ``list``."""
 
 from __future__ import annotations
 
-import ast
 import importlib
 import inspect
 import json
 import os
-import textwrap
 import warnings
-from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any
 
 import click
 import gymnasium as gym
@@ -29,10 +26,9 @@ from espo_gym.evaluation import Evaluation, evaluate
 from espo_gym.policy import BUNDLED, Policy
 from espo_gym.sampling import Sampling
 
+from .cli_compare import compare_command
+from .options import env_arguments, hyperparameter_options, report_errors
 from .run import DTYPES, RunConfig, train
-
-HINT = "espo-gym --traceback ... shows where it came from"
-USER_ERRORS = (ValueError, TypeError, OSError, FloatingPointError, RuntimeError, ImportError, gym.error.Error)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
@@ -42,110 +38,6 @@ USER_ERRORS = (ValueError, TypeError, OSError, FloatingPointError, RuntimeError,
 def main(context: click.Context, traceback: bool) -> None:
     """Math problems as Gymnasium text environments, and policy optimizers that solve them."""
     context.obj = {"traceback": traceback}
-
-
-def report_errors(command: Callable[..., None]) -> Callable[..., None]:
-    """What a user can mend becomes one line instead of a traceback."""
-
-    def wrapped(*args: Any, **kwargs: Any) -> None:
-        try:
-            command(*args, **kwargs)
-        except USER_ERRORS as error:
-            if click.get_current_context().obj["traceback"]:
-                raise
-            # Gymnasium appends the arguments of the environment to every error in its constructor.
-            text = str(error).partition(" was raised from the environment creator")[0]
-            raise click.ClickException(f"{text or type(error).__name__} ({HINT})") from error
-
-    wrapped.__doc__ = command.__doc__
-    return wrapped
-
-
-# -- options from hyper-parameters -------------------------------------------------------------------------------------
-
-
-def field_docs(cls: type) -> dict[str, str]:
-    """The docstring under each field of ``cls`` and its parents, on one line."""
-    docs: dict[str, str] = {}
-    for parent in reversed(cls.__mro__):
-        if "__dataclass_fields__" not in vars(parent):
-            continue
-        body = ast.parse(textwrap.dedent(inspect.getsource(parent))).body[0]
-        assert isinstance(body, ast.ClassDef)
-        for statement, after in zip(body.body, body.body[1:], strict=False):
-            match statement, after:
-                case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
-                    docs[name] = " ".join(text.split())
-    return docs
-
-
-class Numbers(click.ParamType):
-    """Numbers with commas between them, or ``none``."""
-
-    name = "numbers"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...] | None:
-        if isinstance(value, tuple) or value == "none":
-            return None if value == "none" else value
-        try:
-            return tuple(float(part) for part in str(value).split(",") if part)
-        except ValueError:
-            self.fail(f"{value!r} is not a list of numbers such as 0.5,0.8", param, ctx)
-
-
-def hyperparameter_options(command: Callable[..., None]) -> Callable[..., None]:
-    """An option for each hyper-parameter of any algorithm; what is not given is left to the preset."""
-    owners: dict[str, list[type[PolicyOptimizer]]] = {}
-    for cls in ALGORITHMS.values():
-        for f in fields(cls):
-            if f.kw_only and f.init:
-                owners.setdefault(f.name, []).append(cls)
-    docs = {cls: field_docs(cls) for cls in ALGORITHMS.values()}
-    for name, classes in reversed(owners.items()):
-        flag, hint = f"--{name.replace('_', '-')}", get_type_hints(classes[0])[name]
-        kinds = [t for t in get_args(hint) if t is not type(None)] if type(None) in get_args(hint) else [hint]
-        kwargs: dict[str, Any] = {"default": None, "show_default": False, "help": _help(name, classes, docs)}
-        if kinds[0] is bool:
-            option = click.option(f"{flag}/--no-{flag[2:]}", name, **kwargs)
-        elif kinds[0] == tuple[float, ...]:
-            option = click.option(flag, name, type=Numbers(), **kwargs)
-        elif kinds[0] == tuple[str, ...]:
-            option = click.option(flag, name, multiple=True, **kwargs)
-        else:
-            option = click.option(flag, name, type=kinds[0], **kwargs)
-        command = option(command)
-    return command
-
-
-def _help(name: str, classes: list[type[PolicyOptimizer]], docs: dict[type, dict[str, str]]) -> str:
-    """What ``name`` means, and for which algorithms where it is not the same for all."""
-    meanings: dict[str, list[str]] = {}
-    for cls in classes:
-        meanings.setdefault(docs[cls][name], []).append(cls.__name__)
-    if len(classes) == len(ALGORITHMS):
-        if len(meanings) == 1:
-            return next(iter(meanings))
-        general = docs[classes[0]][name]
-        special = [f"[{', '.join(names)}] {text}" for text, names in meanings.items() if text != general]
-        return " ".join([general, *special])
-    return " ".join(f"[{', '.join(names)}] {text}" for text, names in meanings.items())
-
-
-def _env_args(pairs: tuple[str, ...]) -> dict[str, Any]:
-    """``KEY=VALUE`` pairs; a value is JSON if it can be, else text."""
-    arguments: dict[str, Any] = {}
-    for pair in pairs:
-        name, equals, value = pair.partition("=")
-        if not equals:
-            raise click.UsageError(f"--env-arg takes KEY=VALUE, not {pair!r}")
-        try:
-            arguments[name] = json.loads(value)
-        except json.JSONDecodeError:
-            arguments[name] = value
-    return arguments
-
-
-# -- commands ----------------------------------------------------------------------------------------------------------
 
 
 @main.command("train")
@@ -239,7 +131,7 @@ def _config(given: dict[str, Any], options: dict[str, Any]) -> RunConfig:
                 "--config holds every hyper-parameter of its algorithm: no --algo or --preset with it"
             )
         vars(config).update({name: given[name] for name in names & given.keys()})
-    config.env_args |= _env_args(given.get("env_args", ()))
+    config.env_args |= env_arguments(given.get("env_args", ()))
     config.hyperparameters |= {name: value for name, value in given.items() if name in known}
     return config
 
@@ -286,7 +178,7 @@ def eval_command(
         path = path / "checkpoint.zip"
     elif path.suffix != ".zip" and checkpoint.with_suffix(path).is_file():
         path = checkpoint.with_suffix(path)
-    arguments = _env_args(env_args)
+    arguments = env_arguments(env_args)
     if path.suffix == ".zip":
         with checkpoint.opened(path) as (state, _, _):
             name, spec, rows = state["class"], state["env"], state["hyperparameters"]["rollout_size"]
@@ -387,6 +279,8 @@ def list_command() -> None:
     _print(table, "\nEnvironments")
     click.echo("\nBundled policies\n" + ", ".join(BUNDLED))
 
+
+main.add_command(compare_command)
 
 if __name__ == "__main__":
     main()

@@ -8,18 +8,12 @@ report.md                   the report; results.csv and results.json have its nu
 from __future__ import annotations
 
 import json
-import multiprocessing
-import os
 import re
 import shutil
-import signal
-import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from multiprocessing import connection
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +21,12 @@ import torch
 
 from .comparison import Comparison, run_folder
 from .ledger import Ledger
+from .processes import cores, in_processes
 from .run import RunConfig, algorithm_class, train, write_json
+
+COMPARISON, LOCK = "comparison.json", "comparison.lock"
+OWN = (LOCK, "comparison.part", "tuning", "tuning.json", "tuning.part")
+"""What may be in a folder before there is a comparison in it."""
 
 UNLIMITED = 10**9
 """Completions of a run that is held to seconds."""
@@ -162,12 +161,18 @@ def compare(
     out = Path(out)
     with locked(out):
         names, wanted = _merge(out, setting, names, wanted)
-        tasks = [
-            (f"{entry.name}, seed {seed}", setting.config(entry, seed), run_folder(out, entry.name, seed))
-            for seed in wanted
-            for entry in names
-        ]
-        carry_out_all(tasks, setting.seconds, jobs, say)
+        runs = [(entry, seed, run_folder(out, entry.name, seed)) for seed in wanted for entry in names]
+        missing = [run for run in runs if not (run[2] / "outcome.json").is_file()]
+        if len(missing) < len(runs):
+            say(f"{len(runs) - len(missing)} of {len(runs)} runs are there already")
+        in_processes(
+            [
+                (f"{entry.name}, seed {seed}", partial(carry_out, setting.config(entry, seed), folder, seconds))
+                for entry, seed, folder in missing
+            ],
+            _jobs(jobs, seconds),
+            say,
+        )
         comparison = Comparison.read(out)
         comparison.write()
     return comparison
@@ -181,7 +186,7 @@ def _merge(out: Path, setting: Setting, entries: list[Entry], seeds: list[int]) 
         raise ValueError("names of entries, and seeds, must differ from each other")
     if any(seed < 0 for seed in seeds):
         raise ValueError("seeds must not be negative")
-    path = out / "comparison.json"
+    path = out / COMPARISON
     plain = json.loads(json.dumps(asdict(setting)))
     if path.is_file():
         there = json.loads(path.read_text())
@@ -209,13 +214,13 @@ def locked(out: Path) -> Iterator[None]:
 
     Raises ValueError where ``out`` holds something else, RuntimeError where another process has it.
     """
-    import fcntl
+    import fcntl  # not on Windows
 
-    own = {"comparison.json", "comparison.part", "comparison.lock"}
-    if out.exists() and (not out.is_dir() or (any(p.name not in own for p in out.iterdir()) and not _is_ours(out))):
+    others = [] if not out.is_dir() else [p.name for p in out.iterdir() if p.name not in OWN]
+    if (out.exists() and not out.is_dir()) or (others and not (out / COMPARISON).is_file()):
         raise ValueError(f"{out} is not empty and not the folder of a comparison: choose another")
     out.mkdir(parents=True, exist_ok=True)
-    with (out / "comparison.lock").open("w") as file:
+    with (out / LOCK).open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -223,81 +228,12 @@ def locked(out: Path) -> Iterator[None]:
         yield
 
 
-def _is_ours(out: Path) -> bool:
-    return (out / "comparison.json").is_file()
-
-
-# -- runs --------------------------------------------------------------------------------------------------------------
-
-Task = tuple[str, RunConfig, Path]
-"""What to say of it, what to run, and where."""
-
-
-def carry_out_all(tasks: list[Task], seconds: float | None, jobs: int | None, say: Callable[[str], Any]) -> None:
-    """Carry out every task that is not finished, in up to ``jobs`` processes (default: one for each core)."""
-    missing = [task for task in tasks if not (task[2] / "outcome.json").is_file()]
-    if len(missing) < len(tasks):
-        say(f"{len(tasks) - len(missing)} of {len(tasks)} runs are there already")
-    jobs = min(cores() if jobs is None else jobs, max(len(missing), 1))
-    if jobs < 1:
-        raise ValueError(f"jobs must be at least 1, not {jobs}")
-    done = len(tasks) - len(missing)
-    work = partial(carry_out, seconds=seconds)
-    if jobs == 1:
-        with one_thread():
-            for label, config, folder in missing:
-                done += 1
-                say(f"[{done}/{len(tasks)}] {label}: {work(config, folder)}")
-        return
-    executor = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), initializer=_initialize_worker)
-    try:
-        futures: dict[Future[str], str] = {
-            executor.submit(work, config, folder): label for label, config, folder in missing
-        }
-        for future in as_completed(futures):
-            done += 1
-            say(f"[{done}/{len(tasks)}] {futures[future]}: {future.result()}")
-    except BaseException:
-        _abandon(executor)
-        raise
-    executor.shutdown()
-
-
-def _abandon(executor: Executor) -> None:
-    """What is finished is kept; what is running goes on from its checkpoint the next time."""
-    children = multiprocessing.active_children()
-    executor.shutdown(wait=False, cancel_futures=True)
-    for child in children:
-        child.terminate()
-
-
-def _initialize_worker() -> None:
-    torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which then ends its children
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def follow() -> None:
-        connection.wait([parent.sentinel])
-        os._exit(1)  # the parent was killed: whoever takes up its folder must find nobody at work there
-
-    threading.Thread(target=follow, daemon=True).start()
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Sums split over threads would depend on how many there are."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def _jobs(jobs: int | None, seconds: float | None) -> int:
+    if seconds is not None and torch.cuda.is_available():
+        if jobs not in (None, 1):
+            raise ValueError("on a GPU a budget in seconds needs jobs=1: runs beside each other take each other's time")
+        return 1
+    return cores() if jobs is None else jobs
 
 
 def carry_out(config: RunConfig, folder: Path, seconds: float | None) -> str:
@@ -312,6 +248,8 @@ def carry_out(config: RunConfig, folder: Path, seconds: float | None) -> str:
             resume = seconds is None and (folder / "checkpoint.zip").is_file()
             if not resume and folder.exists():
                 shutil.rmtree(folder)
+            for torn in folder.glob(".checkpoint.zip-*"):  # the process was killed while it wrote there
+                shutil.rmtree(torn)
             train(
                 config,
                 folder,

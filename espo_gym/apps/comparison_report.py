@@ -7,8 +7,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
-from math import isnan
-from typing import Any
+from math import isfinite, isnan
+from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 
@@ -47,6 +48,10 @@ class Pair:
             return f"{self.a} and {self.b}{told}{'one seed' if d.n else 'no seed'} in common: nothing can be said"
         if d.mean == d.low == d.high == 0:
             return f"{self.a} and {self.b}: the same on every seed"
+        if d.mean == d.low == d.high:  # no variance, so no interval
+            return f"{self.a} and {self.b}: {d.mean:+.3f} on each of {d.n} seeds" + (
+                "" if self.resolved else ", too few to say"
+            )
         if self.resolved:
             better, worse = (self.a, self.b) if d.mean > 0 else (self.b, self.a)
             shown = d if d.mean > 0 else Difference(-d.mean, -d.high, -d.low, d.p, d.n)
@@ -67,7 +72,8 @@ def compare_pairs(scores: dict[str, np.ndarray]) -> list[Pair]:
 
 def audit(comparison: Comparison) -> list[tuple[bool | None, str]]:
     """What was checked: (as it must be, or None where that is for the reader to judge; what was found)."""
-    runs, found = comparison.runs, []
+    runs = comparison.runs
+    found: list[tuple[bool | None, str]] = []
     total, missing = len(comparison.entries) * len(comparison.seeds), len(comparison.missing)
     found.append(
         (not missing, f"{total - missing} of {total} runs are over" + (", the rest is missing" * bool(missing)))
@@ -129,7 +135,7 @@ def _range(values: Sequence[int]) -> str:
 def results(comparison: Comparison) -> dict[str, Any]:
     """All numbers of the report, for a program to read."""
     auc = comparison.scores("auc")
-    return {
+    values = {
         "setting": comparison.setting,
         "entries": comparison.entries,
         "seeds": comparison.seeds,
@@ -139,17 +145,31 @@ def results(comparison: Comparison) -> dict[str, Any]:
             entry: {str(t): _as_list(e) for t, e in zip(THRESHOLDS, performance_profile(s, THRESHOLDS), strict=True)}
             for entry, s in auc.items()
         },
-        "pairs": [
-            {"a": pair.a, "b": pair.b, **asdict(pair.difference), "p_holm": pair.p_holm, "resolved": pair.resolved}
-            | {"probability_of_improvement": _as_list(pair.improvement), "sentence": str(pair)}
-            for pair in compare_pairs(auc)
-        ],
+        "pairs": pairs_as_json(compare_pairs(auc)),
         "audit": [{"ok": ok, "found": text} for ok, text in audit(comparison)],
     }
+    return cast(dict[str, Any], finite(values))
+
+
+def pairs_as_json(pairs: list[Pair]) -> list[dict[str, Any]]:
+    return [
+        {"a": pair.a, "b": pair.b, **asdict(pair.difference), "p_holm": pair.p_holm, "resolved": pair.resolved}
+        | {"probability_of_improvement": _as_list(pair.improvement), "sentence": str(pair)}
+        for pair in pairs
+    ]
 
 
 def _as_list(e: Estimate) -> list[float]:
     return [e.value, e.low, e.high]
+
+
+def finite(value: Any) -> Any:
+    """``value`` with null for NaN and infinity, which JSON does not know."""
+    if isinstance(value, float):
+        return value if isfinite(value) else None
+    if isinstance(value, dict):
+        return {name: finite(part) for name, part in value.items()}
+    return [finite(part) for part in value] if isinstance(value, list | tuple) else value
 
 
 # -- Markdown ----------------------------------------------------------------------------------------------------------
@@ -165,7 +185,8 @@ def report(comparison: Comparison) -> str:
         f"# {', '.join(comparison.entries)}",
         _what(comparison),
         "## In words",
-        "On the mean reward over training (AUC), seed against seed, with Student's 95 % interval of each mean difference"
+        "On the mean reward over training (AUC), seed against seed, with Student's 95 % interval of each mean"
+        " difference"
         + (f", and p after Holm over the {len(pairs)} pairs" if len(pairs) > 1 else "")
         + ". No difference detected does not mean none: the interval says how large one may still be.",
         "\n".join(f"- {pair}." for pair in pairs),
@@ -198,9 +219,28 @@ def _what(comparison: Comparison) -> str:
 
 
 def tried(comparison: Comparison) -> str:
-    """How many configurations were tried."""
-    n = len(comparison.entries)
-    return f"Configurations tried: {n}, one for each entry; none was tuned."
+    """How many configurations were tried, and how the entries came by theirs."""
+    n, path = len(comparison.entries), (comparison.folder or Path()) / "tuning.json"
+    if comparison.folder is None or not path.is_file():
+        return f"Configurations tried: {n}, one for each entry; none was tuned."
+    tuning = json.loads(path.read_text())
+    counts = {record["entry"]["name"]: len(record["cells"]) for record in tuning["entries"]}
+    untuned = [entry for entry in comparison.entries if entry not in counts]
+    each = f"{min(counts.values())} to {max(counts.values())}" if len({*counts.values()}) > 1 else max(counts.values())
+    chosen = "; ".join(
+        f"{record['entry']['name']}: "
+        + ", ".join(f"{k} = {v:g}" for k, v in _chosen(record).items() if isinstance(v, int | float))
+        for record in tuning["entries"]
+    )
+    return (
+        f"Configurations tried: {sum(counts.values()) + len(untuned)}, {each} for each tuned entry, judged by the mean "
+        f"AUC on the seeds {', '.join(map(str, tuning['seeds']))}, then frozen. Chosen: {chosen}."
+        + (f" Not tuned: {', '.join(untuned)}." if untuned else "")
+    )
+
+
+def _chosen(record: dict[str, Any]) -> dict[str, Any]:
+    return next(cell["hyperparameters"] for cell in record["cells"] if cell["cell"] == record["chosen"])
 
 
 def score_table(comparison: Comparison) -> tuple[list[str], list[list[str]]]:

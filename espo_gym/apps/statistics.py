@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import nan
 
 import numpy as np
@@ -104,8 +105,11 @@ def probability_of_improvement(x: np.ndarray, y: np.ndarray) -> Estimate:
 
 def performance_profile(scores: np.ndarray, thresholds: Sequence[float]) -> list[Estimate]:
     """For each threshold the share of runs of ``scores`` (n, m) above it, with its stratified bootstrap interval."""
-    made = matrix(scores)
-    return [_bootstrap(lambda sample, tau=tau: (sample > tau).mean((-2, -1)), made) for tau in thresholds]
+
+    def share_above(threshold: float, sample: np.ndarray) -> np.ndarray:
+        return (sample > threshold).mean((-2, -1))
+
+    return [_bootstrap(partial(share_above, threshold), matrix(scores)) for threshold in thresholds]
 
 
 def matrix(scores: np.ndarray) -> np.ndarray:
