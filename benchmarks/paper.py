@@ -23,13 +23,32 @@ from benchmarks.espo_paper.figures import draw
 from benchmarks.espo_paper.plan import SCALES, Regime, Scale, entry, smallest, to_match
 from benchmarks.espo_paper.report import Header, Outcome, as_json, page, write_json
 from benchmarks.espo_paper.warm_start import SIZES, make_policy
+from espo_gym.apps import warm_start
 from espo_gym.apps.compare import Entry, compare
+from espo_gym.apps.processes import one_thread
+
+STEPS = 900
+"""Of a warm start like that of the bundled policy."""
+
+
+def starts(scale: Scale, out: Path) -> list[str]:
+    """What the seeds start from; policies are made where there are none yet."""
+    if scale.warm_start is not None:
+        return [str(make_policy(scale.warm_start, out / f"policy-{scale.warm_start.size}", click.echo))]
+    made = ["espo_gym/teaching"]
+    for seed in range(1, scale.siblings):
+        folder = out / f"policy-{seed}"
+        if not folder.is_dir():
+            with one_thread():
+                click.echo(f"warm start {seed}: {warm_start.make_policy(folder, seed, STEPS)}")
+        made.append(str(folder))
+    return made
 
 
 def run(
     scale: Scale,
     regime: Regime,
-    policy: str,
+    policies: Sequence[str],
     jobs: int | None,
     entries: Sequence[Entry],
     out: Path,
@@ -40,7 +59,7 @@ def run(
     comparison = compare(
         entries,
         scale.env,
-        policy=policy,
+        policy=policies,
         env_args=scale.env_args,
         seeds=seeds,
         timesteps=scale.timesteps(rollouts),
@@ -58,13 +77,13 @@ def run_regime(
     scale: Scale,
     regime: Regime,
     figures: tuple[str, ...],
-    policy: str,
+    policies: Sequence[str],
     seeds: Sequence[int],
     out: Path,
     jobs: int | None,
 ) -> Outcome:
     """Calibrate, train, judge."""
-    train = partial(run, scale, regime, policy, jobs)
+    train = partial(run, scale, regime, policies, jobs)
     names = entries_of(figures)
     matched = to_match(names)
     calibration = Calibration(ranges=dict(scale.ranges))
@@ -111,13 +130,11 @@ def main(
     out = out or Path("runs") / f"paper-{scale_name}{'-smallest' if proof else ''}"
     out.mkdir(parents=True, exist_ok=True)
 
-    policy = "espo_gym/teaching"
-    if scale.warm_start is not None:
-        policy = str(make_policy(scale.warm_start, out / f"policy-{scale.warm_start.size}", click.echo))
+    policies = starts(scale, out)
     outcomes = {}
     for name in regimes or tuple(scale.regimes):
         click.echo(f"\n{name}")
-        outcomes[name] = run_regime(scale, scale.regimes[name], figures, policy, range(n_seeds), out / name, jobs)
+        outcomes[name] = run_regime(scale, scale.regimes[name], figures, policies, range(n_seeds), out / name, jobs)
 
     pictures = {}
     for name, outcome in outcomes.items():

@@ -13,7 +13,7 @@ from typing import Any
 from espo_gym.algorithms import ESPO
 from espo_gym.apps.compare import Entry
 
-from .warm_start import WarmStart
+from .warm_start import ENV, WarmStart
 
 TARGET = 0.1
 """Clip fraction that base ranges are calibrated to at a scale that has none."""
@@ -38,7 +38,8 @@ class Scale:
     env_args: dict[str, Any]
     regimes: dict[str, Regime]
     warm_start: WarmStart | None = None
-    """None: the bundled policy."""
+    """None: the bundled policy and its siblings, so many in all; seed s starts from number s modulo that."""
+    siblings: int = 1
     hyperparameters: dict[str, Any] = field(default_factory=dict)
     """In every regime; the rest is the preset "teaching"."""
     ranges: dict[str, float] = field(default_factory=dict)
@@ -56,6 +57,7 @@ SCALES = {
     "small": Scale(
         env="espo_gym/Addition-v0",
         env_args={},
+        siblings=3,
         ranges=TEACHING,
         regimes={
             "calm": Regime(30, {"learning_rate": 1e-4}),
@@ -63,7 +65,7 @@ SCALES = {
         },
     ),
     "gpu": Scale(
-        env="espo_gym/ChainArithmetic-v0",
+        env=ENV,
         env_args={"terms": 10, "digits": 3, "operators": "+"},
         warm_start=WarmStart({"terms": 10, "digits": 3, "operators": "+"}, "26m", context=512, steps=6000),
         hyperparameters={"max_completion_tokens": 448},
@@ -88,6 +90,7 @@ def smallest(scale: Scale) -> Scale:
         warm_start=made,
         hyperparameters=scale.hyperparameters | {"n_minibatches": 2, "max_completion_tokens": 48},
         regimes={name: replace(regime, rollouts=5) for name, regime in scale.regimes.items()},
+        siblings=1,
         tuning_rollouts=3,
         grid=3,
         rollout_size=32,

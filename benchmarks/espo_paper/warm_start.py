@@ -1,4 +1,4 @@
-"""A policy of 10 to 50 million parameters from nothing, warm-started on long worked solutions.
+"""A policy of 14 to 49 million parameters from nothing, warm-started on long worked solutions.
 
 The problems are long sums, ``espo_gym/ChainArithmetic-v0`` with ``operators="+"``. A worked solution adds one number
 after the other, column by column, and comes to some hundred tokens. The demonstrations are of three styles, which one
@@ -10,8 +10,6 @@ is: so the policy can be right, but mostly is not, and the most likely solution 
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,9 +19,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.make_teaching_policy import encode, make_model, make_tokenizer, warm_start
-from espo_gym.envs import make_task, scratchpad
+from espo_gym.apps.warm_start import demonstrations, make_model, make_tokenizer, save_policy, warm_start
+from espo_gym.envs import Problem, scratchpad
 
+ENV = "espo_gym/ChainArithmetic-v0"
 STYLES = ((0.2, 0.0, 0.0), (0.4, 0.5, 0.1), (0.4, 0.8, 0.3))
 """Share of the demonstrations, probability of forgetting a carry, probability of leaping over the columns."""
 WRONG_LEAP = 0.4
@@ -43,13 +42,13 @@ class WarmStart:
     """What a policy is made from."""
 
     env_args: dict[str, Any]
-    """Of ``espo_gym/ChainArithmetic-v0``; the operators must be ``"+"``."""
+    """Of ENV; the operators must be ``"+"``."""
     size: str
     """One of SIZES."""
     context: int
     """Tokens of prompt and solution."""
     steps: int
-    batch: int = 64
+    """Batches of 64 demonstrations."""
     learning_rate: float = 1e-3
     seed: int = 0
 
@@ -74,44 +73,38 @@ def worked_sum(numbers: Sequence[int], rng: np.random.Generator, *, drop_carry: 
     return ",".join(steps)
 
 
-def demonstrations(made: WarmStart) -> Iterator[Tensor]:
-    """``made.steps`` batches (B, L) long of training problems with worked solutions, padded on the right."""
-    task, tokenizer = make_task("espo_gym/ChainArithmetic-v0", **made.env_args), make_tokenizer(made.context)
-    rng = np.random.default_rng(made.seed)
-    shares = [share for share, _, _ in STYLES]
-    for step in range(made.steps):
-        texts = []
-        for i in range(made.batch):
-            prompt = task.problem("train", made.seed * made.steps * made.batch + step * made.batch + i).prompt
-            _, drop_carry, leap = STYLES[rng.choice(len(STYLES), p=shares)]
-            numbers = [int(number) for number in prompt.rstrip("=").split("+")]
-            texts.append(prompt + worked_sum(numbers, rng, drop_carry=drop_carry, leap=leap))
-        yield encode(tokenizer, texts)
+def add_in_some_style(problem: Problem, rng: np.random.Generator) -> str:
+    """A worked sum in a style drawn by lot."""
+    _, drop_carry, leap = STYLES[rng.choice(len(STYLES), p=[share for share, _, _ in STYLES])]
+    numbers = [int(number) for number in problem.prompt.rstrip("=").split("+")]
+    return worked_sum(numbers, rng, drop_carry=drop_carry, leap=leap)
 
 
-def make_policy(made: WarmStart, out: Path, say: Callable[[str], Any] = print) -> Path:
-    """The folder ``out`` with the policy; it is made if it is not there yet. On a GPU, where there is one, in bf16."""
-    if (out / "config.json").is_file():
-        return out
+def make_policy(made: WarmStart, folder: Path, say: Callable[[str], Any] = print) -> Path:
+    """The folder with the policy, which is made if it is not there yet; on a GPU, where there is one, in bf16."""
+    if folder.is_dir():
+        return folder
     device = "cuda" if torch.cuda.is_available() else "cpu"
     tokenizer = make_tokenizer(made.context)
-    # 0.06 suits the small one; a wide model starts near 1 / sqrt(width) of that of 64.
-    scale = 0.06 * (64 / SIZES[made.size]["hidden_size"]) ** 0.5
-    model = make_model(made.seed, context=made.context, initializer_range=scale, **SIZES[made.size])
+    # 0.06 suits the small one; a wider model starts smaller, by the square root of the widths.
+    spread = 0.06 * (64 / SIZES[made.size]["hidden_size"]) ** 0.5
+    model = make_model(made.seed, context=made.context, initializer_range=spread, **SIZES[made.size])
     model.to(device)  # type: ignore[arg-type]  # transformers annotates it with its own class
-    say(f"warm start of {model.num_parameters():,} parameters on {made.steps * made.batch:,} demonstrations ({device})")
+    say(f"warm start of {model.num_parameters():,} parameters, {made.steps:,} batches of demonstrations, on {device}")
+
+    def batches() -> Iterator[Tensor]:  # as they come: all of them together would fill gigabytes
+        for step in range(made.steps):
+            seed = made.seed * made.steps + step
+            yield demonstrations(tokenizer, 1, seed, ENV, add_in_some_style, **made.env_args)[0]
+
     loss = warm_start(
         model,
-        demonstrations(made),
-        made.steps,
+        batches(),
         tokenizer.pad_token_id,
+        steps=made.steps,
         learning_rate=made.learning_rate,
         autocast=torch.bfloat16 if device == "cuda" else None,
     )
     say(f"its last loss is {loss:.3f} nats a token")
-    part = out.with_name(out.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
-    model.save_pretrained(part)
-    tokenizer.save_pretrained(part)
-    os.replace(part, out)
-    return out
+    save_policy(folder, model, tokenizer)
+    return folder
