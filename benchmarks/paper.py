@@ -18,9 +18,10 @@ from pathlib import Path
 import click
 
 from benchmarks.espo_paper.calibration import SEEDS, Calibration, calibrate
-from benchmarks.espo_paper.claims import ACCURACY, FIGURES, Curves, claims_of, entries_of, judge
+from benchmarks.espo_paper.claims import FIGURES, claims_of, entries_of, judge
 from benchmarks.espo_paper.figures import draw
 from benchmarks.espo_paper.plan import SCALES, Regime, Scale, entry, smallest, to_match
+from benchmarks.espo_paper.quantities import ACCURACY, Curves
 from benchmarks.espo_paper.report import Header, Outcome, as_json, page, write_json
 from benchmarks.espo_paper.warm_start import SIZES, make_policy
 from espo_gym.apps import warm_start

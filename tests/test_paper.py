@@ -11,23 +11,20 @@ from tiny import SMALL, random_batch, random_rollout, rollout_fields, tiny_polic
 
 from benchmarks.espo_paper import warm_start
 from benchmarks.espo_paper.calibration import calibrate, closest
-from benchmarks.espo_paper.claims import (
-    ACCURACY,
-    CLAIMS,
-    CLIPPED,
-    ENTROPY,
-    FIGURES,
-    Claim,
-    ahead,
-    entries_of,
-    final,
-    hump,
-    judge,
-    over_training,
-    rise_as_entropy_falls,
-)
+from benchmarks.espo_paper.claims import CLAIMS, FIGURES, Claim, entries_of, judge
 from benchmarks.espo_paper.controls import GSPOWithESPOWeights, RandomGroups
 from benchmarks.espo_paper.plan import SCALES, entry, fixed, grid, smallest, to_match
+from benchmarks.espo_paper.quantities import (
+    ACCURACY,
+    CLIPPED,
+    ENTROPY,
+    ahead,
+    final,
+    hump,
+    over_training,
+    rise_as_entropy_falls,
+    rises_more,
+)
 from benchmarks.espo_paper.verdicts import Interval, interval, together, verdict
 from benchmarks.paper import main
 from espo_gym.algorithms import ESPO, GSPO, LossBatch
@@ -119,6 +116,7 @@ def test_rising_as_entropy_falls():
     )
     np.testing.assert_allclose(rise_as_entropy_falls(curves, "rises"), [1, -1])
     assert np.isnan(rise_as_entropy_falls(curves, "flat")).all()
+    np.testing.assert_allclose(rises_more("rises", "drift").quantity(curves), [2, 0], atol=1e-12)
     np.testing.assert_allclose(rise_as_entropy_falls(curves, "drift"), [-1])
     assert rise_as_entropy_falls(curves, "drift", steps=True)[0] > 0.8
 
@@ -126,10 +124,10 @@ def test_rising_as_entropy_falls():
 def test_a_claim_is_judged_by_its_paired_differences():
     a, b = np.array([[0.5], [0.1], [0.9]]), np.array([[0.4], [0.01], [0.79]])  # seeds differ more than entries
     curves = made(a={ACCURACY: a}, b={ACCURACY: b})
-    claim = Claim("fig3", "a is ahead", 0.02, (ahead("a", "b"),))
+    claim = Claim("fig3", "a is ahead", (ahead("a", "b"),))
     assert judge(claim, curves).verdict == "reproduced"
-    assert judge(Claim("fig3", "b is", 0.02, (ahead("b", "a"),)), curves).verdict == "not reproduced"
-    both = judge(Claim("fig3", "both", 0.02, (ahead("a", "b"), ahead("a", "b", factor=2))), curves)
+    assert judge(Claim("fig3", "b is", (ahead("b", "a"),)), curves).verdict == "not reproduced"
+    both = judge(Claim("fig3", "both", (ahead("a", "b"), ahead("a", "b", factor=2))), curves)
     assert [v for _, _, v in both.parts] == ["reproduced", "not resolved"] and both.verdict == "not resolved"
     np.testing.assert_allclose(both.parts[1][1].mean, np.mean(a - 2 * b))
 

@@ -10,8 +10,8 @@ import numpy as np
 
 from espo_gym.apps.compare import Entry
 
-from .claims import CLIPPED, Curves, over_training
 from .plan import TARGET, TEACHING, Scale, candidate, entry, grid
+from .quantities import CLIPPED, Curves, over_training
 
 SEEDS = (100, 101)
 """Those of the tuning runs."""

@@ -9,7 +9,8 @@ from typing import Any
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from .claims import ACCURACY, CLIPPED, ENTROPY, WARMUP, Curves, Judged
+from .claims import Judged
+from .quantities import ACCURACY, CLIPPED, ENTROPY, WARMUP, Curves
 from .report import title
 from .verdicts import NOT_REPRODUCED, NOT_RESOLVED, REPRODUCED
 
@@ -64,7 +65,7 @@ def _forest(axes: Any, judged: Sequence[Judged]) -> None:
             axes.errorbar(
                 m.mean, y, xerr=(m.high - m.low) / 2 if bounded else None, fmt="o", color=COLORS[v], capsize=3
             )
-            axes.plot([j.claim.margin] * 2, [y - 0.3, y + 0.3], color="black", linewidth=0.8)
+            axes.plot([part.margin] * 2, [y - 0.3, y + 0.3], color="black", linewidth=0.8)
             labels.append(part.label + (" (control)" if j.claim.control else ""))
     axes.axvline(0, color="black", linewidth=0.8)
     axes.set_yticks([-i for i in range(len(labels))], labels, fontsize="small")

@@ -16,9 +16,10 @@ import numpy as np
 from espo_gym.apps.compare import Entry
 
 from .calibration import SEEDS, Calibration
-from .claims import ACCURACY, CLIPPED, ENTROPY, LAST, MARGINS, Curves, Judged, final, over_training
+from .claims import Judged
 from .plan import Scale
-from .verdicts import NOT_REPRODUCED, NOT_RESOLVED, REPRODUCED, interval
+from .quantities import ACCURACY, CLIPPED, ENTROPY, LAST, MARGINS, Curves, final, over_training
+from .verdicts import NOT_REPRODUCED, NOT_RESOLVED, REPRODUCED, Interval, interval
 
 PACKAGES = ("torch", "transformers", "numpy", "scipy")
 
@@ -50,10 +51,13 @@ def as_json(header: Header, scale: Scale, outcomes: Mapping[str, Outcome]) -> di
     for name, outcome in outcomes.items():
         claims = []
         for judged in outcome.judged:
-            parts = [asdict(measured) | {"quantity": part.label, "verdict": v} for part, measured, v in judged.parts]
+            parts = [
+                asdict(measured) | {"quantity": part.label, "margin": part.margin, "verdict": v}
+                for part, measured, v in judged.parts
+            ]
             claim = judged.claim
             claims.append(
-                {"figure": claim.figure, "claim": claim.text, "control": claim.control, "margin": claim.margin}
+                {"figure": claim.figure, "claim": claim.text, "control": claim.control}
                 | {"verdict": judged.verdict, "parts": parts}
             )
         entries = {
@@ -89,7 +93,7 @@ def page(header: Header, scale: Scale, outcomes: Mapping[str, Outcome], images: 
 
 
 def title(figure: str) -> str:
-    return f"{figure.rstrip('0123456789').capitalize().replace('Fig', 'Figure')} {figure[-1]}"
+    return f"{'Figure' if figure.startswith('fig') else 'Table'} {figure[-1]}"
 
 
 def _what_was_run(header: Header, scale: Scale, outcomes: Mapping[str, Outcome]) -> list[str]:
@@ -119,6 +123,7 @@ def _what_was_run(header: Header, scale: Scale, outcomes: Mapping[str, Outcome])
     lines += [
         f"- {n} entries over all regimes, {n * header.seeds} runs. No entry was tuned for accuracy; {tuned} settings "
         f"were tried on the seeds {', '.join(map(str, SEEDS))} to match clip ranges (at the end).",
+        "- Budgets are completions. DAPO, which replaces groups of equal rewards, takes fewer steps on as many.",
         "",
     ]
     if header.proof_only:
@@ -142,18 +147,22 @@ def _how_verdicts_come_about() -> list[str]:
         "Clip fraction: share of the tokens with an advantage whose gradient the clip cuts, without the first two",
         f"rollouts. Accuracy: sampled, of training, over all rollouts; at the end: over the last {LAST}.",
         "",
+        "A verdict is about this task, this policy and these learning rates. What is not seen here may well hold for",
+        "the models of the paper, which are far larger, and what is seen here need not.",
+        "",
     ]
 
 
 def _overview(outcomes: Mapping[str, Outcome]) -> list[str]:
     lines = ["## Outcome", ""]
     for regime, outcome in outcomes.items():
-        claims = [judged for judged in outcome.judged if not judged.claim.control]
-        counts = [f"{sum(j.verdict == v for j in claims)} {v}" for v in (REPRODUCED, NOT_REPRODUCED, NOT_RESOLVED)]
-        lines.append(f"*{regime}*: of {len(claims)} claims {', '.join(counts)}.")
-        for v in (REPRODUCED, NOT_REPRODUCED, NOT_RESOLVED):
-            lines += [f"- {v}: {title(j.claim.figure)}. {j.claim.text}" for j in claims if j.verdict == v]
-        lines.append("")
+        for control, what in ((False, "claims of the paper"), (True, "controls")):
+            found = [judged for judged in outcome.judged if judged.claim.control == control]
+            counts = [f"{sum(j.verdict == v for j in found)} {v}" for v in (REPRODUCED, NOT_REPRODUCED, NOT_RESOLVED)]
+            lines += [f"*{regime}*: of {len(found)} {what} {', '.join(counts)}.", ""]
+            for v in (REPRODUCED, NOT_REPRODUCED, NOT_RESOLVED):
+                lines += [f"- {v}: {title(j.claim.figure)}. {j.claim.text}" for j in found if j.verdict == v]
+            lines.append("")
     return lines
 
 
@@ -164,9 +173,7 @@ def _claims(figure: str, outcomes: Mapping[str, Outcome]) -> list[str]:
         for judged in outcome.judged:
             if judged.claim.figure == figure:
                 parts = "<br>".join(
-                    f"{part.label}: {m.mean:+.3f} [{m.low:+.3f}, {m.high:+.3f}]"
-                    + (f" ({v})" if len(judged.parts) > 1 else "")
-                    + (f", {m.n} seeds" if m.n < max(p[1].n for p in judged.parts) or m.n < 2 else "")
+                    f"{part.label}: {_measured(m)}" + (f" ({v})" if len(judged.parts) > 1 else "")
                     for part, m, v in judged.parts
                 )
                 text = ("*Control.* " if judged.claim.control else "") + judged.claim.text
@@ -174,6 +181,13 @@ def _claims(figure: str, outcomes: Mapping[str, Outcome]) -> list[str]:
     for text, found in rows.items():
         lines += [f"| {text if i == 0 else ''} | {row}" for i, row in enumerate(found)]
     return [*lines, ""]
+
+
+def _measured(m: Interval) -> str:
+    if m.n == 0:
+        return "without a value on any seed"
+    bounds = f"[{m.low:+.3f}, {m.high:+.3f}]" if np.isfinite(m.low) else "without an interval"
+    return f"{m.mean:+.3f} {bounds}, {m.n} seeds"
 
 
 def _entries(outcomes: Mapping[str, Outcome]) -> list[str]:
@@ -197,7 +211,7 @@ def _plain(value: Any) -> str:
 
 def _mean(values: np.ndarray) -> str:
     m = interval(values)
-    return f"{m.mean:.3f} [{m.low:.3f}, {m.high:.3f}]"
+    return f"{m.mean:.3f}" + (f" [{m.low:.3f}, {m.high:.3f}]" if np.isfinite(m.low) else "")
 
 
 def _calibrations(outcomes: Mapping[str, Outcome]) -> list[str]:
