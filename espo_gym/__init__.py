@@ -28,6 +28,9 @@ if TYPE_CHECKING:
         PolicyOptimizer,
         ReinforcePP,
     )
+    from .apps.compare import Entry, compare
+    from .apps.comparison import Comparison
+    from .apps.tuning import tune
     from .callbacks import EvaluateCallback
     from .evaluation import Estimate, Evaluation, evaluate
     from .policy import Policy
@@ -55,6 +58,9 @@ _HOMES = {
         "PolicyOptimizer",
         "ReinforcePP",
     ),
+    "apps.compare": ("Entry", "compare"),
+    "apps.comparison": ("Comparison",),
+    "apps.tuning": ("tune",),
     "callbacks": ("EvaluateCallback",),
     "evaluation": ("Estimate", "Evaluation", "evaluate"),
     "policy": ("Policy",),
@@ -74,7 +80,9 @@ __all__ = [
     "PPO",
     "RLOO",
     "SAPO",
+    "Comparison",
     "DrGRPO",
+    "Entry",
     "Estimate",
     "EvaluateCallback",
     "Evaluation",
@@ -85,8 +93,10 @@ __all__ = [
     "Rollout",
     "Sampling",
     "TextVecEnv",
+    "compare",
     "envs",
     "evaluate",
+    "tune",
 ]
 
 

@@ -129,14 +129,16 @@ def _protocol(entries: Sequence[str | Entry], out: Path, settings: dict[str, Any
 
 def _show(comparison: Comparison) -> None:
     header, rows = score_table(comparison)
-    _print(header, rows, f"\n{comparison.setting['env']}, {len(comparison.seeds)} seeds")
+    shown = [i for i, name in enumerate(header) if name not in ("IQM of AUC", "final", "rollouts_to_0.8")]
+    title = f"\n{comparison.setting['env']}, {len(comparison.seeds)} seeds, with 95 % intervals"
+    _print([header[i] for i in shown], [[row[i] for i in shown] for row in rows], title)
     click.echo(tried(comparison))
     _sentences([str(pair) for pair in compare_pairs(comparison.scores("auc"))])
     _audit(comparison)
 
 
 def _sentences(sentences: list[str]) -> None:
-    click.echo("\nOn the AUC, seed against seed, with 95 % intervals:")
+    click.echo("\nOn the mean reward over training (AUC), seed against seed, with 95 % intervals:")
     for sentence in sentences:
         click.echo(f"- {sentence}")
 

@@ -21,7 +21,7 @@ import torch
 
 from .comparison import Comparison, run_folder
 from .ledger import Ledger
-from .processes import cores, in_processes
+from .processes import cores, in_processes, one_thread
 from .run import RunConfig, algorithm_class, train, write_json
 
 COMPARISON, LOCK = "comparison.json", "comparison.lock"
@@ -236,6 +236,7 @@ def _jobs(jobs: int | None, seconds: float | None) -> int:
     return cores() if jobs is None else jobs
 
 
+@one_thread()
 def carry_out(config: RunConfig, folder: Path, seconds: float | None) -> str:
     """One run from start or checkpoint to the end; returns what to say of it.
 

@@ -1,4 +1,4 @@
-"""Independent pieces of work in processes of one thread each, which end when their parent ends, however it does."""
+"""Independent pieces of work in processes, which end when their parent ends, however it does."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from multiprocessing import connection
 from typing import Any
-
-import torch
 
 
 def cores() -> int:
@@ -29,9 +27,8 @@ def in_processes(work: Sequence[tuple[str, Callable[[], str]]], jobs: int, say: 
         raise ValueError(f"jobs must be at least 1, not {jobs}")
     jobs = min(jobs, len(work))
     if jobs <= 1:
-        with one_thread():
-            for done, (label, function) in enumerate(work, 1):
-                say(f"[{done}/{len(work)}] {label}: {function()}")
+        for done, (label, function) in enumerate(work, 1):
+            say(f"[{done}/{len(work)}] {label}: {function()}")
         return
     others = set(multiprocessing.active_children())
     # Spawned: a fork of a process that has used torch's threads may hang.
@@ -52,7 +49,6 @@ def in_processes(work: Sequence[tuple[str, Callable[[], str]]], jobs: int, say: 
 
 
 def _initialize_worker() -> None:
-    torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which then ends its children
     parent = multiprocessing.parent_process()
     assert parent is not None
@@ -66,7 +62,9 @@ def _initialize_worker() -> None:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Sums split over threads would depend on how many there are."""
+    """What torch computes in here does not depend on how many threads there are to split sums over."""
+    import torch  # here, since a process that is started for something else need not wait for it
+
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -17,19 +17,19 @@ import numpy as np
 from .compare import Entry, compare
 from .comparison import Comparison
 from .comparison_report import (
-    THRESHOLDS,
     Pair,
     compare_pairs,
     finite,
     mean_interval,
     pair_table,
     pairs_as_json,
+    profile,
     table,
     tried,
 )
 from .processes import cores, in_processes
 from .run import write_json
-from .statistics import iqm, performance_profile
+from .statistics import iqm
 from .tuning import SEEDS, tune
 from .warm_start import Demonstrator, add_columns, combine_numbers, make_policy, work_down_chain
 
@@ -203,15 +203,13 @@ def protocol_report(protocol: Protocol, made: dict[str, Comparison]) -> str:
     for regime in protocol.regimes:
         auc = regime_scores(protocol, made, regime.name, "auc")
         pairs = compare_pairs(auc)
-        rows = [
-            [entry, mean_interval(scores.mean(1)), str(iqm(scores)), *map(str, performance_profile(scores, THRESHOLDS))]
-            for entry, scores in auc.items()
-        ]
+        rows = [[entry, mean_interval(scores.mean(1)), str(iqm(scores))] for entry, scores in auc.items()]
         parts += [
             f"## {regime.name.capitalize()}",
             _sentences(pairs),
-            table(["", "AUC", "IQM of AUC", *(f"runs above {t}" for t in THRESHOLDS)], rows),
+            table(["", "AUC", "IQM of AUC"], rows),
             table(*pair_table(pairs)),
+            profile(auc),
         ]
         for task in protocol.tasks:
             cell = f"{task.name}_{regime.name}"

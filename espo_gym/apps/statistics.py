@@ -32,11 +32,15 @@ class Difference:
     high: float
     p: float
     """Of the paired t-test, two-sided; NaN with one seed."""
+    p_signs: float
+    """Of the sign-flip test, two-sided, which supposes nothing but that two equal algorithms could have been swapped at
+    every seed. At least 2 / 2^n."""
     n: int
     """Pairs."""
 
     def __str__(self) -> str:
-        return f"{self.mean:+.3f} [{self.low:+.3f}, {self.high:+.3f}]"
+        mean, low, high = (round(value, 3) + 0.0 for value in (self.mean, self.low, self.high))  # no -0.000
+        return f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]"
 
 
 def paired_difference(x: np.ndarray, y: np.ndarray) -> Difference:
@@ -56,15 +60,26 @@ def paired_difference(x: np.ndarray, y: np.ndarray) -> Difference:
     d = d[~np.isnan(d)]
     n = len(d)
     if n == 0:
-        return Difference(nan, nan, nan, nan, 0)
+        return Difference(nan, nan, nan, nan, nan, 0)
     mean = float(d.mean())
     if n == 1:
-        return Difference(mean, nan, nan, nan, 1)
+        return Difference(mean, nan, nan, nan, nan, 1)
     if np.ptp(d) <= 1e-12 * np.abs(d).max():  # the same on every seed: no variance for Student, the signs are left
-        return Difference(mean, mean, mean, 2.0 ** (1 - n) if mean else 1.0, n)
+        p = 2.0 ** (1 - n) if mean else 1.0
+        return Difference(mean, mean, mean, p, p, n)
     test = stats.ttest_1samp(d, 0.0)
+    signs = stats.permutation_test(
+        (d,),
+        np.mean,
+        permutation_type="samples",  # of one sample: its signs. All of them up to 13 seeds
+        vectorized=True,
+        n_resamples=10_000,
+        rng=np.random.default_rng(SEED),
+    )
     interval = test.confidence_interval(0.95)
-    return Difference(mean, float(interval.low), float(interval.high), float(test.pvalue), n)
+    return Difference(
+        mean, float(interval.low), float(interval.high), float(test.pvalue), min(float(signs.pvalue), 1.0), n
+    )
 
 
 def holm(p: Sequence[float]) -> list[float]:
@@ -93,14 +108,14 @@ def probability_of_improvement(x: np.ndarray, y: np.ndarray) -> Estimate:
 
     The interval resamples seeds, and with a seed the scores of both.
     """
-    x, y = matrix(x), matrix(y)
-    m = x.shape[1]
+    both = np.concatenate([_columns(x), _columns(y)], axis=1)
+    m = both.shape[1] // 2
 
     def estimate(sample: np.ndarray) -> np.ndarray:  # (..., n, 2m)
         a, b = sample[..., :, None, :m], sample[..., None, :, m:]
         return ((a > b) + 0.5 * (a == b)).mean((-3, -2, -1))
 
-    return _bootstrap(estimate, np.concatenate([x, y], axis=1), strata=np.arange(2 * m) % m)
+    return _bootstrap(estimate, matrix(both), strata=np.arange(2 * m) % m)
 
 
 def performance_profile(scores: np.ndarray, thresholds: Sequence[float]) -> list[Estimate]:
@@ -114,9 +129,13 @@ def performance_profile(scores: np.ndarray, thresholds: Sequence[float]) -> list
 
 def matrix(scores: np.ndarray) -> np.ndarray:
     """(n,) or (n, m) -> (n, m), without the seeds at which a score is NaN."""
-    scores = np.asarray(scores, float)
-    scores = scores.reshape(len(scores), -1)
+    scores = _columns(scores)
     return scores[~np.isnan(scores).any(1)]
+
+
+def _columns(scores: np.ndarray) -> np.ndarray:
+    scores = np.asarray(scores, float)
+    return scores.reshape(len(scores), -1)
 
 
 def _bootstrap(

@@ -22,6 +22,9 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from espo_gym.envs import Problem, scratchpad
 from espo_gym.envs.countdown import combine_at_random
 from espo_gym.envs.registration import make_task
+from espo_gym.policy import Policy
+
+from .processes import one_thread
 
 PAD, EOS = "_", "$"
 ALPHABET = [PAD, EOS, *"0123456789", *"+-*/=,:>()"]
@@ -152,6 +155,7 @@ def warm_start(
     return float(loss.detach())
 
 
+@one_thread()
 def make_policy(
     folder: Path,
     seed: int,
@@ -175,6 +179,5 @@ def save_policy(folder: Path, model: LlamaForCausalLM, tokenizer: PreTrainedToke
     """Write a folder for :meth:`Policy.from_pretrained` that appears complete or not at all."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as made:
-        model.save_pretrained(Path(made) / "policy")
-        tokenizer.save_pretrained(Path(made) / "policy")
+        Policy(model, tokenizer).save_pretrained(Path(made) / "policy")
         os.rename(Path(made) / "policy", folder)
