@@ -68,7 +68,11 @@ CLAIMS = (
         ahead("gspo", "espo", CLIPPED),
     ),
     claim("fig5", "ESPO's clip fraction rises as the policy's entropy falls.", rises("espo")),
-    claim("fig5", "So it does at the paper's alpha of 0.02.", rises("espo-printed")),
+    claim(
+        "fig5",
+        "ESPO's clip fraction rises as the policy's entropy falls also at the paper's alpha, 0.02.",
+        rises("espo-printed"),
+    ),
     control(
         "fig5",
         "That is no mere drift: from one rollout to the next, too, ESPO's clip fraction moves against the entropy.",

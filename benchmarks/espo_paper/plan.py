@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
+
 from espo_gym.algorithms import ESPO
 from espo_gym.apps.compare import Entry
 
@@ -150,12 +152,13 @@ def to_match(names: list[str]) -> list[str]:
     return list(dict.fromkeys(name for name in wanted if name.endswith("-matched")))
 
 
-def grid(name: str, base: Mapping[str, float], size: int) -> list[float]:
-    """Widths to try around ``base``; eight of them are each twice the one before.
+SPANS = {"espo": (-10, 4), "gspo": (-10, 4), "no-groups-matched": (-5, 2), "random20-matched": (-1, 6)}
+"""Powers of two, around the base range, between which widths are tried; of the others from -4 to 3. A base range of
+another scale may lie anywhere; a clip for each token has to be narrower, one of random groups wider than ESPO's."""
 
-    Where each token has a clip of its own, or groups are random, they have to be wider than where GSPO clips at all.
-    """
-    start = {"no-groups-matched": 1, "random20-matched": -3}.get(name, -6)
+
+def grid(name: str, base: Mapping[str, float], size: int) -> list[float]:
+    """``size`` widths to try for this entry, evenly spread over its span on a logarithmic scale."""
+    low, high = SPANS.get(name, (-4, 3))
     centre = base["gspo"] if name in ("gspo", "gspo-matched", "fixed-clip-matched") else base["espo"]
-    exponents = [start + 7 * i / max(1, size - 1) for i in range(size)]
-    return [float(f"{centre * 2**e:.4g}") for e in exponents]
+    return [float(f"{centre * 2**e:.4g}") for e in np.linspace(low, high, size)]

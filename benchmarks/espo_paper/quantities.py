@@ -95,13 +95,13 @@ def ahead_at_the_end(better: str, worse: str) -> Part:
     def quantity(curves: Curves) -> np.ndarray:
         return final(curves, better) - final(curves, worse)
 
-    return Part(f"{better} - {worse}", (better, worse), MARGINS[ACCURACY], quantity)
+    return Part(f"{better} - {worse} at the end", (better, worse), MARGINS[ACCURACY], quantity)
 
 
 def rises(entry: str, *, steps: bool = False) -> Part:
     """:func:`rise_as_entropy_falls`."""
-    margin = MARGINS["correlation"]
-    return Part(entry, (entry,), margin, lambda curves: rise_as_entropy_falls(curves, entry, steps=steps))
+    label, margin = entry + (", from rollout to rollout" if steps else ""), MARGINS["correlation"]
+    return Part(label, (entry,), margin, lambda curves: rise_as_entropy_falls(curves, entry, steps=steps))
 
 
 def rises_more(one: str, other: str) -> Part:

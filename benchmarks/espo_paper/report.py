@@ -101,6 +101,9 @@ def _what_was_run(header: Header, scale: Scale, outcomes: Mapping[str, Outcome])
     n = sum(len(outcome.entries) for outcome in outcomes.values())
     made = scale.warm_start
     policy = "the bundled policy" if made is None else f"a Llama of about {made.size.upper()} parameters"
+    if scale.siblings > 1:
+        n_s = scale.siblings
+        policy += f" and {n_s - 1} made like it from other seeds (seed s starts from number s modulo {n_s}),"
     arguments = ", ".join(f"{k}={v!r}" for k, v in scale.env_args.items())
     lines = [
         "ESPO: Entropy Importance Sampling Policy Optimization, arXiv:2512.00499v2, claim by claim, on a task and a",
@@ -145,7 +148,8 @@ def _how_verdicts_come_about() -> list[str]:
         "ours. A *control* is no claim of the paper, but what would have to hold if its explanation were right.",
         "",
         "Clip fraction: share of the tokens with an advantage whose gradient the clip cuts, without the first two",
-        f"rollouts. Accuracy: sampled, of training, over all rollouts; at the end: over the last {LAST}.",
+        f"rollouts. Accuracy: sampled, of training, over all rollouts; at the end: over the last {LAST}. In Figure 5",
+        "the quantity is Spearman's rank correlation of clip fraction and entropy over rollouts, its sign turned.",
         "",
         "A verdict is about this task, this policy and these learning rates. What is not seen here may well hold for",
         "the models of the paper, which are far larger, and what is seen here need not.",
