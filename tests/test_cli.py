@@ -158,7 +158,7 @@ class TestMistakes:
             ("--group-size 5", "a rollout of 32 completions cannot be split into groups of 5"),
             ("--policy /no/such/folder", "no policy could be loaded from '/no/such/folder'"),
             ("--timesteps 0", "timesteps must be at least 1"),
-            ("--eval-every 0", "eval_every must be at least 1"),
+            ("--eval-every -1", "eval_every must be at least 0"),
             ("--config none.json", "no config at none.json"),
             ("--resume", "nothing to resume"),
         ],

@@ -283,7 +283,8 @@ def score_table(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
             values = values[~np.isnan(values)]
             if metric == "rollouts_to_0.8":
                 never = int(np.isinf(values).sum())
-                row.append(f"{np.median(values):g}" + (f" ({never} of {len(values)} never)" if never else ""))
+                median = f"{np.median(values):g}" if np.isfinite(np.median(values)) else "never"
+                row.append(median + (f" ({never} of {len(values)} never)" if never else ""))
             elif metric == "collapsed":
                 row.append(f"{int(values.sum())} of {len(values)}")
             else:
@@ -310,9 +311,10 @@ def pair_table(pairs: list[Pair]) -> tuple[list[str], list[list[str]]]:
         [
             f"{pair.a} - {pair.b}",
             str(pair.difference),
-            f"{pair.difference.p:.3f}",
-            f"{pair.p_holm:.3f}",
-            f"{pair.difference.p_signs:.3f}",
+            *(
+                _p(p).removeprefix("p ").removeprefix("= ")
+                for p in (pair.difference.p, pair.p_holm, pair.difference.p_signs)
+            ),
             str(pair.improvement),
             "resolved" if pair.resolved else "not resolved",
         ]
