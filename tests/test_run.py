@@ -273,6 +273,9 @@ class TestConfig:
             ('{"eval_k": -1}', "eval_k must be at least 0"),
             ('{"dtype": "int8"}', "dtype must be one of"),
             ('{"algo": "nope"}', "no algorithm 'nope'"),
+            ('{"algo": "no_such_module:Mine"}', "no algorithm 'no_such_module:Mine': No module named 'no_such_module'"),
+            ('{"algo": "espo_gym.algorithms:Mine"}', "has no attribute 'Mine'"),
+            ('{"algo": "espo_gym.envs:Addition"}', "no policy optimizer"),
             ('{"algo": "grpo", "hyperparameters": {"alpha": 1}}', "'alpha', which belongs to ESPO"),
         ],
     )

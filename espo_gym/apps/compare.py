@@ -19,12 +19,10 @@ from typing import Any
 
 import torch
 
-from espo_gym.algorithms import ALGORITHMS
-
 from .comparison import Comparison, run_folder
 from .ledger import Ledger
 from .processes import cores, in_processes, one_thread
-from .run import RunConfig, train, write_json
+from .run import RunConfig, algorithm_class, train, write_json
 
 COMPARISON, LOCK = "comparison.json", "comparison.lock"
 OWN = (LOCK, "comparison.part", "tuning", "tuning.json", "tuning.part")
@@ -41,15 +39,14 @@ class Entry:
     name: str
     """Label, and the name of a folder."""
     algo: str
-    """A key of ``ALGORITHMS``."""
+    """A key of ``ALGORITHMS``, or ``module:Class`` for one of your own."""
     hyperparameters: dict[str, Any] = field(default_factory=dict)
     """What differs from the preset and from what all entries share."""
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.+-]*", self.name):
             raise ValueError(f"{self.name!r} is no name of an entry: letters, digits and _ . + - after the first")
-        if self.algo not in ALGORITHMS:
-            raise ValueError(f"no algorithm {self.algo!r}; there are {', '.join(ALGORITHMS)}")
+        algorithm_class(self.algo)  # a mistake shows here
         if "seed" in self.hyperparameters:
             raise ValueError(f"entry {self.name!r}: the seeds are those of the comparison, the same for every entry")
 

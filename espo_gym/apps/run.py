@@ -97,9 +97,7 @@ class RunConfig:
                 raise ValueError(f"{name} must be at least {least}, not {getattr(self, name)}")
         if self.dtype not in DTYPES:
             raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, not {self.dtype!r}")
-        if self.algo not in ALGORITHMS:
-            raise ValueError(f"no algorithm {self.algo!r}; there are {', '.join(ALGORITHMS)}")
-        cls = ALGORITHMS[self.algo]
+        cls = algorithm_class(self.algo)
         for name in self.hyperparameters:
             if name not in cls.hyperparameters():
                 owners = [c.__name__ for c in ALGORITHMS.values() if name in c.hyperparameters()]
@@ -128,7 +126,7 @@ class RunConfig:
         autocast = None if self.dtype == "float32" else getattr(torch, self.dtype)
         policy = Policy.from_pretrained(self.policy, autocast=autocast)
         values = {k: tuple(v) if isinstance(v, list) else v for k, v in self.hyperparameters.items()}
-        return ALGORITHMS[self.algo](policy, env, **values)
+        return algorithm_class(self.algo)(policy, env, **values)
 
 
 def train(
@@ -155,7 +153,7 @@ def train(
     checkpoint, results = out / "checkpoint.zip", out / "evaluation.json"
     if resume:
         config.validate()
-        algorithm = ALGORITHMS[config.algo].load(checkpoint, config.make_env())
+        algorithm = algorithm_class(config.algo).load(checkpoint, config.make_env())
         evaluations = json.loads(results.read_text())
         say(f"resuming at {algorithm.num_timesteps} of {config.timesteps} timesteps")
     else:
@@ -194,6 +192,25 @@ def train(
         algorithm.policy.save_pretrained(out / "policy")
         plot_run(out)
     return evaluations
+
+
+def algorithm_class(name: str) -> type[PolicyOptimizer]:
+    """The algorithm of this name: a key of ``ALGORITHMS`` or, where it is none of the library's, ``module:Class``.
+
+    Raises ValueError: there is none.
+    """
+    if name in ALGORITHMS:
+        return ALGORITHMS[name]
+    module, colon, attribute = name.partition(":")
+    if not colon:
+        raise ValueError(f"no algorithm {name!r}; there are {', '.join(ALGORITHMS)}, and your own as module:Class")
+    try:
+        cls = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"no algorithm {name!r}: {error}") from error
+    if not (isinstance(cls, type) and issubclass(cls, PolicyOptimizer)):
+        raise ValueError(f"{name!r} is no policy optimizer")
+    return cls
 
 
 def prepare(out: Path, *, resume: bool, overwrite: bool) -> None:

@@ -11,11 +11,10 @@ from typing import Any
 import numpy as np
 from transformers import AutoConfig
 
-from espo_gym.algorithms import ALGORITHMS
 from espo_gym.policy import BUNDLED
 
 from .compare import Entry, compare
-from .run import RunConfig, write_json
+from .run import RunConfig, algorithm_class, write_json
 
 SEEDS = (100, 101, 102)
 LEARNING_RATES = (3e-5, 1e-4, 3e-4)
@@ -93,7 +92,7 @@ def cells(
 
     Raises ValueError: the algorithm has none of ``CLIPS``, and so would have fewer cells than the others.
     """
-    values = ALGORITHMS[entry.algo].hyperparameters(preset) | shared | entry.hyperparameters
+    values = algorithm_class(entry.algo).hyperparameters(preset) | shared | entry.hyperparameters
     clips = {name: values[name] for name in CLIPS if isinstance(values.get(name), int | float)}
     if not clips and len(widths) > 1:
         raise ValueError(f"{entry.name}: {entry.algo} has no clip to tune; give tune(widths=(1.0,)) or leave it out")

@@ -1,4 +1,4 @@
-"""Small policies from nothing: a Llama of 108,224 parameters, warmed up on demonstrations of one task.
+"""Policies from nothing: a Llama, of 108,224 parameters unless told otherwise, warmed up on demonstrations of a task.
 
 Reinforcement learning needs a policy that is right sometimes. Each demonstrator below shows a method that can be right
 and often is not, so that there is something left to learn. A policy is a function of its seed.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, cast
 
@@ -61,26 +61,36 @@ def combine_numbers(problem: Problem, rng: np.random.Generator) -> str:
     return combine_at_random(problem.data["numbers"], rng)[1] if rng.random() < WRONG else problem.answer
 
 
-def make_tokenizer() -> PreTrainedTokenizerFast:
+def make_tokenizer(context: int = CONTEXT) -> PreTrainedTokenizerFast:
     """One token a character; a character outside the alphabet is an error and not a guess."""
     tokenizer = Tokenizer(models.WordLevel({symbol: i for i, symbol in enumerate(ALPHABET)}, unk_token="?"))
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
     tokenizer.decoder = decoders.Fuse()
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token=PAD, eos_token=EOS, model_max_length=CONTEXT, padding_side="left"
+        tokenizer_object=tokenizer, pad_token=PAD, eos_token=EOS, model_max_length=context, padding_side="left"
     )
 
 
-def make_model(seed: int) -> LlamaForCausalLM:
+def make_model(
+    seed: int,
+    *,
+    context: int = CONTEXT,
+    hidden_size: int = 64,
+    layers: int = 2,
+    heads: int = 4,
+    intermediate_size: int = 192,
+    initializer_range: float = 0.06,
+) -> LlamaForCausalLM:
+    """A Llama with random weights; its size is that of the bundled policy unless told otherwise."""
     config = LlamaConfig(
         vocab_size=len(ALPHABET),
-        hidden_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        intermediate_size=192,
-        max_position_embeddings=CONTEXT,
+        hidden_size=hidden_size,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        intermediate_size=intermediate_size,
+        max_position_embeddings=context,
         tie_word_embeddings=True,
-        initializer_range=0.06,
+        initializer_range=initializer_range,
         bos_token_id=None,
         pad_token_id=ALPHABET.index(PAD),
         eos_token_id=ALPHABET.index(EOS),
@@ -111,16 +121,32 @@ def demonstrations(
     return torch.tensor(padded).view(steps, BATCH, width)
 
 
-def warm_start(model: LlamaForCausalLM, data: Tensor, pad: int) -> float:
-    """Next-token training on prompt and solution alike; returns the loss of the last batch, in nats a token."""
-    steps = len(data)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.98))
+def warm_start(
+    model: LlamaForCausalLM,
+    data: Iterable[Tensor],
+    pad: int,
+    *,
+    steps: int | None = None,
+    learning_rate: float = LEARNING_RATE,
+    autocast: torch.dtype | None = None,
+) -> float:
+    """Next-token training on prompt and solution alike; returns the loss of the last batch, in nats a token.
+
+    Args:
+        data: batches (B, L) long, one a step, as a tensor or as they come; they go to where the model is.
+        steps: how many there are (default: the length of ``data``).
+        autocast: compute in this dtype, on weights that stay as they are.
+    """
+    steps = len(cast(Tensor, data)) if steps is None else steps
+    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, betas=(0.9, 0.98))
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min((step + 1) / WARMUP, (steps - step) / max(steps - WARMUP, 1))
     )
     loss = torch.tensor(float("nan"))
     for batch in data:
-        loss = model(batch, labels=batch.masked_fill(batch == pad, -100)).loss
+        ids = batch.to(model.device)
+        with torch.autocast(ids.device.type, dtype=autocast, enabled=autocast is not None):
+            loss = model(ids, labels=ids.masked_fill(ids == pad, -100)).loss
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -145,8 +171,13 @@ def make_policy(
     tokenizer, model = make_tokenizer(), make_model(seed)
     data = demonstrations(tokenizer, steps, seed, env, demonstrator, **(env_args or {}))
     loss = warm_start(model, data, tokenizer.pad_token_id)
+    save_policy(folder, model, tokenizer)
+    return f"last loss {loss:.3f} nats a token"
+
+
+def save_policy(folder: Path, model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> None:
+    """Write a folder for :meth:`Policy.from_pretrained` that appears complete or not at all."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as made:
         Policy(model, tokenizer).save_pretrained(Path(made) / "policy")
         os.rename(Path(made) / "policy", folder)
-    return f"last loss {loss:.3f} nats a token"
