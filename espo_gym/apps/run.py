@@ -32,7 +32,7 @@ from espo_gym.algorithms import ALGORITHMS, PolicyOptimizer
 from espo_gym.callbacks import EvaluateCallback
 from espo_gym.environment import task_of
 from espo_gym.evaluation import Evaluation
-from espo_gym.policy import Policy
+from espo_gym.policy import SAMPLERS, Policy
 
 from .plot import plot_run
 
@@ -50,6 +50,7 @@ class RunConfig:
     algo: str = "espo"
     policy: str = "espo_gym/teaching"
     dtype: str = "float32"
+    sampler: str = "auto"
     env: str = "espo_gym/Addition-v0"
     env_args: dict[str, Any] = field(default_factory=dict)
     timesteps: int = 20_000
@@ -96,6 +97,8 @@ class RunConfig:
                 raise ValueError(f"{name} must be at least {least}, not {getattr(self, name)}")
         if self.dtype not in DTYPES:
             raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, not {self.dtype!r}")
+        if self.sampler not in SAMPLERS:
+            raise ValueError(f"sampler must be one of {', '.join(SAMPLERS)}, not {self.sampler!r}")
         if self.algo not in ALGORITHMS:
             raise ValueError(f"no algorithm {self.algo!r}; there are {', '.join(ALGORITHMS)}")
         cls = ALGORITHMS[self.algo]
@@ -125,7 +128,7 @@ class RunConfig:
         self.validate()
         env = self.make_env()  # first: a mistake here shows before a large policy has been loaded
         autocast = None if self.dtype == "float32" else getattr(torch, self.dtype)
-        policy = Policy.from_pretrained(self.policy, autocast=autocast)
+        policy = Policy.from_pretrained(self.policy, autocast=autocast, sampler=self.sampler)
         values = {k: tuple(v) if isinstance(v, list) else v for k, v in self.hyperparameters.items()}
         return ALGORITHMS[self.algo](policy, env, **values)
 
