@@ -29,6 +29,7 @@ from .scoring import (
     plain_pieces,
     shared_prompt_pieces,
 )
+from .vllm_sampler import VLLMSampler
 
 SAMPLERS = ("auto", "functional", "hf", "vllm")
 
@@ -48,9 +49,9 @@ class Policy(nn.Module):
     round the steps of a learning rate near 1e-6 away.
 
     ``sampler`` is how tokens follow each other (:mod:`espo_gym.decoding`): "hf" the model's own forward pass,
-    "functional" packed weights of the Llama family, "vllm" an engine of vLLM, "auto" the fastest of the first two that
-    says the same as the model. ``reference`` turns every shortcut off, to compare with: sampling by the model's own
-    forward pass and cache, and log-probs from one padded batch with all of its logits.
+    "functional" packed weights of the Llama family, "vllm" an engine of vLLM (:mod:`espo_gym.vllm_sampler`), "auto" the
+    fastest of the first two that says the same as the model. ``reference`` turns every shortcut off, to compare with:
+    sampling by the model's own forward pass and cache, and log-probs from one padded batch with all of its logits.
     """
 
     def __init__(
@@ -276,7 +277,14 @@ class Policy(nn.Module):
         """
         if len(prompts) != len(seeds):
             raise ValueError(f"{len(prompts)} prompts but {len(seeds)} seeds: each completion needs its own")
+        if self.sampler == "vllm":
+            return self.vllm.generate(self, prompts, seeds, sampling)
         return generate(self, prompts, seeds, sampling)
+
+    @cached_property
+    def vllm(self) -> VLLMSampler:
+        """The engine of ``sampler="vllm"``, not started before it is asked for completions."""
+        return VLLMSampler()
 
     def logps(self, rollout: Rollout, *, temperature: float = 1.0, entropies: bool = False) -> TokenScores:
         """Log-probs (and entropies, if asked for) of ``rollout`` under the weights as they are now, with gradient.

@@ -76,7 +76,8 @@ class Completions:
     logps: Tensor
     """(N, T) float32 log pi(token), nats, of the whole vocabulary at the sampling temperature; 0 where masked."""
     entropies: Tensor
-    """(N, T) float32 entropy of pi over the whole vocabulary, nats, same temperature; 0 where masked."""
+    """(N, T) float32 entropy of pi over the whole vocabulary, nats, same temperature; 0 where masked. NaN where the
+    sampler does not know it (vLLM)."""
     truncated: Tensor
     """(N,) bool: cut off by ``max_completion_tokens`` or by the context, before an end token or a stop string."""
 

@@ -23,7 +23,7 @@ from espo_gym.algorithms import ALGORITHMS, PolicyOptimizer
 from espo_gym.diagnostics import DiagnosticWarning
 from espo_gym.environment import as_vector_env, make_from_spec
 from espo_gym.evaluation import Evaluation, evaluate
-from espo_gym.policy import BUNDLED, Policy
+from espo_gym.policy import BUNDLED, SAMPLERS, Policy
 from espo_gym.sampling import Sampling
 
 from .cli_compare import compare_command
@@ -48,6 +48,7 @@ def main(context: click.Context, traceback: bool) -> None:
 @click.option(
     "--dtype", type=click.Choice(DTYPES), default=RunConfig.dtype, help="Of the computation; weights are float32."
 )
+@click.option("--sampler", type=click.Choice(SAMPLERS), default=RunConfig.sampler, help="What writes completions.")
 @click.option("--env", default=RunConfig.env, help="Id of the environment (see espo-gym list).")
 @click.option("--env-arg", "env_args", multiple=True, metavar="KEY=VALUE", help="Argument of the environment.")
 @click.option("--timesteps", default=RunConfig.timesteps, help="Completions to train on.")
@@ -157,6 +158,9 @@ def _config(given: dict[str, Any], options: dict[str, Any]) -> RunConfig:
     type=click.Choice((*DTYPES, "float16")),
     help="Of the weights.  [default: a checkpoint's own, else float32]",
 )
+@click.option(
+    "--sampler", type=click.Choice(SAMPLERS), help="What writes completions.  [default: a checkpoint's own, else auto]"
+)
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Also write every completion to this file.")
 @report_errors
 def eval_command(
@@ -170,6 +174,7 @@ def eval_command(
     temperature: float | None,
     max_completion_tokens: int | None,
     dtype: str | None,
+    sampler: str | None,
     json_file: Path | None,
 ) -> None:
     """Evaluate SOURCE on held-out problems: a checkpoint, the folder of a run, a policy's folder, or a model's name."""
@@ -194,13 +199,14 @@ def eval_command(
             made = make_from_spec({"id": spec["id"], "kwargs": spec["kwargs"] | arguments}, rows)
         algorithm = classes[name].load(path, made)
         policy, vector, sampling = algorithm.policy, algorithm.env, algorithm.sampling
+        policy.sampler = sampler or policy.sampler
         if dtype is not None:
             for parameter in policy.parameters():  # not buffers, such as the frequencies of rotary embeddings
                 parameter.data = parameter.data.to(getattr(torch, dtype))
     else:
         if env is None:
             raise click.UsageError(f"{source} is no checkpoint or run; a policy knows no environment, so give --env")
-        policy = Policy.from_pretrained(source, dtype=dtype or "float32")
+        policy = Policy.from_pretrained(source, dtype=dtype or "float32", sampler=sampler or "auto")
         sampling = Sampling(max_completion_tokens=1024)
         vector = as_vector_env(gym.make(env, **arguments), 64)
     sampling = Sampling(

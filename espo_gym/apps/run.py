@@ -33,7 +33,7 @@ from espo_gym.callbacks import EvaluateCallback
 from espo_gym.environment import task_of
 from espo_gym.evaluation import Evaluation
 from espo_gym.live import LiveTable
-from espo_gym.policy import Policy
+from espo_gym.policy import SAMPLERS, Policy
 
 from .plot import plot_run
 
@@ -51,6 +51,7 @@ class RunConfig:
     algo: str = "espo"
     policy: str = "espo_gym/teaching"
     dtype: str = "float32"
+    sampler: str = "auto"
     env: str = "espo_gym/Addition-v0"
     env_args: dict[str, Any] = field(default_factory=dict)
     timesteps: int = 20_000
@@ -97,6 +98,8 @@ class RunConfig:
                 raise ValueError(f"{name} must be at least {least}, not {getattr(self, name)}")
         if self.dtype not in DTYPES:
             raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, not {self.dtype!r}")
+        if self.sampler not in SAMPLERS:
+            raise ValueError(f"sampler must be one of {', '.join(SAMPLERS)}, not {self.sampler!r}")
         cls = algorithm_class(self.algo)
         for name in self.hyperparameters:
             if name not in cls.hyperparameters():
@@ -124,7 +127,7 @@ class RunConfig:
         self.validate()
         env = self.make_env()  # first: a mistake here shows before a large policy has been loaded
         autocast = None if self.dtype == "float32" else getattr(torch, self.dtype)
-        policy = Policy.from_pretrained(self.policy, autocast=autocast)
+        policy = Policy.from_pretrained(self.policy, autocast=autocast, sampler=self.sampler)
         values = {k: tuple(v) if isinstance(v, list) else v for k, v in self.hyperparameters.items()}
         return algorithm_class(self.algo)(policy, env, **values)
 
