@@ -27,7 +27,7 @@ from espo_gym.apps.statistics import paired_difference
 ENTRIES = ["espo", "grpo", "dapo"]
 SETTINGS = {
     "hyperparameters": {"rollout_size": 32, "n_minibatches": 2, "max_completion_tokens": 32},
-    "timesteps": 96,
+    "timesteps": 64,
     "eval_problems": 4,
     "eval_k": 2,
     "save_every": 32,
@@ -76,8 +76,8 @@ class TestEqualTerms:
         for entry in ENTRIES:
             folder = run_folder(finished, entry, 1)
             config = RunConfig.read(folder / "config.json")
-            assert (config.algo, config.hyperparameters["seed"], config.timesteps) == (entry, 1, 96)
-            assert read_progress(folder)["time/timesteps"][-1] == (96, 96)
+            assert (config.algo, config.hyperparameters["seed"], config.timesteps) == (entry, 1, 64)
+            assert read_progress(folder)["time/timesteps"][-1] == (64, 64)
             assert not (folder / "checkpoint.zip").exists(), "what many runs leave behind is small"
 
     def test_weights_problems_and_completions_are_those_of_the_seed(self, finished):
@@ -95,7 +95,7 @@ class TestEqualTerms:
 
     def test_there_is_something_to_compare(self, finished):
         rewards = Comparison.read(finished).curves()["espo"]
-        assert rewards.shape == (2, 3) and rewards.min() > 0 and rewards.max() < 1
+        assert rewards.shape == (2, 2) and rewards.min() > 0 and rewards.max() < 1
 
     def test_seeds_differ(self, finished):
         first, second = (Comparison.read(finished).runs["espo", seed].pairing for seed in (0, 1))
@@ -116,7 +116,7 @@ class TestEqualTerms:
         assert [r.config["policy"] for r in made.of("espo")] == ["espo_gym/teaching", str(other), "espo_gym/teaching"]
 
     def test_an_algorithm_under_two_names_is_the_same(self, tmp_path):
-        made = run(tmp_path / "out", [Entry("one", "espo"), Entry("two", "espo")])
+        made = run(tmp_path / "out", [Entry("one", "espo"), Entry("two", "espo")], timesteps=32)
         (pair,) = compare_pairs(made.scores("auc"))
         assert pair.difference.mean == pair.difference.low == pair.difference.high == 0
         assert str(pair) == "one and two: the same on every seed"
@@ -165,7 +165,7 @@ class TestAudit:
             ),
             (lambda r: replace(r, pairing=r.pairing | {"problems": "0"}), "problems of the first rollout: different"),
             (lambda r: replace(r, pairing={}), "completions of the first rollout"),
-            (lambda r: replace(r, rows={n: v[:-1] for n, v in r.rows.items()}), "budget: 96 completions"),
+            (lambda r: replace(r, rows={n: v[:-1] for n, v in r.rows.items()}), "budget: 64 completions"),
             (lambda r: replace(r, config=r.config | {"versions": {"torch": "0"}}), "versions"),
             (lambda r: None, "5 of 6 runs are over"),
         ],
@@ -198,7 +198,7 @@ class TestResuming:
     def test_results_do_not_depend_on_the_number_of_processes(self, finished, tmp_path):
         same(run(tmp_path / "out", ENTRIES, jobs=2), Comparison.read(finished))
 
-    @pytest.mark.parametrize("at", [1, 3])
+    @pytest.mark.parametrize("at", [1, 2])
     def test_a_run_goes_on_from_its_checkpoint(self, finished, tmp_path, monkeypatch, at):
         out, step, calls = tmp_path / "out", Ledger._on_step, []
 
@@ -233,7 +233,7 @@ class TestResuming:
     def test_another_comparison_is_not_mixed_in(self, finished):
         before = (finished / "comparison.json").read_text()
         with pytest.raises(ValueError, match="differs in timesteps"):
-            run(finished, timesteps=64)
+            run(finished, timesteps=32)
         with pytest.raises(ValueError, match="another entry 'espo'"):
             run(finished, [Entry("espo", "espo", {"alpha": 1.0})])
         assert (finished / "comparison.json").read_text() == before
@@ -268,7 +268,7 @@ class TestFailure:
         assert made.scores("collapsed")["diverges"].tolist() == [1, 1]
         for metric in ("auc", "final", "greedy", "avg@2", "pass@2"):
             assert made.scores(metric)["diverges"].tolist() == [0, 0], "it failed in its first rollout"
-        assert made.curves()["diverges"].shape == (2, 3) and np.isnan(made.curves()["diverges"]).all()
+        assert made.curves()["diverges"].shape == (2, 2) and np.isnan(made.curves()["diverges"]).all()
         assert (
             json.loads((made.folder / "results.json").read_text())["scores"]["rollouts_to_0.8"]["diverges"]
             == [None] * 2
@@ -376,13 +376,15 @@ class TestWords:
 
     def test_many_pairs_must_be_resolved_together(self):
         """p = 0.02 is below 0.05 alone, and not among three pairs."""
-        d = np.array([0.04, 0.01, 0.05, 0.01, 0.03, 0.02, -0.01])
+        d = np.array([0.04, 0.01, 0.05, 0.01, 0.03, 0.02, -0.004])
         alone = compare_pairs({"a": d, "b": 0 * d})
-        assert alone[0].resolved and 0.017 < alone[0].difference.p < 0.05
+        assert alone[0].resolved and 0.0167 < alone[0].difference.p < 0.05
         among = compare_pairs({"a": d, "b": 0 * d, "c": d[::-1] / 2})
         assert not among[0].resolved
-        assert str(among[0]).startswith("a and b: no difference detected, +0.021 [+0.002, +0.041] (p = 0.0")
-        assert "among 3 pairs" in str(among[0])
+        assert among[0].p_holm == pytest.approx(3 * alone[0].difference.p)
+        assert str(among[0]) == (
+            "a and b: no difference detected, +0.022 [+0.005, +0.040] (p = 0.021 alone, p = 0.062 among 3 pairs)"
+        )
 
     def test_signs_have_a_say(self):
         """Student's p is 0.038; with two seeds at 0, of 128 flips of signs 8 are as extreme: 0.0625."""

@@ -97,13 +97,17 @@ def compare_command(**options: Any) -> None:
         if options[name] is not None
     }
     settings |= {"hyperparameters": hyperparameters, "say": click.echo}
-    if options["protocol"]:
-        _protocol(entries, out, settings, options)
-    else:
-        settings |= {"policy": options["policy"], "env_args": env_arguments(options["env_args"])}
-        if options["tuned"]:
-            entries = list(tune(entries, options["env"], out=out, seeds=options["tune_seeds"], **settings))
-        _show(compare(entries, options["env"], out=out, seeds=options["seeds"], **settings))
+    try:
+        if options["protocol"]:
+            _protocol(entries, out, settings, options)
+        else:
+            settings |= {"policy": options["policy"], "env_args": env_arguments(options["env_args"])}
+            if options["tuned"]:
+                entries = list(tune(entries, options["env"], out=out, seeds=options["tune_seeds"], **settings))
+            _show(compare(entries, options["env"], out=out, seeds=options["seeds"], **settings))
+    except KeyboardInterrupt:
+        click.echo("\nStopped. The same command goes on with what is missing", err=True)
+        raise
     click.echo(f"Everything is in {out}{os.sep}; begin with report.md")
 
 
