@@ -46,7 +46,7 @@ class Scale:
     """In every regime; the rest is the preset "teaching"."""
     ranges: dict[str, float] = field(default_factory=dict)
     """Base ranges, like TEACHING; empty: calibrated to TARGET."""
-    tuning_rollouts: int = 10
+    tuning_rollouts: int = 5
     grid: int = 8
     """Widths that are tried."""
     rollout_size: int = 256
