@@ -281,12 +281,12 @@ def test_the_same_weight_control_has_gspos_advantages_and_espos_groups():
 @pytest.mark.parametrize("cls", [RandomGroups, GSPOWithESPOWeights])
 def test_the_controls_train_and_micro_batches_make_no_difference(cls, policy):
     def trained(micro):
-        algorithm = cls(tiny_policy(), "espo_gym/Addition-v0", micro_batch_size=micro, seed=1, **SMALL)
+        algorithm = cls(tiny_policy(), "espo_gym/Addition-v0", micro_batch_tokens=micro, seed=1, **SMALL)
         rollout = random_rollout(algorithm.policy, lengths=[6, 3, 5, 4, 6, 2, 6, 1])
         algorithm.train(rollout)
         return rollout_fields(rollout), algorithm.policy.state_dict()
 
-    (_, whole), (fields, parts) = trained(None), trained(2)
+    (_, whole), (fields, parts) = trained(None), trained(12)
     assert "token_groups" in fields
     for name, value in whole.items():
         torch.testing.assert_close(parts[name], value, rtol=1e-4, atol=1e-5)
