@@ -29,6 +29,7 @@ from espo_gym.collect import collect
 from espo_gym.diagnostics import Diagnostics
 from espo_gym.environment import Environment, as_vector_env, environment_spec, make_from_spec, task_of
 from espo_gym.evaluation import Evaluation, evaluate
+from espo_gym.live import LiveTable
 from espo_gym.metrics import explained_variance, informative, logp_gap, rollout_metrics
 from espo_gym.policy import Policy, TokenScores
 from espo_gym.rollout import Rollout
@@ -101,7 +102,7 @@ class PolicyOptimizer(Objective):
     """Strings that end a completion."""
     old_logps: str = "auto"
     """Where pi_old's log-probs come from: "sampled" (the sampler), "recomputed" (the training forward pass), "auto"
-    (sampled in float32; recomputed below it, where the two differ by more than narrow clips are wide)."""
+    (sampled in float32; recomputed with vLLM and below float32, where the two differ by more than clips are wide)."""
     dynamic_sampling: bool = False
     """Replace groups whose rewards are all equal by fresh ones, in up to max_resamples further rollouts."""
     max_resamples: int = 4
@@ -145,6 +146,11 @@ class PolicyOptimizer(Objective):
         if not isinstance(self.policy, Policy):
             self.policy = Policy.from_pretrained(self.policy)
         self.apply_preset(self.policy.recommended_preset)
+        if self.policy.sampler == "vllm" and self.old_logps == "sampled":
+            raise ValueError(
+                "old_logps='sampled' does not go with sampler='vllm': the engine says no entropies, and its log-probs "
+                "are not those of the training forward pass. Leave old_logps at 'auto', which recomputes both"
+            )
         self.prepare_policy()
         self.set_env(self.env)
         self.reference = self.policy.frozen_copy() if self.reference_kl or self.kl_coef else None
@@ -217,21 +223,25 @@ class PolicyOptimizer(Objective):
         callback = CallbackList([self.diagnostics, _as_callback(callback, progress_bar)])
         callback.init_callback(cast(Any, self))  # duck-typed: not a BaseAlgorithm, but all that callbacks ask of one
         total_timesteps += self.num_timesteps
-        callback.on_training_start(locals(), globals())
-        while self.num_timesteps < total_timesteps:
-            callback.on_rollout_start()
-            rollout = self.collect_rollout()
-            dones = np.ones(len(rollout), dtype=bool)  # for callbacks, which look into locals()
-            callback.update_locals(locals())
-            callback.on_rollout_end()
-            self.train(rollout)
-            self.num_timesteps += rollout.n_generated
-            self.n_rollouts += 1
-            going = callback.on_step()
-            if self.n_rollouts % log_interval == 0:
-                self.dump_logs()
-            if not going:
-                break
+        try:
+            callback.on_training_start(locals(), globals())
+            while self.num_timesteps < total_timesteps:
+                callback.on_rollout_start()
+                rollout = self.collect_rollout()
+                dones = np.ones(len(rollout), dtype=bool)  # for callbacks, which look into locals()
+                callback.update_locals(locals())
+                callback.on_rollout_end()
+                self.train(rollout)
+                self.num_timesteps += rollout.n_generated
+                self.n_rollouts += 1
+                going = callback.on_step()
+                if self.n_rollouts % log_interval == 0:
+                    self.dump_logs()
+                if not going:
+                    break
+        except BaseException:
+            _give_back_terminal(callback)
+            raise
         callback.on_training_end()
         return self
 
@@ -248,7 +258,10 @@ class PolicyOptimizer(Objective):
             rollout = rollout.rows(torch.arange(min(len(rollout), self.rollout_size), device=self.policy.device))
         rollout.n_generated = len(played)
         self._score(rollout)
-        self._record("rollout", rollout_metrics(played))
+        metrics = rollout_metrics(played)
+        if rollout is not played and self.policy.sampler == "vllm":  # which captures none: of what is trained on, then
+            metrics["entropy"] = rollout_metrics(rollout)["entropy"]
+        self._record("rollout", metrics)
         self._record(
             "time",
             played.seconds
@@ -276,7 +289,8 @@ class PolicyOptimizer(Objective):
     def _score(self, rollout: Rollout) -> None:
         """Fill in what the training forward pass says of ``rollout``, where the algorithm needs it."""
         began = perf_counter()
-        differs = self.policy.compute_dtype != torch.float32 or self.sampler_correction is not None
+        differs = self.policy.compute_dtype != torch.float32 or self.policy.sampler == "vllm"
+        differs = differs or self.sampler_correction is not None
         recompute = self.old_logps == "recomputed" or (self.old_logps == "auto" and differs)
         if self.needs_values and self.n_updates == 0 and rollout.has_verdict.any():
             # From 0 the critic would spend its first steps finding the mean reward.
@@ -545,6 +559,7 @@ class PolicyOptimizer(Objective):
             "env": environment_spec(self.env),
             "dtype": _name(self.policy.dtype),
             "autocast": _name(self.policy.autocast) if self.policy.autocast else None,
+            "sampler": self.policy.sampler,
             "counters": {name: getattr(self, name) for name in COUNTERS},
             "diagnostics": self.diagnostics.state(),
         }
@@ -574,7 +589,7 @@ class PolicyOptimizer(Objective):
             where = env if env is not None else make_from_spec(state["env"], state["hyperparameters"]["rollout_size"])
             made: dict[str, Any] = {"dtype": getattr(torch, state["dtype"]), "device": device}
             made["autocast"] = getattr(torch, state["autocast"]) if state["autocast"] else None
-            policy = Policy.from_pretrained(folder / "policy", **made)
+            policy = Policy.from_pretrained(folder / "policy", sampler=state.get("sampler", "auto"), **made)
             algorithm = cls(policy, where, **(hyperparameters | overrides))
             if algorithm.reference is not None and (folder / "reference").is_dir():
                 frozen = Policy.from_pretrained(folder / "reference", **made)
@@ -600,6 +615,15 @@ def _as_callback(callback: MaybeCallback, progress_bar: bool) -> BaseCallback:
     else:
         callbacks = list(callback)
     return CallbackList([*callbacks, *([ProgressBarCallback()] if progress_bar else [])])
+
+
+def _give_back_terminal(callback: BaseCallback) -> None:
+    """Close the bar or the live table among ``callback``, or the message of an error would be drawn into it."""
+    if isinstance(callback, CallbackList):
+        for each in callback.callbacks:
+            _give_back_terminal(each)
+    elif isinstance(callback, LiveTable) or (isinstance(callback, ProgressBarCallback) and hasattr(callback, "pbar")):
+        callback.on_training_end()
 
 
 def loss_function(algorithm: type[PolicyOptimizer]) -> Callable[..., LossOutput]:

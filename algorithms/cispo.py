@@ -20,7 +20,7 @@ from espo_gym.rollout import Rollout
 
 from .base import PolicyOptimizer, loss_function
 from .loss import LossBatch
-from .terms import group_advantages, per_token
+from .terms import Clip, group_advantages, per_token
 
 
 @dataclass(kw_only=True, eq=False)
@@ -42,6 +42,9 @@ class CISPO(PolicyOptimizer):
 
     def ratios(self, batch: LossBatch) -> Tensor:
         return (batch.logps - batch.old_logps).exp()  # (B, T)
+
+    def ratio_bounds(self, batch: LossBatch) -> tuple[Clip, Clip]:
+        return self.ratio_min, self.ratio_max
 
     def surrogate(self, batch: LossBatch) -> tuple[Tensor, Tensor, Tensor]:
         ratio = self.ratios(batch).detach()

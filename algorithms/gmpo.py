@@ -12,6 +12,7 @@ Maximises sum_it w_it J_it, where::
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import exp
 from typing import ClassVar
 
 from torch import Tensor
@@ -45,6 +46,10 @@ class GMPO(PolicyOptimizer):
 
     def clip_range(self, batch: LossBatch) -> tuple[Clip, Clip]:
         return self.clip_low, self.clip_high
+
+    def ratio_bounds(self, batch: LossBatch) -> tuple[Clip, Clip]:
+        low, high = self.clip_range(batch)
+        return exp(-low), exp(high)
 
     def surrogate(self, batch: LossBatch) -> tuple[Tensor, Tensor, Tensor]:
         low, high = self.clip_range(batch)

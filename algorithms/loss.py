@@ -173,6 +173,11 @@ class Objective:
         """(B, T) what each token counts for; computed once over the whole optimiser batch."""
         raise NotImplementedError
 
+    def ratio_bounds(self, batch: LossBatch) -> tuple[Clip, Clip]:
+        """``(lowest, highest)`` ratio that the clip lets count, each a number or (B, T); for showing it."""
+        low, high = self.clip_range(batch)
+        return 1 - low, 1 + high
+
     def surrogate(self, batch: LossBatch) -> tuple[Tensor, Tensor, Tensor]:
         """``(surrogate, ratio, clipped)``, each (B, T): what is maximised, and what it was made of."""
         ratio = self.ratios(batch)

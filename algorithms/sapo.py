@@ -22,7 +22,7 @@ from espo_gym.rollout import Rollout
 
 from .base import PolicyOptimizer, loss_function
 from .loss import LossBatch
-from .terms import group_advantages, per_sequence
+from .terms import Clip, group_advantages, per_sequence
 
 
 @dataclass(kw_only=True, eq=False)
@@ -41,6 +41,9 @@ class SAPO(PolicyOptimizer):
 
     def ratios(self, batch: LossBatch) -> Tensor:
         return (batch.logps - batch.old_logps).exp()  # (B, T)
+
+    def ratio_bounds(self, batch: LossBatch) -> tuple[Clip, Clip]:
+        return -inf, inf
 
     def surrogate(self, batch: LossBatch) -> tuple[Tensor, Tensor, Tensor]:
         ratio = self.ratios(batch)

@@ -10,84 +10,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
-import numpy as np
 import torch
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
-from torch import Tensor
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 import espo_gym
-from espo_gym.envs import Addition, scratchpad
-
-PAD, EOS = "_", "$"
-ALPHABET = [PAD, EOS, *"0123456789", *"+-*/=,:>()"]
-CONTEXT = 64
-BATCH = 64
-LEARNING_RATE = 3e-3
-WARMUP = 50
-DROP_CARRY = 0.6
-
-
-def make_tokenizer() -> PreTrainedTokenizerFast:
-    """One token a character; a character outside the alphabet is an error and not a guess."""
-    tokenizer = Tokenizer(models.WordLevel({symbol: i for i, symbol in enumerate(ALPHABET)}, unk_token="?"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
-    tokenizer.decoder = decoders.Fuse()
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token=PAD, eos_token=EOS, model_max_length=CONTEXT, padding_side="left"
-    )
-
-
-def make_model(seed: int) -> LlamaForCausalLM:
-    config = LlamaConfig(
-        vocab_size=len(ALPHABET),
-        hidden_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        intermediate_size=192,
-        max_position_embeddings=CONTEXT,
-        tie_word_embeddings=True,
-        initializer_range=0.06,
-        bos_token_id=None,
-        pad_token_id=ALPHABET.index(PAD),
-        eos_token_id=ALPHABET.index(EOS),
-        espo_gym_preset="teaching",
-    )
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        return LlamaForCausalLM(config)
-
-
-def demonstrations(tokenizer: PreTrainedTokenizerFast, steps: int, seed: int) -> Tensor:
-    """(steps, BATCH, L) long: training problems and their worked solutions, padded on the right."""
-    task, rng = Addition(), np.random.default_rng(seed)
-    texts = []
-    for i in range(steps * BATCH):
-        problem = task.problem("train", seed * steps * BATCH + i)
-        assert problem.data is not None
-        texts.append(problem.prompt + scratchpad(problem.data["a"], problem.data["b"], drop_carry=DROP_CARRY, rng=rng))
-    ids = [tokenizer.encode(text + EOS) for text in texts]
-    width = max(map(len, ids))
-    padded = [row + [tokenizer.pad_token_id] * (width - len(row)) for row in ids]
-    return torch.tensor(padded).view(steps, BATCH, width)
-
-
-def warm_start(model: LlamaForCausalLM, data: Tensor, pad: int) -> float:
-    """Next-token training on prompt and solution alike; returns the loss of the last batch, in nats a token."""
-    steps = len(data)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.98))
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: min((step + 1) / WARMUP, (steps - step) / (steps - WARMUP))
-    )
-    loss = torch.tensor(float("nan"))
-    for batch in data:
-        loss = model(batch, labels=batch.masked_fill(batch == pad, -100)).loss
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-    return float(loss.detach())
+from espo_gym.apps.warm_start import demonstrations, make_model, make_tokenizer, warm_start
 
 
 @click.command()

@@ -28,8 +28,12 @@ if TYPE_CHECKING:
         PolicyOptimizer,
         ReinforcePP,
     )
+    from .apps.compare import Entry, compare
+    from .apps.comparison import Comparison
+    from .apps.tuning import tune
     from .callbacks import EvaluateCallback
     from .evaluation import Estimate, Evaluation, evaluate
+    from .live import LiveTable
     from .policy import Policy
     from .rollout import Rollout
     from .sampling import Sampling
@@ -55,8 +59,12 @@ _HOMES = {
         "PolicyOptimizer",
         "ReinforcePP",
     ),
+    "apps.compare": ("Entry", "compare"),
+    "apps.comparison": ("Comparison",),
+    "apps.tuning": ("tune",),
     "callbacks": ("EvaluateCallback",),
     "evaluation": ("Estimate", "Evaluation", "evaluate"),
+    "live": ("LiveTable",),
     "policy": ("Policy",),
     "rollout": ("Rollout",),
     "sampling": ("Sampling",),
@@ -74,10 +82,13 @@ __all__ = [
     "PPO",
     "RLOO",
     "SAPO",
+    "Comparison",
     "DrGRPO",
+    "Entry",
     "Estimate",
     "EvaluateCallback",
     "Evaluation",
+    "LiveTable",
     "LossBatch",
     "Policy",
     "PolicyOptimizer",
@@ -85,8 +96,10 @@ __all__ = [
     "Rollout",
     "Sampling",
     "TextVecEnv",
+    "compare",
     "envs",
     "evaluate",
+    "tune",
 ]
 
 

@@ -1,4 +1,4 @@
-"""The one callback that Stable-Baselines3 does not have: evaluation on a fixed list of held-out problems."""
+"""A callback that Stable-Baselines3 does not have: evaluation on a fixed list of held-out problems."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ A :class:`Step` holds the keys and values of the rows that are being written. Tw
 
 - :class:`ModelStep` runs the model's own forward pass, whatever it is;
 - :class:`~espo_gym.functional.FunctionalStep` knows the layer of Llama, Qwen2, Qwen3 and Mistral, and is several times
-  as fast. It is checked against the model before it is first used.
+  as fast; on a GPU its :class:`~espo_gym.graphs.GraphStep`. It is checked against the model before it is first used.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ from transformers.cache_utils import DynamicLayer
 
 from . import functional
 from .functional import GROWTH, wider
+from .graphs import GraphStep
 from .head import head_logits
+from .scoring import hooked
 
 if TYPE_CHECKING:
     from .policy import Policy
@@ -29,7 +31,10 @@ if TYPE_CHECKING:
 class Step(Protocol):
     """What the next token of N rows follows from: hidden states (N, H) or, without a plain head, logits (N, V)."""
 
-    def start(self, ids: Tensor, attention: Tensor, source: Tensor) -> Tensor:
+    def slots(self, n: int, columns: int) -> int:
+        """Of ``n`` rows, each of at most ``columns`` tokens, so many are written at a time."""
+
+    def start(self, ids: Tensor, attention: Tensor, source: Tensor, columns: int) -> Tensor:
         """Run the distinct prompts ``ids`` (U, S), padded on the left; row i of N continues prompt ``source[i]``."""
 
     def advance(self, tokens: Tensor) -> Tensor:
@@ -38,11 +43,16 @@ class Step(Protocol):
     def keep(self, order: Tensor) -> None:
         """Go on with fewer rows, (n',): row i from now on is what row ``order[i]`` was."""
 
+    def admit(self, places: Tensor, ids: Tensor, attention: Tensor) -> None:
+        """Rows ``places`` (m,) are over: from now on they are ``ids`` (m, s), padded on the left."""
+
 
 def make_step(policy: Policy) -> Step:
     """The step that ``policy.sampler`` asks for; "auto" is the fastest that passes its check."""
-    if policy.sampler == "functional" or (policy.sampler == "auto" and policy.decodes_functionally):
-        return functional.FunctionalStep(policy.model, policy.compute_dtype)
+    fast = policy.sampler == "auto" and policy.decodes_functionally and not hooked(policy.model)
+    if fast or policy.sampler == "functional":
+        kind = GraphStep if policy.device.type == "cuda" else functional.FunctionalStep
+        return kind(policy.model, policy.compute_dtype)
     return ModelStep(policy)
 
 
@@ -94,7 +104,7 @@ def _probe(policy: Policy, step: Step, length: int) -> Tensor:
     attention[0, 0] = 0
     source = torch.tensor([0, 1, 1, 0], device=policy.device)
     order = torch.tensor([3, 1, 2], device=policy.device)  # the last row moves into the place of the first
-    states = [step.start(prompts, attention, source), step.advance(prompts[source, 1])]
+    states = [step.start(prompts, attention, source, length + 2), step.advance(prompts[source, 1])]
     step.keep(order)
     states.append(step.advance(prompts[source[order], 2]))
     return torch.cat([head_logits(x, policy.head) for x in states])
@@ -152,7 +162,13 @@ class ModelStep:
         if self.in_place:
             self.cache.layers = [BufferLayer() for _ in self.cache.layers]
 
-    def start(self, ids: Tensor, attention: Tensor, source: Tensor) -> Tensor:
+    def slots(self, n: int, columns: int) -> int:
+        return n
+
+    def admit(self, places: Tensor, ids: Tensor, attention: Tensor) -> None:
+        raise NotImplementedError("all rows are there from the start")
+
+    def start(self, ids: Tensor, attention: Tensor, source: Tensor, columns: int) -> Tensor:
         out = self.policy.next_states(ids, attention, self.cache)
         self.length = attention.shape[1]
         self.attention = attention[source]  # (N, columns)

@@ -89,6 +89,7 @@ class FunctionalStep:
         self.embed = model.model.embed_tokens.weight.to(dtype)
         self.norm = (model.model.norm.weight * self.root).to(dtype)
         self.layers = [self._pack(layer) for layer in model.model.layers]
+        self.turns = torch.empty(0, self.d // 2, dtype=torch.complex64, device=model.device)
 
     def _pack(self, layer: Any) -> _Layer:
         attention, mlp, order = layer.self_attn, layer.mlp, self.order
@@ -129,15 +130,41 @@ class FunctionalStep:
 
     # -- the contract ------------------------------------------------------------------------------------------------
 
-    def start(self, ids: Tensor, attention: Tensor, source: Tensor) -> Tensor:
+    def slots(self, n: int, columns: int) -> int:
+        """Of ``n`` rows, each of at most ``columns`` tokens, so many are written at a time."""
+        return n
+
+    def start(self, ids: Tensor, attention: Tensor, source: Tensor, columns: int) -> Tensor:
         """Run the distinct prompts ``ids`` (U, S), padded on the left; row i of the batch continues ``source[i]``.
 
         Returns the last hidden states, (N, H).
         """
+        (u, s), n = ids.shape, len(source)
+        hidden, prompts, hides, last = self._prefill(ids, attention)
+        self.n, self.position = n, last[source]  # (n,) of the latest token
+        self.shared = s >= SHARED_PROMPT and n >= 2 * u
+        self.column = 0 if self.shared else s
+        width = self.column + GROWTH
+        shape = (n, self.n_kv, width, self.d)
+        self.cache = [torch.zeros(shape, dtype=self.dtype, device=ids.device) for _ in range(2 * len(self.layers))]
+        self.bias = torch.full((n, self.n_kv, 1, width), -torch.inf, dtype=self.dtype, device=ids.device)
+        if self.shared:
+            self.group, self.prompts, self.hides = source.clone(), prompts, hides  # (n,), (U, k, S, d), (U, S)
+            self._regroup()
+        else:
+            for buffer, prompt in zip(self.cache, prompts, strict=True):
+                buffer[:, :, :s] = prompt[source]
+            self.bias[..., :s] = hides[source][:, None, None]
+        return hidden[source]
+
+    def _prefill(self, ids: Tensor, attention: Tensor) -> tuple[Tensor, list[Tensor], Tensor, Tensor]:
+        """Of prompts ``ids`` (U, S): last hidden states (U, H), keys and values of each layer (U, k, S, d), a bias
+        (U, S) that hides the padding, and the position (U,) of the last token (-1 if there is none).
+        """
         u, s = ids.shape
         mask = attention.bool()
         positions = (attention.cumsum(1) - 1).clamp(min=0)  # (U, S)
-        self.turns = self._rotations(s + GROWTH)
+        self._know_rotations(s + GROWTH)
         causal = torch.ones(s, s, dtype=torch.bool, device=ids.device).tril()
         # A padded position looks at itself: a softmax over nothing would be NaN.
         visible = (causal & mask[:, None] | torch.eye(s, dtype=torch.bool, device=ids.device))[:, None]
@@ -151,29 +178,12 @@ class FunctionalStep:
                 q, k, v, visible, scale=1.0, enable_gqa=self.n_q != self.n_kv
             )  # (U, q, S, d)
             x = self._finish(layer, x, attended.transpose(1, 2).reshape(u * s, -1))
-            prompts += [k, v]  # (U, k, S, d)
-        hidden = self._normed(x.view(u, s, -1)[:, -1]).mul_(self.norm)
-
-        n = len(source)
-        self.n, self.position = n, positions[:, -1][source]  # (n,) of the latest token
+            prompts += [k, v]
         hides = torch.zeros(u, s, dtype=self.dtype, device=ids.device).masked_fill_(~mask, -torch.inf)
-        self.shared = s >= SHARED_PROMPT and n >= 2 * u
-        if self.shared:
-            self.group = source.clone()
-            self.prompts, self.hides = prompts, hides  # (U, S)
-            self.column, width = 0, GROWTH
-        else:
-            self.column, width = s, s + GROWTH
-        shape = (n, self.n_kv, width, self.d)
-        self.cache = [torch.zeros(shape, dtype=self.dtype, device=ids.device) for _ in range(2 * len(self.layers))]
-        self.bias = torch.full((n, self.n_kv, 1, width), -torch.inf, dtype=self.dtype, device=ids.device)
-        if self.shared:
-            self._regroup()
-        else:
-            for buffer, prompt in zip(self.cache, prompts, strict=True):
-                buffer[:, :, :s] = prompt[source]
-            self.bias[..., :s] = hides[source][:, None, None]
-        return hidden[source]
+        return self._normed(x.view(u, s, -1)[:, -1]).mul_(self.norm), prompts, hides, attention.sum(1) - 1
+
+    def admit(self, places: Tensor, ids: Tensor, attention: Tensor) -> None:
+        raise NotImplementedError("all rows are there from the start: on a CPU refilling does not pay")
 
     def advance(self, tokens: Tensor) -> Tensor:
         """Append ``tokens`` (n,) to the rows and return their last hidden states, (n, H)."""
@@ -277,11 +287,12 @@ class FunctionalStep:
         norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
         return (x / torch.hypot(norm, self.floor)).to(self.dtype)
 
-    def _rotations(self, length: int) -> Tensor:
-        """(length, d/2) complex64: the rotation at each position; positions are below the number of columns."""
-        positions = torch.arange(length, device=self.embed.device)[None]
-        cos, sin = self.rotary(self.embed.new_empty(1, dtype=torch.float32), positions)  # (1, length, d)
-        return torch.complex(cos[0, :, : self.d // 2], sin[0, :, : self.d // 2])
+    def _know_rotations(self, length: int) -> None:
+        """Have ``turns`` (at least length, d/2) complex64, the rotation at each position below ``length``."""
+        if len(self.turns) < length:
+            positions = torch.arange(length, device=self.embed.device)[None]
+            cos, sin = self.rotary(self.embed.new_empty(1, dtype=torch.float32), positions)  # (1, length, d)
+            self.turns = torch.complex(cos[0, :, : self.d // 2], sin[0, :, : self.d // 2])
 
     def _make_room(self) -> None:
         """Make the buffers wider before their last column is taken."""
@@ -291,7 +302,7 @@ class FunctionalStep:
         more = wider(width) - width
         self.cache = [pad(buffer[: self.n], (0, 0, 0, more)) for buffer in self.cache]
         self.bias = pad(self.bias[: self.n], (0, more), value=-torch.inf)
-        self.turns = self._rotations(width + more + (self.prompts[0].shape[2] if self.shared else 0))
+        self._know_rotations(width + more + (self.prompts[0].shape[2] if self.shared else 0))
 
 
 def _linear(x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None = None) -> Tensor:

@@ -20,7 +20,16 @@ from .decoding import check_functional
 from .head import wide
 from .rollout import Rollout
 from .sampling import Completions, Sampling, generate
-from .scoring import TokenScores, check_head, check_prefix, checkpointed_layers, plain_pieces, shared_prompt_pieces
+from .scoring import (
+    TokenScores,
+    check_head,
+    check_prefix,
+    checkpointed_layers,
+    hooked,
+    plain_pieces,
+    shared_prompt_pieces,
+)
+from .vllm_sampler import VLLMSampler
 
 SAMPLERS = ("auto", "functional", "hf", "vllm")
 
@@ -40,9 +49,9 @@ class Policy(nn.Module):
     round the steps of a learning rate near 1e-6 away.
 
     ``sampler`` is how tokens follow each other (:mod:`espo_gym.decoding`): "hf" the model's own forward pass,
-    "functional" packed weights of the Llama family, "vllm" an engine of vLLM, "auto" the fastest of the first two that
-    says the same as the model. ``reference`` turns every shortcut off, to compare with: sampling by the model's own
-    forward pass and cache, and log-probs from one padded batch with all of its logits.
+    "functional" packed weights of the Llama family, "vllm" an engine of vLLM (:mod:`espo_gym.vllm_sampler`), "auto" the
+    fastest of the first two that says the same as the model. ``reference`` turns every shortcut off, to compare with:
+    sampling by the model's own forward pass and cache, and log-probs from one padded batch with all of its logits.
     """
 
     def __init__(
@@ -268,7 +277,14 @@ class Policy(nn.Module):
         """
         if len(prompts) != len(seeds):
             raise ValueError(f"{len(prompts)} prompts but {len(seeds)} seeds: each completion needs its own")
+        if self.sampler == "vllm":
+            return self.vllm.generate(self, prompts, seeds, sampling)
         return generate(self, prompts, seeds, sampling)
+
+    @cached_property
+    def vllm(self) -> VLLMSampler:
+        """The engine of ``sampler="vllm"``, not started before it is asked for completions."""
+        return VLLMSampler()
 
     def logps(self, rollout: Rollout, *, temperature: float = 1.0, entropies: bool = False) -> TokenScores:
         """Log-probs (and entropies, if asked for) of ``rollout`` under the weights as they are now, with gradient.
@@ -315,7 +331,7 @@ class Policy(nn.Module):
         """``whole`` keeps the graph of the prompts in one with that of the completions."""
         if tokens is None and not self.reference:
             tokens = self.default_micro_batch_tokens
-        if not self.reference and self.shares_prompts:
+        if self.head is not None and self.shares_prompts:
             assert tokens is not None
             yield from shared_prompt_pieces(self, rollout, tokens, temperature, entropies, checkpointing, whole)
         else:
@@ -373,10 +389,10 @@ class Policy(nn.Module):
     @property
     def head(self) -> tuple[Tensor, Tensor | None] | None:
         """Weight (V, H) and bias (V,) by which the logits follow from the last hidden states; None if by other ways."""
-        if self.reference or not self._plain_head:
-            return None
         head = self.model.get_output_embeddings()
-        return head.weight, getattr(head, "bias", None)
+        if self.reference or not self._plain_head or hooked(head):
+            return None
+        return head.weight, head.bias
 
     @cached_property
     def _plain_head(self) -> bool:

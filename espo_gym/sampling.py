@@ -7,11 +7,11 @@ anyway. How a row gets from one token to the next is a :class:`~espo_gym.decodin
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -76,7 +76,8 @@ class Completions:
     logps: Tensor
     """(N, T) float32 log pi(token), nats, of the whole vocabulary at the sampling temperature; 0 where masked."""
     entropies: Tensor
-    """(N, T) float32 entropy of pi over the whole vocabulary, nats, same temperature; 0 where masked."""
+    """(N, T) float32 entropy of pi over the whole vocabulary, nats, same temperature; 0 where masked. NaN where the
+    sampler does not know it (vLLM)."""
     truncated: Tensor
     """(N,) bool: cut off by ``max_completion_tokens`` or by the context, before an end token or a stop string."""
 
@@ -84,54 +85,72 @@ class Completions:
 @torch.no_grad()
 def generate(policy: Policy, prompts: Sequence[Sequence[int]], seeds: Sequence[int], sampling: Sampling) -> Completions:
     """One completion for each prompt (a list of token ids). See :meth:`Policy.generate`."""
-    device, n = policy.device, len(prompts)
-    distinct = list(dict.fromkeys(tuple(p) for p in prompts))
-    position = {p: i for i, p in enumerate(distinct)}
-    source = torch.tensor([position[tuple(p)] for p in prompts], device=device)  # (N,) the prompt of each row
+    device, pad, n = policy.device, policy.pad_token_id, len(prompts)
     limits = [min(sampling.max_completion_tokens, policy.context_length - len(p)) for p in prompts]
     limit = torch.tensor(limits, device=device)  # (N,) tokens allowed
     is_end = torch.zeros(policy.vocab_size, dtype=torch.bool, device=device)
     is_end[policy.eos_token_ids] = True
 
     step, draws, head = make_step(policy), Uniforms(seeds, device), policy.head
-    states = step.start(*left_pad(distinct, policy.pad_token_id, device), source)
-    rows = torch.arange(n, device=device)  # the rows still being written, in the order of the step
-    written: list[tuple[Tensor, ...]] = []  # of each step: the rows, their tokens, log-probs, entropies
-    tails = torch.empty(n, 0, dtype=torch.long, device=device)  # (rows, t) what stop strings are looked for in
+    columns = max(map(len, prompts)) + max(limits)
+    slots = step.slots(n, columns)
+    waiting = deque(range(slots, n))  # rows that begin where others have ended
+    distinct, source = _distinct(prompts[:slots])
+    ids, attention = left_pad(distinct, pad, device)
+    states = step.start(ids, attention, torch.tensor(source, device=device), columns)
+    rows = torch.arange(slots, device=device)  # the rows that are being written, in the order of the step
+    age = torch.zeros(n, dtype=torch.long, device=device)  # (N,) tokens written
+    written: list[tuple[Tensor, ...]] = []  # of each step: rows, columns, tokens, log-probs, entropies
+    tails = torch.empty(slots, 0, dtype=torch.long, device=device)  # (rows, t) what stop strings are looked for in
     truncated = torch.zeros(n, dtype=torch.bool, device=device)
 
-    for t in range(max(limits)):
-        choice, logp, entropy = _choose(states, head, draws.at(rows, t), sampling)
-        written.append((rows, choice, logp, entropy))
-        ended = is_end[choice]
+    while True:
+        column = age[rows]
+        choice, logp, entropy = _choose(states, head, draws.at(rows, column), sampling)
+        written.append((rows, column, choice, logp, entropy))
+        age[rows] = column + 1
+        over = is_end[choice]
         if sampling.stop:
             tails = torch.cat([tails, choice[:, None]], 1)
-            ended = ended | _stopped(policy, tails, sampling.stop)
-        over = ended
-        if t + 1 >= min(limits):
-            cut = ~ended & (t + 1 >= limit[rows])
+            over = over | _stopped(policy, tails, sampling.stop)
+        if len(written) >= min(limits):
+            cut = ~over & (column + 1 >= limit[rows])
             truncated[rows[cut]] = True
-            over = ended | cut
-        order = _close_ranks(over)
-        if len(order) == 0:
-            break
-        if len(order) < len(rows):
-            rows, choice = rows[order], choice[order]
-            tails = tails[order] if sampling.stop else tails
-            step.keep(order)
+            over = over | cut
+        if over.any():
+            rows, choice = rows.clone(), choice.clone()
+            if waiting:
+                places = over.nonzero().squeeze(1)[: len(waiting)]
+                fresh = [waiting.popleft() for _ in places]
+                step.admit(places, *left_pad([prompts[i][:-1] for i in fresh], pad, device))
+                rows[places] = torch.tensor(fresh, device=device)
+                choice[places] = torch.tensor([prompts[i][-1] for i in fresh], device=device)  # opens the completion
+                tails[places] = pad
+                over[places] = False
+            order = _close_ranks(over)
+            if len(order) == 0:
+                break
+            if len(order) < len(rows):
+                rows, choice, tails = rows[order], choice[order], tails[order]
+                step.keep(order)
         states = step.advance(choice)
 
-    width = len(written)
-    tokens = torch.full((n, width), policy.pad_token_id, dtype=torch.long, device=device)
+    width = int(age.max())
+    tokens = torch.full((n, width), pad, dtype=torch.long, device=device)
     logps, entropies = (torch.zeros(n, width, device=device) for _ in range(2))
-    column = torch.cat([torch.full_like(part[0], t) for t, part in enumerate(written)])
-    row, *values = (torch.cat(parts) for parts in zip(*written, strict=True))
+    row, column, *values = (torch.cat(parts) for parts in zip(*written, strict=True))
     for table, value in zip((tokens, logps, entropies), values, strict=True):
-        table[row, column] = value
-    lengths = torch.bincount(row, minlength=n)
-    mask = torch.arange(width, device=device) < lengths[:, None]  # (N, T)
-    texts = policy.decode([ids[:k] for ids, k in zip(tokens.tolist(), lengths.tolist(), strict=True)])
+        table[row, column] = value.to(table.dtype)
+    mask = torch.arange(width, device=device) < age[:, None]  # (N, T)
+    texts = policy.decode([ids[:k] for ids, k in zip(tokens.tolist(), age.tolist(), strict=True)])
     return Completions(texts, tokens, mask, logps, entropies, truncated)
+
+
+def _distinct(prompts: Sequence[Sequence[int]]) -> tuple[list[tuple[int, ...]], list[int]]:
+    """The different ones among ``prompts``, and which of them each is."""
+    distinct = list(dict.fromkeys(tuple(p) for p in prompts))
+    position = {p: i for i, p in enumerate(distinct)}
+    return distinct, [position[tuple(p)] for p in prompts]
 
 
 def _close_ranks(over: Tensor) -> Tensor:
@@ -150,9 +169,9 @@ def _close_ranks(over: Tensor) -> Tensor:
 def left_pad(rows: Sequence[Sequence[int]], pad: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Token lists as ``(ids, attention)``, both (N, S) long, padded on the left so that all of them end together."""
     width = max(map(len, rows))
-    ids = torch.tensor([[pad] * (width - len(r)) + list(r) for r in rows], device=device)
-    attention = torch.tensor([[0] * (width - len(r)) + [1] * len(r) for r in rows], device=device)
-    return ids, attention
+    ids = [[pad] * (width - len(r)) + list(r) for r in rows]
+    attention = [[0] * (width - len(r)) + [1] * len(r) for r in rows]
+    return tuple(torch.tensor(x, dtype=torch.long, device=device) for x in (ids, attention))  # type: ignore[return-value]
 
 
 class Uniforms:
@@ -163,26 +182,30 @@ class Uniforms:
     depend on its neighbours.
     """
 
-    BLOCK = 64
-    GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-
     def __init__(self, seeds: Sequence[int], device: torch.device) -> None:
-        self.start = self._mix(np.array([int(s) % 2**64 for s in seeds], dtype=np.uint64) + self.GOLDEN)  # (N,)
-        self.device = device
+        words = torch.tensor([_signed(int(s)) for s in seeds], dtype=torch.long, device=device)
+        self.start = splitmix(words + GOLDEN)  # (N,)
 
-    def at(self, rows: Tensor, t: int) -> Tensor:
-        """(n,) number ``t`` of the rows ``rows`` (n,)."""
-        if t % self.BLOCK == 0:
-            steps = np.arange(t + 1, t + 1 + self.BLOCK, dtype=np.uint64)
-            bits = self._mix(self.start[:, None] + steps * self.GOLDEN)  # wraps around
-            self.block = torch.from_numpy((bits >> np.uint64(11)) * 2.0**-53).to(self.device)  # (N, BLOCK)
-        return self.block[rows, t % self.BLOCK]
+    def at(self, rows: Tensor, t: Tensor) -> Tensor:
+        """(n,) number ``t`` (n,) of the rows ``rows`` (n,)."""
+        bits = splitmix(self.start[rows] + (t + 1) * GOLDEN)
+        return ((bits >> 11) & (2**53 - 1)).double() * 2.0**-53
 
-    @staticmethod
-    def _mix(z: np.ndarray) -> np.ndarray:
-        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        return z ^ (z >> np.uint64(31))
+
+def splitmix(z: Tensor) -> Tensor:
+    """The mixing function of SplitMix64; 64-bit words as int64, whose products wrap around as unsigned ones do."""
+    z = (z ^ ((z >> 30) & (2**34 - 1))) * _signed(0xBF58476D1CE4E5B9)
+    z = (z ^ ((z >> 27) & (2**37 - 1))) * _signed(0x94D049BB133111EB)
+    return z ^ ((z >> 31) & (2**33 - 1))
+
+
+def _signed(word: int) -> int:
+    """The int64 with the bits of ``word`` modulo 2^64."""
+    return (word + 2**63) % 2**64 - 2**63
+
+
+GOLDEN = _signed(0x9E3779B97F4A7C15)
+"""What the state of SplitMix64 moves by."""
 
 
 def _choose(

@@ -236,7 +236,8 @@ def check_head(policy: Policy) -> bool:
     with _without_autocast(policy):
         ids, attention = _probe(policy)
         hidden = policy.trunk_states(policy.model, ids, attention, None)
-        return _close(policy, head(hidden), policy.model_logits(ids, attention))
+        ours = torch.nn.functional.linear(hidden.to(head.weight.dtype), head.weight, head.bias)
+        return _close(policy, ours, policy.model_logits(ids, attention))
 
 
 @torch.no_grad()
@@ -253,6 +254,11 @@ def check_prefix(policy: Policy) -> bool:
         except (AttributeError, TypeError, ValueError, RuntimeError, IndexError):
             return False  # a cache of its own kind
         return _close(policy, whole, split)
+
+
+def hooked(module: torch.nn.Module) -> bool:
+    """Somebody looks on, or changes things, when ``module`` or one inside is called: so it has to be called."""
+    return any(m._forward_hooks or m._forward_pre_hooks for m in module.modules())
 
 
 @contextmanager

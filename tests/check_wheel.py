@@ -6,6 +6,7 @@ from pathlib import Path
 import gymnasium as gym
 
 import espo_gym
+from espo_gym.apps.report import page
 
 site = Path(sysconfig.get_path("purelib"))
 assert Path(espo_gym.__file__).is_relative_to(site), espo_gym.__file__
@@ -16,4 +17,5 @@ _, reward, terminated, _, _ = env.step(info["problem"].answer)
 assert (reward, terminated) == (1.0, True)
 algorithm = espo_gym.ESPO("espo_gym/teaching", "espo_gym/Addition-v0", rollout_size=16)
 algorithm.learn(16)
+assert 'id="data"' in page("x"), "the report's template, style and script are in the wheel"
 print(f"wheel check passed: {observation}{info['problem'].answer}, {algorithm.num_timesteps} timesteps")

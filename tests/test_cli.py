@@ -10,8 +10,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from espo_gym.algorithms import ALGORITHMS
-from espo_gym.apps.cli import field_docs, main
-from espo_gym.apps.plot import read_progress
+from espo_gym.apps.cli import main
+from espo_gym.apps.curves import read_progress
+from espo_gym.apps.options import field_docs
 
 SMALL = ["--rollout-size", "32", "--timesteps", "64", "--eval-problems", "8", "--eval-k", "2", "--no-progress"]
 
@@ -55,10 +56,11 @@ class TestTrain:
         assert lines[-1] == f"Everything is in {tmp_path / 'run'}/"
         assert max(map(len, lines[:-1])) <= 80
 
-    def test_progress_bar(self, tmp_path):
+    def test_progress(self, tmp_path):
         result = invoke("train", *[a for a in SMALL if a != "--no-progress"], "--out", tmp_path / "run")
         assert result.exit_code == 0
-        assert "64/64" in result.output
+        shown = [line for line in result.output.splitlines() if line.startswith("completions ")]
+        assert [line.split(",")[0] for line in shown] == ["completions 32", "completions 64"], "no terminal, so lines"
 
     @pytest.mark.parametrize("name", ALGORITHMS)
     def test_every_algorithm(self, name, tmp_path):
@@ -157,7 +159,7 @@ class TestMistakes:
             ("--group-size 5", "a rollout of 32 completions cannot be split into groups of 5"),
             ("--policy /no/such/folder", "no policy could be loaded from '/no/such/folder'"),
             ("--timesteps 0", "timesteps must be at least 1"),
-            ("--eval-every 0", "eval_every must be at least 1"),
+            ("--eval-every -1", "eval_every must be at least 0"),
             ("--config none.json", "no config at none.json"),
             ("--resume", "nothing to resume"),
         ],
@@ -300,7 +302,7 @@ class TestHelp:
         options = {p.name: p for p in main.commands["train"].params}
         assert options["alpha"].help.startswith("[ESPO")
 
-    @pytest.mark.parametrize("command", ["train", "eval", "list"])
+    @pytest.mark.parametrize("command", ["train", "eval", "compare", "list"])
     def test_help(self, command):
         result = invoke(command, "--help")
         assert result.exit_code == 0

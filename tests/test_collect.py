@@ -41,7 +41,7 @@ class Strict(TwoTurns):
         return [Verdict("incorrect", answer=c) for c in completions]
 
 
-def chatty(*, chat=True, context=512, end_bias=2.0) -> Policy:
+def chatty(*, chat=True, context=512, end_bias=3.5) -> Policy:
     """A byte-level policy that ends its turns often enough."""
     tokenizer = byte_tokenizer(chat=chat)
     policy = Policy(tiny_model("gpt2", tokenizer, context=context), tokenizer)
@@ -111,14 +111,10 @@ def test_a_conversation_is_the_templates_own_rendering():
     policy = chatty()
     vocab, eos = policy.tokenizer.get_vocab(), policy.tokenizer.eos_token
     unreadable = torch.tensor([i for t, i in vocab.items() if t != eos and not (len(t) == 1 and "!" <= t <= "~")])
-    plain = policy.forward_cached
-
-    def readable(ids, attention, cache):  # bytes at random are no text that could be rendered
-        out = plain(ids, attention, cache)
-        out.logits[..., unreadable] = -1e9
-        return out
-
-    policy.forward_cached = readable
+    # bytes at random are no text that could be rendered
+    policy.model.get_output_embeddings().register_forward_hook(
+        lambda module, args, out: out.index_fill(-1, unreadable, -1e9)
+    )
     rollout = played(policy, Strict(), 80)
     seen = 0
     for i in (~rollout.truncated).nonzero().squeeze(1).tolist():
@@ -142,7 +138,7 @@ def test_an_episode_does_not_depend_on_the_number_of_rows():
 
 
 def test_a_turn_that_was_cut_off_ends_the_episode_with_nothing():
-    rollout = played(chatty(end_bias=0.5), TwoTurns(), 60, max_completion_tokens=4)
+    rollout = played(chatty(end_bias=2.5), TwoTurns(), 60, max_completion_tokens=4)
     assert rollout.truncated.any() and not rollout.truncated.all()
     for i in rollout.truncated.nonzero().squeeze(1).tolist():
         assert rollout.rewards[i] == 0 and rollout.has_verdict[i]
@@ -222,7 +218,7 @@ def test_a_verifier_is_not_asked_about_a_fragment():
             asked.extend(completions)
             return super().verify(completions, problems)
 
-    rollout = played(chatty(end_bias=0.5), Curious(), 40, max_completion_tokens=4)
+    rollout = played(chatty(end_bias=1.5), Curious(), 40, max_completion_tokens=4)
     fragments = [t for t, cut in zip(rollout.texts, rollout.truncated.tolist(), strict=True) if cut and t]
     whole = [t for t, cut in zip(rollout.texts, rollout.truncated.tolist(), strict=True) if not cut]
     assert fragments and not (set(fragments) - set(whole)) & set(asked)

@@ -19,11 +19,12 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from espo_gym import functional
+from espo_gym import functional, sampling
 from espo_gym.decoding import make_step
 from espo_gym.functional import FunctionalStep
+from espo_gym.graphs import GraphStep
 from espo_gym.policy import Policy
-from espo_gym.sampling import Sampling, Uniforms, _close_ranks
+from espo_gym.sampling import GOLDEN, Sampling, Uniforms, _close_ranks, splitmix
 
 SIZES = {
     "hidden_size": 24,
@@ -220,24 +221,68 @@ def test_rows_that_can_stay_do_and_the_last_ones_fill_the_gaps():
 def test_the_streams_are_splitmix64():
     """The first five outputs for the seed 1234567, as the generator's other implementations give them."""
     known = [6457827717110365317, 3203168211198807973, 9817491932198370423, 4593380528125082431, 16408922859458223821]
-    states = np.uint64(1234567) + Uniforms.GOLDEN * np.arange(1, 6, dtype=np.uint64)
-    assert Uniforms._mix(states).tolist() == known
+    states = 1234567 + GOLDEN * torch.arange(1, 6)
+    assert [word % 2**64 for word in splitmix(states).tolist()] == known
 
 
 def test_the_streams_of_neighbouring_seeds_are_uniform_and_know_nothing_of_each_other():
-    rows = torch.arange(2000)
-    draws = Uniforms(range(2000), torch.device("cpu"))
-    numbers = torch.stack([draws.at(rows, t) for t in range(130)], 1).numpy()  # (seeds, steps): two blocks and more
+    cpu, rows, steps = torch.device("cpu"), torch.arange(2000)[:, None], torch.arange(130)
+    numbers = Uniforms(range(2000), cpu).at(rows, steps).numpy()  # (seeds, steps)
     assert numbers.min() >= 0 and numbers.max() < 1
     assert kstest(numbers.ravel(), "uniform").pvalue > 1e-4
     assert all(kstest(numbers[:, t], "uniform").pvalue > 1e-6 for t in (0, 63, 64, 129))
-    across, along = (
-        np.corrcoef(numbers[:-1].ravel(), numbers[1:].ravel()),
-        np.corrcoef(numbers[:, :-1].ravel(), numbers[:, 1:].ravel()),
-    )
-    assert abs(across[0, 1]) < 0.01 and abs(along[0, 1]) < 0.01
-    alone = Uniforms([17], torch.device("cpu"))
-    assert [float(alone.at(torch.tensor([0]), t)) for t in range(130)] == numbers[17].tolist()
-    assert Uniforms([-1], torch.device("cpu")).at(torch.tensor([0]), 0) != Uniforms([1], torch.device("cpu")).at(
-        torch.tensor([0]), 0
-    )
+    across = np.corrcoef(numbers[:-1].ravel(), numbers[1:].ravel())[0, 1]
+    along = np.corrcoef(numbers[:, :-1].ravel(), numbers[:, 1:].ravel())[0, 1]
+    assert abs(across) < 0.01 and abs(along) < 0.01
+    assert Uniforms([17], cpu).at(torch.zeros(130, dtype=torch.long), steps).tolist() == numbers[17].tolist()
+    ends = Uniforms([-1, 1, 2**64 - 1, 2**64 + 1], cpu).at(torch.arange(4), torch.zeros(4, dtype=torch.long)).tolist()
+    assert ends[0] == ends[2] != ends[1] == ends[3]
+
+
+# -- the step of a GPU, its operations one by one ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("slots", [1, 3, 5, 100])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_rows_that_are_refilled_say_what_they_say_all_at_once(monkeypatch, family, slots):
+    policy = make_policy(family)
+    prompts = prompts_of(policy, [3, 9, 1, 60], 3)
+    order = np.random.default_rng(1).permutation(12)
+    prompts = [prompts[i] for i in order]
+    said = policy.generate(prompts, range(12), Sampling(max_completion_tokens=40))
+
+    class Few(GraphStep):
+        def slots(self, n, columns):
+            return min(n, slots)
+
+    monkeypatch.setattr(sampling, "make_step", lambda policy: Few(policy.model, policy.compute_dtype))
+    few = policy.generate(prompts, range(12), Sampling(max_completion_tokens=40))
+    assert torch.equal(few.tokens, said.tokens) and torch.equal(few.truncated, said.truncated)
+    assert (few.logps - said.logps).abs().max() < 2e-5 and (few.entropies - said.entropies).abs().max() < 2e-5
+
+
+def test_refilled_rows_stop_at_their_own_stop_strings(monkeypatch):
+    policy = make_policy("llama")
+    prompts, how = prompts_of(policy, [3, 9, 5], 4), Sampling(max_completion_tokens=30, stop=("7", "1="))
+    said = policy.generate(prompts, range(12), how)
+    monkeypatch.setattr(GraphStep, "slots", lambda self, n, columns: 2)
+    monkeypatch.setattr(sampling, "make_step", lambda policy: GraphStep(policy.model, policy.compute_dtype))
+    few = policy.generate(prompts, range(12), how)
+    assert few.texts == said.texts and any(text.endswith("7") for text in few.texts)
+
+
+def test_no_more_rows_at_a_time_than_there_are_slots():
+    step = GraphStep(make_policy("llama").model, torch.float32)
+    assert step.slots(10_000, 100) == 256 and step.slots(7, 100) == 7
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("family", FAMILIES)
+def test_on_a_gpu_the_graphs_say_what_the_model_says(family):
+    policy = make_policy(family).to("cuda")
+    prompts = prompts_of(policy, [3, 9, 1, 60], 3)
+    graphs = policy.generate(prompts, range(12), Sampling(max_completion_tokens=40))
+    assert isinstance(make_step(policy), GraphStep)
+    policy.sampler = "hf"
+    plain = policy.generate(prompts, range(12), Sampling(max_completion_tokens=40))
+    assert torch.equal(graphs.tokens, plain.tokens) and (graphs.logps - plain.logps).abs().max() < 1e-4

@@ -13,7 +13,7 @@ from espo_gym.diagnostics import DIAGNOSES, DiagnosticWarning
 from espo_gym.envs import MathVectorEnv, ProceduralTask, Verdict
 from espo_gym.envs.task import Problem
 
-SMALL = {"group_size": 4, "n_minibatches": 2, "max_completion_tokens": 8, "learning_rate": 1e-3, "temperature": 1.0}
+SMALL = {"group_size": 4, "n_minibatches": 2, "max_completion_tokens": 8, "learning_rate": 1e-3, "seed": 1}
 
 
 class Judge(ProceduralTask):

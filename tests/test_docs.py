@@ -13,7 +13,8 @@ import torch
 from stable_baselines3.common.callbacks import BaseCallback, ConvertCallback
 
 from espo_gym import ALGORITHMS, ESPO, EvaluateCallback, LossBatch, Policy, PolicyOptimizer
-from espo_gym.apps.plot import read_progress
+from espo_gym.apps.curves import read_progress
+from espo_gym.apps.ledger import Ledger
 from espo_gym.apps.run import RunConfig, train
 from espo_gym.diagnostics import DIAGNOSES
 from espo_gym.envs import Verdict, register_task
@@ -145,7 +146,8 @@ def logged(tmp_path_factory) -> set[str]:
                 eval_every=1,
                 hyperparameters=small | options,
             )
-            train(config, folder / str(i), progress_bar=False, say=lambda _: None)
+            ledger = Ledger(folder / str(i), config.timesteps)  # of comparisons
+            train(config, folder / str(i), progress_bar=False, say=lambda _: None, callbacks=[ledger])
             keys |= read_progress(folder / str(i)).keys()
         policy = Policy.from_pretrained("espo_gym/teaching", dtype=torch.bfloat16)
         algorithm = ESPO(policy, "test/Unreliable-v0", **small)

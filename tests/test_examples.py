@@ -64,3 +64,9 @@ def test_own_trainer():
     output = run("own_trainer", "--steps", 3)
     accuracy = values(output, "accuracy")
     assert len(accuracy) == 3 and accuracy[-1] > accuracy[0]
+
+
+def test_head_to_head(tmp_path):
+    output = run("head_to_head", "--timesteps", 256, "--seeds", 1, "--jobs", 1, "--out", tmp_path / "out")
+    assert "espo and twin, +0.000, one seed in common" in output
+    assert "NOT OK" not in output and "3 of 3 runs are over" in output

@@ -16,7 +16,7 @@ from gymnasium.spaces import Text
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from espo_gym.apps.plot import read_progress
+from espo_gym.apps.curves import read_progress
 from espo_gym.apps.run import RunConfig, train
 
 SMALL = {"timesteps": 96, "eval_problems": 8, "eval_k": 2, "eval_every": 2, "save_every": 32}
@@ -98,7 +98,7 @@ class TestFolder:
         from matplotlib.image import imread
 
         assert (finished / "curves.png").read_bytes().startswith(b"\x89PNG\r\n")
-        assert imread(finished / "curves.png").shape[:2] == (720, 1080)
+        assert imread(finished / "curves.png").shape[:2] == (780, 1380), "6.9 inches at 200 dots"
 
     def test_plain_transformers_load_the_policy(self, finished):
         model = AutoModelForCausalLM.from_pretrained(finished / "policy")
@@ -273,6 +273,9 @@ class TestConfig:
             ('{"eval_k": -1}', "eval_k must be at least 0"),
             ('{"dtype": "int8"}', "dtype must be one of"),
             ('{"algo": "nope"}', "no algorithm 'nope'"),
+            ('{"algo": "no_such_module:Mine"}', "no algorithm 'no_such_module:Mine': No module named 'no_such_module'"),
+            ('{"algo": "espo_gym.algorithms:Mine"}', "has no attribute 'Mine'"),
+            ('{"algo": "espo_gym.envs:Addition"}', "no policy optimizer"),
             ('{"algo": "grpo", "hyperparameters": {"alpha": 1}}', "'alpha', which belongs to ESPO"),
         ],
     )

@@ -1,18 +1,15 @@
-"""The command line: ``espo-gym train``, ``eval`` and ``list``. Its options are made from the hyper-parameters."""
+"""The command line: ``espo-gym train``, ``eval``, ``list``, ``compare``, and those of :mod:`espo_gym.apps.seeing`."""
 
 from __future__ import annotations
 
-import ast
 import importlib
 import inspect
 import json
 import os
-import textwrap
 import warnings
-from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any
 
 import click
 import gymnasium as gym
@@ -26,13 +23,14 @@ from espo_gym.algorithms import ALGORITHMS, PolicyOptimizer
 from espo_gym.diagnostics import DiagnosticWarning
 from espo_gym.environment import as_vector_env, make_from_spec
 from espo_gym.evaluation import Evaluation, evaluate
-from espo_gym.policy import BUNDLED, Policy
+from espo_gym.policy import BUNDLED, SAMPLERS, Policy
 from espo_gym.sampling import Sampling
 
+from .cli_compare import compare_command
+from .errors import report_errors
+from .options import env_arguments, hyperparameter_options
 from .run import DTYPES, RunConfig, train
-
-HINT = "espo-gym --traceback ... shows where it came from"
-USER_ERRORS = (ValueError, TypeError, OSError, FloatingPointError, RuntimeError, ImportError, gym.error.Error)
+from .seeing import inspect_command, plot_command, report_command
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
@@ -44,116 +42,13 @@ def main(context: click.Context, traceback: bool) -> None:
     context.obj = {"traceback": traceback}
 
 
-def report_errors(command: Callable[..., None]) -> Callable[..., None]:
-    """What a user can mend becomes one line instead of a traceback."""
-
-    def wrapped(*args: Any, **kwargs: Any) -> None:
-        try:
-            command(*args, **kwargs)
-        except USER_ERRORS as error:
-            if click.get_current_context().obj["traceback"]:
-                raise
-            # Gymnasium appends the arguments of the environment to every error in its constructor.
-            text = str(error).partition(" was raised from the environment creator")[0]
-            raise click.ClickException(f"{text or type(error).__name__} ({HINT})") from error
-
-    wrapped.__doc__ = command.__doc__
-    return wrapped
-
-
-# -- options from hyper-parameters -------------------------------------------------------------------------------------
-
-
-def field_docs(cls: type) -> dict[str, str]:
-    """The docstring under each field of ``cls`` and its parents, on one line."""
-    docs: dict[str, str] = {}
-    for parent in reversed(cls.__mro__):
-        if "__dataclass_fields__" not in vars(parent):
-            continue
-        body = ast.parse(textwrap.dedent(inspect.getsource(parent))).body[0]
-        assert isinstance(body, ast.ClassDef)
-        for statement, after in zip(body.body, body.body[1:], strict=False):
-            match statement, after:
-                case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
-                    docs[name] = " ".join(text.split())
-    return docs
-
-
-class Numbers(click.ParamType):
-    """Numbers with commas between them, or ``none``."""
-
-    name = "numbers"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...] | None:
-        if isinstance(value, tuple) or value == "none":
-            return None if value == "none" else value
-        try:
-            return tuple(float(part) for part in str(value).split(",") if part)
-        except ValueError:
-            self.fail(f"{value!r} is not a list of numbers such as 0.5,0.8", param, ctx)
-
-
-def hyperparameter_options(command: Callable[..., None]) -> Callable[..., None]:
-    """An option for each hyper-parameter of any algorithm; what is not given is left to the preset."""
-    owners: dict[str, list[type[PolicyOptimizer]]] = {}
-    for cls in ALGORITHMS.values():
-        for f in fields(cls):
-            if f.kw_only and f.init:
-                owners.setdefault(f.name, []).append(cls)
-    docs = {cls: field_docs(cls) for cls in ALGORITHMS.values()}
-    for name, classes in reversed(owners.items()):
-        flag, hint = f"--{name.replace('_', '-')}", get_type_hints(classes[0])[name]
-        kinds = [t for t in get_args(hint) if t is not type(None)] if type(None) in get_args(hint) else [hint]
-        kwargs: dict[str, Any] = {"default": None, "show_default": False, "help": _help(name, classes, docs)}
-        if kinds[0] is bool:
-            option = click.option(f"{flag}/--no-{flag[2:]}", name, **kwargs)
-        elif kinds[0] == tuple[float, ...]:
-            option = click.option(flag, name, type=Numbers(), **kwargs)
-        elif kinds[0] == tuple[str, ...]:
-            option = click.option(flag, name, multiple=True, **kwargs)
-        else:
-            option = click.option(flag, name, type=kinds[0], **kwargs)
-        command = option(command)
-    return command
-
-
-def _help(name: str, classes: list[type[PolicyOptimizer]], docs: dict[type, dict[str, str]]) -> str:
-    """What ``name`` means, and for which algorithms where it is not the same for all."""
-    meanings: dict[str, list[str]] = {}
-    for cls in classes:
-        meanings.setdefault(docs[cls][name], []).append(cls.__name__)
-    if len(classes) == len(ALGORITHMS):
-        if len(meanings) == 1:
-            return next(iter(meanings))
-        general = docs[classes[0]][name]
-        special = [f"[{', '.join(names)}] {text}" for text, names in meanings.items() if text != general]
-        return " ".join([general, *special])
-    return " ".join(f"[{', '.join(names)}] {text}" for text, names in meanings.items())
-
-
-def _env_args(pairs: tuple[str, ...]) -> dict[str, Any]:
-    """``KEY=VALUE`` pairs; a value is JSON if it can be, else text."""
-    arguments: dict[str, Any] = {}
-    for pair in pairs:
-        name, equals, value = pair.partition("=")
-        if not equals:
-            raise click.UsageError(f"--env-arg takes KEY=VALUE, not {pair!r}")
-        try:
-            arguments[name] = json.loads(value)
-        except json.JSONDecodeError:
-            arguments[name] = value
-    return arguments
-
-
-# -- commands ----------------------------------------------------------------------------------------------------------
-
-
 @main.command("train")
 @click.option("--algo", type=click.Choice(list(ALGORITHMS)), default="espo", help="The algorithm.")
 @click.option("--policy", default=RunConfig.policy, help="A bundled policy, a folder, or a model of the hub.")
 @click.option(
     "--dtype", type=click.Choice(DTYPES), default=RunConfig.dtype, help="Of the computation; weights are float32."
 )
+@click.option("--sampler", type=click.Choice(SAMPLERS), default=RunConfig.sampler, help="What writes completions.")
 @click.option("--env", default=RunConfig.env, help="Id of the environment (see espo-gym list).")
 @click.option("--env-arg", "env_args", multiple=True, metavar="KEY=VALUE", help="Argument of the environment.")
 @click.option("--timesteps", default=RunConfig.timesteps, help="Completions to train on.")
@@ -163,9 +58,9 @@ def _env_args(pairs: tuple[str, ...]) -> dict[str, Any]:
 @click.option("--overwrite", is_flag=True, help="Replace the run in --out.")
 @click.option("--eval-problems", default=RunConfig.eval_problems, help="Held-out problems, before and after.")
 @click.option("--eval-k", default=RunConfig.eval_k, help="Completions of each of them.")
-@click.option("--eval-every", default=RunConfig.eval_every, help="Rollouts between greedy evaluations.")
+@click.option("--eval-every", default=RunConfig.eval_every, help="Rollouts between greedy evaluations (0: none).")
 @click.option("--save-every", default=RunConfig.save_every, help="Completions between checkpoints.")
-@click.option("--progress/--no-progress", default=True, help="Show a progress bar.")
+@click.option("--progress/--no-progress", default=True, help="Show a live table; lines, where there is no terminal.")
 @hyperparameter_options
 @click.pass_context
 @report_errors
@@ -239,7 +134,7 @@ def _config(given: dict[str, Any], options: dict[str, Any]) -> RunConfig:
                 "--config holds every hyper-parameter of its algorithm: no --algo or --preset with it"
             )
         vars(config).update({name: given[name] for name in names & given.keys()})
-    config.env_args |= _env_args(given.get("env_args", ()))
+    config.env_args |= env_arguments(given.get("env_args", ()))
     config.hyperparameters |= {name: value for name, value in given.items() if name in known}
     return config
 
@@ -263,6 +158,9 @@ def _config(given: dict[str, Any], options: dict[str, Any]) -> RunConfig:
     type=click.Choice((*DTYPES, "float16")),
     help="Of the weights.  [default: a checkpoint's own, else float32]",
 )
+@click.option(
+    "--sampler", type=click.Choice(SAMPLERS), help="What writes completions.  [default: a checkpoint's own, else auto]"
+)
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Also write every completion to this file.")
 @report_errors
 def eval_command(
@@ -276,6 +174,7 @@ def eval_command(
     temperature: float | None,
     max_completion_tokens: int | None,
     dtype: str | None,
+    sampler: str | None,
     json_file: Path | None,
 ) -> None:
     """Evaluate SOURCE on held-out problems: a checkpoint, the folder of a run, a policy's folder, or a model's name."""
@@ -286,7 +185,7 @@ def eval_command(
         path = path / "checkpoint.zip"
     elif path.suffix != ".zip" and checkpoint.with_suffix(path).is_file():
         path = checkpoint.with_suffix(path)
-    arguments = _env_args(env_args)
+    arguments = env_arguments(env_args)
     if path.suffix == ".zip":
         with checkpoint.opened(path) as (state, _, _):
             name, spec, rows = state["class"], state["env"], state["hyperparameters"]["rollout_size"]
@@ -300,13 +199,14 @@ def eval_command(
             made = make_from_spec({"id": spec["id"], "kwargs": spec["kwargs"] | arguments}, rows)
         algorithm = classes[name].load(path, made)
         policy, vector, sampling = algorithm.policy, algorithm.env, algorithm.sampling
+        policy.sampler = sampler or policy.sampler
         if dtype is not None:
             for parameter in policy.parameters():  # not buffers, such as the frequencies of rotary embeddings
                 parameter.data = parameter.data.to(getattr(torch, dtype))
     else:
         if env is None:
             raise click.UsageError(f"{source} is no checkpoint or run; a policy knows no environment, so give --env")
-        policy = Policy.from_pretrained(source, dtype=dtype or "float32")
+        policy = Policy.from_pretrained(source, dtype=dtype or "float32", sampler=sampler or "auto")
         sampling = Sampling(max_completion_tokens=1024)
         vector = as_vector_env(gym.make(env, **arguments), 64)
     sampling = Sampling(
@@ -387,6 +287,10 @@ def list_command() -> None:
             table.add_row(env_id, escape((inspect.getdoc(task) or "").splitlines()[0]))
     _print(table, "\nEnvironments")
     click.echo("\nBundled policies\n" + ", ".join(BUNDLED))
+
+
+for command in (compare_command, report_command, inspect_command, plot_command):
+    main.add_command(command)
 
 
 if __name__ == "__main__":

@@ -1,62 +1,136 @@
-"""The curves of a run as one picture."""
+"""The curves of runs as one figure: PNG for a page, PDF for a paper."""
 
 from __future__ import annotations
 
-import csv
+import os
+from collections.abc import Sequence
+from math import ceil
 from pathlib import Path
 
+import matplotlib
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
+from .curves import COLOURS, DASHES, Group, Run, group_runs
+
+TITLES = {
+    "rollout/reward_mean": "Reward",
+    "rollout/accuracy": "Accuracy, sampled in training",
+    "eval/greedy": "Accuracy, greedy on held-out",
+    "rollout/entropy": "Entropy (nats per token)",
+    "train/clip_fraction_active": "Clipped, of the active tokens",
+    "train/gradient_token_share": "Tokens with a gradient",
+    "train/grad_norm": "Gradient norm before clipping",
+    "rollout/completion_length": "Tokens per completion",
+    "rollout/zero_variance_groups": "Groups of equal rewards",
+    "train/kl_k3": "KL(old || new), nats per token",
+}
+"""Titles of metrics; others are shown by their name."""
 PANELS = (
-    ("Accuracy", (("rollout/accuracy", "sampled, training"), ("eval/greedy", "greedy, held out"))),
-    ("Entropy (nats per token)", (("rollout/entropy", "policy"),)),
-    (
-        "Share of tokens",
-        (("train/clip_fraction_active", "clipped, of the active"), ("train/gradient_token_share", "with a gradient")),
-    ),
-    ("Gradient norm", (("train/grad_norm", "before clipping"),)),
+    "rollout/accuracy",
+    "eval/greedy",
+    "rollout/entropy",
+    "train/clip_fraction_active",
+    "train/gradient_token_share",
+    "train/grad_norm",
 )
+SHARES = ("accuracy", "eval/", "gradient_token_share", "zero_variance", "verdict_")
+"""Metrics with one of these in their name are drawn from 0 to 1."""
+STYLE = {
+    "font.size": 8,
+    "axes.titlesize": 8,
+    "axes.labelsize": 8,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "legend.fontsize": 7,
+    "axes.linewidth": 0.6,
+    "lines.linewidth": 1.2,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "pdf.fonttype": 42,  # TrueType: publishers refuse the default, Type 3
+}
+WIDTHS = {1: 3.35, 2: 5.0, 3: 6.9}
+"""Inches by panels in a row: one column of a two-column page, and the whole width."""
 
 
-def read_progress(run: Path) -> dict[str, list[tuple[int, float]]]:
-    """Metric -> ``[(timesteps, value), ...]`` of a run; where it was resumed, the later file wins.
+def draw(groups: Sequence[Group], metrics: Sequence[str] = PANELS) -> Figure:
+    """A panel for each of ``metrics``, a line for each group with its interval over seeds.
 
-    Raises FileNotFoundError: no metrics in ``run``.
+    Raises ValueError: no run has a metric.
     """
-    files = sorted(run.glob("progress*.csv"), key=lambda p: int(p.stem.partition("_")[2] or 0))
-    if not files:
-        raise FileNotFoundError(f"no progress.csv in {run}: it is not the folder of a run")
-    rows: dict[int, dict[str, str]] = {}
-    for path in files:
-        with path.open(newline="") as file:
-            rows |= {int(row["time/timesteps"]): row for row in csv.DictReader(file)}
-    curves: dict[str, list[tuple[int, float]]] = {}
-    for step in sorted(rows):
-        for name, value in rows[step].items():
-            if value:
-                curves.setdefault(name, []).append((step, float(value)))
-    return curves
+    for metric in metrics:
+        if all(group.curve(metric) is None for group in groups):
+            known = ", ".join(sorted(set().union(*(group.metrics() for group in groups))))
+            if metric not in PANELS:
+                raise ValueError(f"no run has recorded the metric {metric!r}; there are {known or 'none yet'}")
+    columns = min(3, len(metrics))
+    rows = ceil(len(metrics) / columns)
+    # As many names beside each other as find room: at 7 points a letter takes about 0.055 inches.
+    widest = max((len(group.label) for group in groups), default=0)
+    beside = max(1, min(len(groups), int(WIDTHS[columns] / (0.6 + 0.055 * widest))))
+    legend_rows = ceil(len(groups) / beside) if len(groups) > 1 else 0
+    with matplotlib.rc_context(STYLE):
+        size = (WIDTHS[columns], 1.95 * rows + 0.17 * legend_rows)
+        figure = Figure(figsize=size, layout="constrained")
+        FigureCanvasAgg(figure)  # no pyplot: a library must not pick a backend or keep figures alive
+        axes = figure.subplots(rows, columns, squeeze=False)
+        handles: dict[str, Line2D] = {}
+        for panel, metric in zip(axes.flat, metrics, strict=False):
+            _panel(panel, groups, metric, handles)
+        for spare in axes.flat[len(metrics) :]:
+            spare.remove()
+        if legend_rows:
+            labels = [group.label for group in groups if group.label in handles]
+            lines = [handles[label] for label in labels]
+            figure.legend(lines, labels, loc="outside upper center", ncols=beside, frameon=False)
+    return figure
+
+
+def _panel(axes: Axes, groups: Sequence[Group], metric: str, handles: dict[str, Line2D]) -> None:
+    lowest = 0.0
+    for i, group in enumerate(groups):
+        curve = group.curve(metric)
+        if curve is None:
+            continue
+        lowest = min(lowest, curve.mean.min())
+        colour, dashes = COLOURS[i % len(COLOURS)], DASHES[i % len(DASHES)]
+        style = (0, dashes) if dashes else "-"
+        marker = "o" if len(curve.x) < 9 else None
+        (line,) = axes.plot(curve.x, curve.mean, color=colour, linestyle=style, marker=marker, markersize=2.5)
+        handles.setdefault(group.label, line)
+        if curve.low is not None and curve.high is not None:
+            axes.fill_between(curve.x, curve.low, curve.high, color=colour, alpha=0.18, linewidth=0)
+    axes.set_title(TITLES.get(metric, metric), loc="left")
+    axes.set_xlabel("completions")
+    axes.set_xlim(left=0)
+    axes.grid(alpha=0.3, linewidth=0.4)
+    if any(word in metric for word in SHARES):
+        axes.set_ylim(0, 1.03)
+    elif lowest >= 0:
+        axes.set_ylim(bottom=0)  # what is never negative has no interval below 0
+
+
+def save(figure: Figure, out: Path) -> list[Path]:
+    """Write ``figure`` as ``out``, whose ending .png or .pdf says which; without one, both. Returns the files.
+
+    Raises ValueError: another ending.
+    """
+    if out.suffix not in ("", ".png", ".pdf"):
+        raise ValueError(f"a figure is written as .png or .pdf, or both where no ending is given, not as {out.name}")
+    paths = [out] if out.suffix else [out.with_name(out.name + ending) for ending in (".png", ".pdf")]
+    out.parent.mkdir(parents=True, exist_ok=True)
+    for path in paths:
+        part = path.with_name(f".{path.name}.part")
+        # Without a date, the same curves are the same file.
+        metadata = {"CreationDate": None} if path.suffix == ".pdf" else {}
+        with matplotlib.rc_context(STYLE):
+            figure.savefig(part, format=path.suffix[1:], dpi=200, metadata=metadata)
+        os.replace(part, path)
+    return paths
 
 
 def plot_run(run: Path) -> Path:
     """Draw ``curves.png`` into the folder of a run and return its path."""
-    curves = read_progress(run)
-    figure = Figure(figsize=(9, 6), layout="constrained")
-    FigureCanvasAgg(figure)  # no pyplot: a library must not pick a backend or keep figures alive
-    for axes, (title, lines) in zip(figure.subplots(2, 2).flat, PANELS, strict=True):
-        for name, label in lines:
-            if name in curves:
-                axes.plot(
-                    *zip(*curves[name], strict=True), label=label, marker="o" if name.startswith("eval/") else None
-                )
-        axes.set_title(title, loc="left")
-        axes.set_xlabel("completions")
-        axes.grid(alpha=0.3)
-        if len(lines) > 1 and axes.lines:
-            axes.legend(frameon=False)
-        if title.startswith(("Accuracy", "Share")):
-            axes.set_ylim(0, 1.03)
-    path = run / "curves.png"
-    figure.savefig(path, dpi=120)
-    return path
+    return save(draw(group_runs([Run.read(run)])), run / "curves.png")[0]

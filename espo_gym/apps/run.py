@@ -4,7 +4,7 @@ config.json         what was run, every hyper-parameter included; ``espo-gym tra
 progress.csv        metrics of each rollout, one row each; progress.json has the same as JSON lines
 evaluation.json     held-out accuracy before and after, with intervals
 samples.jsonl       held-out problems with completions and verdicts, before and after
-curves.png          the curves
+curves.png          the curves (espo-gym plot, report and inspect show more)
 checkpoint.zip      everything that training goes on from
 policy/             the policy, for plain transformers
 """
@@ -16,7 +16,7 @@ import json
 import os
 import platform
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from importlib.metadata import version
 from pathlib import Path
@@ -24,7 +24,7 @@ from typing import Any
 
 import gymnasium as gym
 import torch
-from stable_baselines3.common.callbacks import BaseCallback, ConvertCallback, EveryNTimesteps, ProgressBarCallback
+from stable_baselines3.common.callbacks import BaseCallback, ConvertCallback, EveryNTimesteps
 from stable_baselines3.common.logger import Logger, make_output_format
 
 from espo_gym import __version__
@@ -32,7 +32,8 @@ from espo_gym.algorithms import ALGORITHMS, PolicyOptimizer
 from espo_gym.callbacks import EvaluateCallback
 from espo_gym.environment import task_of
 from espo_gym.evaluation import Evaluation
-from espo_gym.policy import Policy
+from espo_gym.live import LiveTable
+from espo_gym.policy import SAMPLERS, Policy
 
 from .plot import plot_run
 
@@ -50,6 +51,7 @@ class RunConfig:
     algo: str = "espo"
     policy: str = "espo_gym/teaching"
     dtype: str = "float32"
+    sampler: str = "auto"
     env: str = "espo_gym/Addition-v0"
     env_args: dict[str, Any] = field(default_factory=dict)
     timesteps: int = 20_000
@@ -89,16 +91,16 @@ class RunConfig:
             ("timesteps", 1),
             ("eval_problems", 1),
             ("eval_k", 0),
-            ("eval_every", 1),
+            ("eval_every", 0),
             ("save_every", 1),
         ):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, not {getattr(self, name)}")
         if self.dtype not in DTYPES:
             raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, not {self.dtype!r}")
-        if self.algo not in ALGORITHMS:
-            raise ValueError(f"no algorithm {self.algo!r}; there are {', '.join(ALGORITHMS)}")
-        cls = ALGORITHMS[self.algo]
+        if self.sampler not in SAMPLERS:
+            raise ValueError(f"sampler must be one of {', '.join(SAMPLERS)}, not {self.sampler!r}")
+        cls = algorithm_class(self.algo)
         for name in self.hyperparameters:
             if name not in cls.hyperparameters():
                 owners = [c.__name__ for c in ALGORITHMS.values() if name in c.hyperparameters()]
@@ -115,7 +117,7 @@ class RunConfig:
         packages = ("torch", "transformers", "gymnasium", "stable-baselines3", "numpy")
         versions = {"espo-gym": __version__, "python": platform.python_version()}
         versions |= {name: version(name) for name in packages}
-        _write_json(path, asdict(self) | {"versions": versions})
+        write_json(path, asdict(self) | {"versions": versions})
 
     def make_env(self) -> gym.Env:
         return gym.make(self.env, **self.env_args)
@@ -125,9 +127,9 @@ class RunConfig:
         self.validate()
         env = self.make_env()  # first: a mistake here shows before a large policy has been loaded
         autocast = None if self.dtype == "float32" else getattr(torch, self.dtype)
-        policy = Policy.from_pretrained(self.policy, autocast=autocast)
+        policy = Policy.from_pretrained(self.policy, autocast=autocast, sampler=self.sampler)
         values = {k: tuple(v) if isinstance(v, list) else v for k, v in self.hyperparameters.items()}
-        return ALGORITHMS[self.algo](policy, env, **values)
+        return algorithm_class(self.algo)(policy, env, **values)
 
 
 def train(
@@ -138,10 +140,14 @@ def train(
     overwrite: bool = False,
     progress_bar: bool = True,
     say: Callable[[str], Any] = print,
+    callbacks: Sequence[BaseCallback] = (),
+    lean: bool = False,
 ) -> dict[str, Any]:
     """Carry out ``config`` in the folder ``out``, or go on with the run that lies there.
 
-    Returns what evaluation.json holds; ``say`` is told what a person watching wants to know.
+    Returns what evaluation.json holds; ``say`` is told what a person watching wants to know. ``callbacks`` come before
+    the run's own. A ``lean`` run, one of many, leaves out the evaluation before, TensorBoard's file, the picture, and,
+    once it is finished, checkpoint and policy.
 
     Raises:
         ValueError, FileNotFoundError: ``out`` holds something that would be lost, or nothing to resume.
@@ -150,41 +156,64 @@ def train(
     checkpoint, results = out / "checkpoint.zip", out / "evaluation.json"
     if resume:
         config.validate()
-        algorithm = ALGORITHMS[config.algo].load(checkpoint, config.make_env())
+        algorithm = algorithm_class(config.algo).load(checkpoint, config.make_env())
         evaluations = json.loads(results.read_text())
         say(f"resuming at {algorithm.num_timesteps} of {config.timesteps} timesteps")
     else:
         algorithm = config.make()
-        before = _evaluate(algorithm, config)
+        before = None if lean else _evaluate(algorithm, config)
         # Only here: a mistake in the config has shown by now, and the earlier run is still there.
         if out.exists():
             shutil.rmtree(out)
         out.mkdir(parents=True)
         config.write(out / "config.json", algorithm)
-        _keep_samples(out, before, "before", 0)
-        say("before: " + ", ".join(f"{name} {value.value:.3f}" for name, value in before.items()))
-        evaluations = {"before": _as_json(before)}
-        _write_json(results, evaluations)
+        evaluations = {}
+        if before is not None:
+            _keep_samples(out, before, "before", 0)
+            say("before: " + ", ".join(f"{name} {value.value:.3f}" for name, value in before.items()))
+            evaluations["before"] = _as_json(before)
+        write_json(results, evaluations)
         algorithm.save(checkpoint)
 
-    algorithm.set_logger(_logger(out, algorithm.num_timesteps))
+    algorithm.set_logger(_logger(out, algorithm.num_timesteps, tensorboard=not lean))
     save = ConvertCallback(lambda *_: bool(algorithm.save(checkpoint)))
-    callbacks: list[BaseCallback] = [
-        EvaluateCallback(config.eval_every, split=held_out_split(algorithm, "validation", "test")),
-        EveryNTimesteps(config.save_every, save),
-    ]
+    every: list[BaseCallback] = [EveryNTimesteps(config.save_every, save)]
+    if config.eval_every:
+        every.insert(0, EvaluateCallback(config.eval_every, split=held_out_split(algorithm, "validation", "test")))
     if config.timesteps > algorithm.num_timesteps:
-        _learn(algorithm, config.timesteps - algorithm.num_timesteps, callbacks, progress_bar)
+        _learn(algorithm, config.timesteps - algorithm.num_timesteps, [*callbacks, *every], progress_bar)
     algorithm.save(checkpoint)
     algorithm.logger.close()
 
     after = _evaluate(algorithm, config)
     _keep_samples(out, after, "after", algorithm.num_timesteps)
     evaluations |= {"after": _as_json(after)}
-    _write_json(results, evaluations)
-    algorithm.policy.save_pretrained(out / "policy")
-    plot_run(out)
+    write_json(results, evaluations)
+    if lean:
+        checkpoint.unlink()
+    else:
+        algorithm.policy.save_pretrained(out / "policy")
+        plot_run(out)
     return evaluations
+
+
+def algorithm_class(name: str) -> type[PolicyOptimizer]:
+    """The algorithm of this name: a key of ``ALGORITHMS`` or, where it is none of the library's, ``module:Class``.
+
+    Raises ValueError: there is none.
+    """
+    if name in ALGORITHMS:
+        return ALGORITHMS[name]
+    module, colon, attribute = name.partition(":")
+    if not colon:
+        raise ValueError(f"no algorithm {name!r}; there are {', '.join(ALGORITHMS)}, and your own as module:Class")
+    try:
+        cls = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"no algorithm {name!r}: {error}") from error
+    if not (isinstance(cls, type) and issubclass(cls, PolicyOptimizer)):
+        raise ValueError(f"{name!r} is no policy optimizer")
+    return cls
 
 
 def prepare(out: Path, *, resume: bool, overwrite: bool) -> None:
@@ -216,20 +245,19 @@ def held_out_split(algorithm: PolicyOptimizer, *wanted: str) -> str | None:
 
 
 def _learn(algorithm: PolicyOptimizer, timesteps: int, callbacks: list[BaseCallback], progress_bar: bool) -> None:
-    bar = ProgressBarCallback() if progress_bar else None
     try:
-        algorithm.learn(timesteps, [*callbacks, *([bar] if bar else [])])
+        algorithm.learn(timesteps, [*callbacks, *([LiveTable()] if progress_bar else [])])
     except BaseException:
         algorithm.logger.close()
-        if bar is not None and hasattr(bar, "pbar"):
-            bar.on_training_end()  # or the message of the error is drawn into the bar
         raise
 
 
-def _logger(out: Path, num_timesteps: int) -> Logger:
+def _logger(out: Path, num_timesteps: int, *, tensorboard: bool) -> Logger:
     """CSV, JSON lines and, if installed, TensorBoard; a run that goes on writes files of its own beside the old."""
     suffix = f"_{num_timesteps}" if num_timesteps else ""
-    formats = ["csv", "json"] + (["tensorboard"] if importlib.util.find_spec("tensorboard") else [])
+    formats = ["csv", "json"]
+    if tensorboard and importlib.util.find_spec("tensorboard"):
+        formats.append("tensorboard")
     return Logger(str(out), [make_output_format(name, str(out), suffix) for name in formats])
 
 
@@ -258,7 +286,7 @@ def _as_json(evaluation: Evaluation) -> dict[str, Any]:
     }
 
 
-def _write_json(path: Path, value: dict[str, Any]) -> None:
+def write_json(path: Path, value: Any) -> None:
     """Complete or not at all: a run that is killed here can be resumed."""
     part = path.with_suffix(".part")
     part.write_text(json.dumps(value, indent=2) + "\n")

@@ -1,0 +1,261 @@
+"""results.md and results.json: what was run, what was measured, and the verdicts, as they came out."""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from espo_gym.apps.compare import Entry
+
+from .calibration import SEEDS, Calibration
+from .claims import Judged
+from .plan import Scale
+from .quantities import ACCURACY, CLIPPED, ENTROPY, LAST, MARGINS, Curves, final, over_training
+from .verdicts import NOT_REPRODUCED, NOT_RESOLVED, REPRODUCED, Interval, interval
+
+PACKAGES = ("torch", "transformers", "numpy", "scipy")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one regime."""
+
+    judged: tuple[Judged, ...]
+    entries: tuple[Entry, ...]
+    curves: Curves
+    calibration: Calibration
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a reader needs to run it again."""
+
+    command: str
+    scale: str
+    seeds: int
+    proof_only: bool
+    """The smallest version: the numbers mean nothing."""
+
+
+def as_json(header: Header, scale: Scale, outcomes: Mapping[str, Outcome]) -> dict[str, Any]:
+    """Everything that the page says."""
+    regimes: dict[str, Any] = {}
+    for name, outcome in outcomes.items():
+        claims = []
+        for judged in outcome.judged:
+            parts = [
+                asdict(measured) | {"quantity": part.label, "margin": part.margin, "verdict": v}
+                for part, measured, v in judged.parts
+            ]
+            claim = judged.claim
+            claims.append(
+                {"figure": claim.figure, "claim": claim.text, "control": claim.control}
+                | {"verdict": judged.verdict, "parts": parts}
+            )
+        entries = {
+            entry.name: {
+                "algo": entry.algo,
+                "hyperparameters": entry.hyperparameters,
+                "accuracy": over_training(outcome.curves, entry.name, ACCURACY).tolist(),
+                "final_accuracy": final(outcome.curves, entry.name).tolist(),
+                "clip_fraction": over_training(outcome.curves, entry.name, CLIPPED).tolist(),
+                "entropy": over_training(outcome.curves, entry.name, ENTROPY).tolist(),
+            }
+            for entry in outcome.entries
+        }
+        regimes[name] = {"claims": claims, "entries": entries, "calibration": outcome.calibration.as_json()}
+    return {"header": asdict(header) | {"commit": commit(), "versions": versions()}, "scale": asdict(scale)} | {
+        "regimes": regimes
+    }
+
+
+def page(header: Header, scale: Scale, outcomes: Mapping[str, Outcome], images: Mapping[str, str]) -> str:
+    """The page in Markdown. ``images`` maps ``FIGURE-REGIME`` to the address of its picture."""
+    lines = ["# The claims of the ESPO paper", ""]
+    lines += _what_was_run(header, scale, outcomes) + _how_verdicts_come_about() + _overview(outcomes)
+    figures = dict.fromkeys(judged.claim.figure for outcome in outcomes.values() for judged in outcome.judged)
+    for figure in figures:
+        lines += [f"## {title(figure)}", ""]
+        for regime in outcomes:
+            if (key := f"{figure}-{regime}") in images:
+                lines += [f"![{title(figure)}, {regime}]({images[key]})", ""]
+        lines += _claims(figure, outcomes)
+    lines += _entries(outcomes) + _calibrations(outcomes)
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def title(figure: str) -> str:
+    return f"{'Figure' if figure.startswith('fig') else 'Table'} {figure[-1]}"
+
+
+def _what_was_run(header: Header, scale: Scale, outcomes: Mapping[str, Outcome]) -> list[str]:
+    tuned = sum(outcome.calibration.configurations for outcome in outcomes.values())
+    n = sum(len(outcome.entries) for outcome in outcomes.values())
+    made = scale.warm_start
+    policy = "the bundled policy" if made is None else f"a Llama of about {made.size.upper()} parameters"
+    if scale.siblings > 1:
+        n_s = scale.siblings
+        policy += f" and {n_s - 1} made like it from other seeds (seed s starts from number s modulo {n_s}),"
+    arguments = ", ".join(f"{k}={v!r}" for k, v in scale.env_args.items())
+    lines = [
+        "ESPO: Entropy Importance Sampling Policy Optimization, arXiv:2512.00499v2, claim by claim, on a task and a",
+        "policy that are made here from nothing. This page is written by",
+        "",
+        "```",
+        header.command,
+        "```",
+        "",
+        f"Commit {commit()}; " + ", ".join(f"{name} {v}" for name, v in versions().items()) + ".",
+        "",
+        f"- Scale `{header.scale}`: {policy} on `{scale.env}`" + (f" ({arguments})" if arguments else "") + ".",
+        f"- {header.seeds} seeds (0 to {header.seeds - 1}), paired: at a seed all entries have the same initial "
+        "weights, problems and sampling streams.",
+    ]
+    for name in outcomes:
+        regime = scale.regimes[name]
+        settings = ", ".join(f"{k} {v:g}" for k, v in regime.hyperparameters.items())
+        lines.append(f"- *{name}*: {regime.rollouts} rollouts of {scale.rollout_size} completions, {settings}.")
+    lines += [
+        f"- {n} entries over all regimes, {n * header.seeds} runs. No entry was tuned for accuracy; {tuned} settings "
+        f"were tried on the seeds {', '.join(map(str, SEEDS))} to match clip ranges (at the end).",
+        "- Budgets are completions. DAPO, which replaces groups of equal rewards, takes fewer steps on as many.",
+        "",
+    ]
+    if header.proof_only:
+        lines += [
+            "**This is the smallest version, which proves the path. Its numbers say nothing about the claims.**",
+            "",
+        ]
+    return lines
+
+
+def _how_verdicts_come_about() -> list[str]:
+    accuracy, clipped, correlation = MARGINS.values()
+    return [
+        "Each claim says of one or several quantities that they are above 0. A quantity is one number a seed, and its",
+        "interval is Student's over the seeds, 95 % for all parts of a claim together (Bonferroni). *Reproduced*:",
+        "every interval is above 0. *Not reproduced*: one of them is below the least effect that counts, so that there",
+        "is none of that size or one the other way round. *Not resolved*: neither. The least effects that count are",
+        f"{accuracy:g} of accuracy, {clipped:g} of the clip fraction and {correlation:g} of a correlation; they are",
+        "ours. A *control* is no claim of the paper, but what would have to hold if its explanation were right.",
+        "",
+        "Clip fraction: share of the tokens with an advantage whose gradient the clip cuts, without the first two",
+        f"rollouts. Accuracy: sampled, of training, over all rollouts; at the end: over the last {LAST}. In Figure 5",
+        "the quantity is Spearman's rank correlation of clip fraction and entropy over rollouts, its sign turned.",
+        "",
+        "A verdict is about this task, this policy and these learning rates. What is not seen here may well hold for",
+        "the models of the paper, which are far larger, and what is seen here need not.",
+        "",
+    ]
+
+
+def _overview(outcomes: Mapping[str, Outcome]) -> list[str]:
+    lines = ["## Outcome", ""]
+    for regime, outcome in outcomes.items():
+        for control, what in ((False, "claims of the paper"), (True, "controls")):
+            found = [judged for judged in outcome.judged if judged.claim.control == control]
+            counts = [f"{sum(j.verdict == v for j in found)} {v}" for v in (REPRODUCED, NOT_REPRODUCED, NOT_RESOLVED)]
+            lines += [f"*{regime}*: of {len(found)} {what} {', '.join(counts)}.", ""]
+            for v in (REPRODUCED, NOT_REPRODUCED, NOT_RESOLVED):
+                lines += [f"- {v}: {title(j.claim.figure)}. {j.claim.text}" for j in found if j.verdict == v]
+            lines.append("")
+    return lines
+
+
+def _claims(figure: str, outcomes: Mapping[str, Outcome]) -> list[str]:
+    lines = ["| | regime | verdict | quantities that would be above 0 |", "|---|---|---|---|"]
+    rows: dict[str, list[str]] = {}
+    for regime, outcome in outcomes.items():
+        for judged in outcome.judged:
+            if judged.claim.figure == figure:
+                parts = "<br>".join(
+                    f"{part.label}: {_measured(m)}" + (f" ({v})" if len(judged.parts) > 1 else "")
+                    for part, m, v in judged.parts
+                )
+                text = ("*Control.* " if judged.claim.control else "") + judged.claim.text
+                rows.setdefault(text, []).append(f"{regime} | {judged.verdict} | {parts} |")
+    for text, found in rows.items():
+        lines += [f"| {text if i == 0 else ''} | {row}" for i, row in enumerate(found)]
+    return [*lines, ""]
+
+
+def _measured(m: Interval) -> str:
+    if m.n == 0:
+        return "without a value on any seed"
+    bounds = f"[{m.low:+.3f}, {m.high:+.3f}]" if np.isfinite(m.low) else "without an interval"
+    return f"{m.mean:+.3f} {bounds}, {m.n} seeds"
+
+
+def _entries(outcomes: Mapping[str, Outcome]) -> list[str]:
+    lines = ["## Every entry", "", "What it is, and its mean over seeds with its own 95 % interval, not paired.", ""]
+    lines += ["| | regime | what | accuracy | at the end | clip fraction | entropy (nats) |", "|---" * 7 + "|"]
+    for regime, outcome in outcomes.items():
+        for entry in outcome.entries:
+            options = ", ".join(f"{name} {_plain(value)}" for name, value in entry.hyperparameters.items())
+            what = entry.algo.rpartition(":")[2] + (f": {options}" if options else "")
+            figures = [over_training(outcome.curves, entry.name, ACCURACY), final(outcome.curves, entry.name)]
+            figures += [over_training(outcome.curves, entry.name, metric) for metric in (CLIPPED, ENTROPY)]
+            lines.append(f"| {entry.name} | {regime} | {what} | " + " | ".join(map(_mean, figures)) + " |")
+    return [*lines, ""]
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, tuple):
+        return "(" + " ".join(map(_plain, value)) + ")"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _mean(values: np.ndarray) -> str:
+    m = interval(values)
+    return f"{m.mean:.3f}" + (f" [{m.low:.3f}, {m.high:.3f}]" if np.isfinite(m.low) else "")
+
+
+def _calibrations(outcomes: Mapping[str, Outcome]) -> list[str]:
+    lines = ["## Matched clip ranges", ""]
+    lines += [
+        "Short runs on the tuning seeds over a grid of widths; the one whose clip fraction came closest to the aim was",
+        "taken. A width is alpha, or the lower side of a fixed clip, whose upper side is 4/3 of it.",
+        "",
+        "| | regime | widths tried | taken | clip fraction: aim | tuning seeds | result seeds |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for regime, outcome in outcomes.items():
+        for name, tried in outcome.calibration.tried.items():
+            width, aim = outcome.calibration.ranges[name], outcome.calibration.targets[name]
+            has_runs = name in {entry.name for entry in outcome.entries}
+            seen = _mean(over_training(outcome.curves, name, CLIPPED)) if has_runs else ""
+            edge = " (the edge)" if width in (min(tried), max(tried)) else ""
+            lines.append(
+                f"| {name} | {regime} | {min(tried):g} to {max(tried):g} | {width:g}{edge} | {aim:.3f} "
+                f"| {tried[width]:.3f} | {seen} |"
+            )
+    return [*lines, ""]
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(value, indent=1, default=str) + "\n")
+
+
+def commit() -> str:
+    """Of the checkout, and whether it has been changed since."""
+
+    def git(*arguments: str) -> str:
+        command: Sequence[str] = ["git", "-C", str(Path(__file__).parent), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        return git("rev-parse", "--short", "HEAD") + (" with changes" if git("status", "--porcelain", "-uno") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def versions() -> dict[str, str]:
+    return {"Python": platform.python_version()} | {name: version(name) for name in PACKAGES}

@@ -1,0 +1,111 @@
+"""Tuning on equal terms: the same number of cells for every entry, on seeds of their own, and then frozen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from transformers import AutoConfig
+
+from espo_gym.policy import BUNDLED
+
+from .compare import Entry, compare
+from .run import RunConfig, algorithm_class, write_json
+
+SEEDS = (100, 101, 102)
+LEARNING_RATES = (3e-5, 1e-4, 3e-4)
+WIDTHS = (0.5, 1.0, 2.0)
+"""What the clip of the preset, or the entry's own, is multiplied by."""
+
+CLIPS = ("alpha", "alpha_high", "clip_low", "clip_high", "ratio_max", "tau_pos", "tau_neg")
+"""Hyper-parameters that say how wide an algorithm clips, under whatever name it has for that."""
+
+
+def tune(
+    entries: Sequence[str | Entry],
+    env: str = RunConfig.env,
+    *,
+    out: str | Path,
+    seeds: int | Sequence[int] = SEEDS,
+    learning_rates: Sequence[float] = LEARNING_RATES,
+    widths: Sequence[float] = WIDTHS,
+    policy: str | Path | Sequence[str | Path] = RunConfig.policy,
+    preset: str | None = None,
+    hyperparameters: dict[str, Any] | None = None,
+    say: Callable[[str], Any] = print,
+    **settings: Any,
+) -> list[Entry]:
+    """Choose learning rate and width of the clip of every entry by the mean AUC on the tuning seeds.
+
+    Every cell of the grid is a run for each seed in ``out``/tuning, kept like any other. What was tried and chosen is
+    in ``out``/tuning.json, and :func:`compare` into ``out`` reports how much was tried.
+
+    Args:
+        seeds: how many (100, 101, ...), or which; not those of the comparison.
+        preset, hyperparameters, settings: as for :func:`compare`.
+
+    Returns the entries with what was chosen among their hyper-parameters.
+    """
+    names = [Entry(e, e) if isinstance(e, str) else e for e in entries]
+    chosen_seeds = list(range(SEEDS[0], SEEDS[0] + seeds)) if isinstance(seeds, int) else list(seeds)
+    shared = dict(hyperparameters or {})
+    policies = [policy] if isinstance(policy, str | Path) else list(policy)
+    preset = preset or shared.get("preset") or _recommended_preset(policies[0])
+    grids = {e.name: cells(e, preset, shared, learning_rates, widths) for e in names}
+    say(f"tuning: {sum(map(len, grids.values()))} configurations, {len(chosen_seeds)} seeds each")
+    comparison = compare(
+        [cell for grid in grids.values() for cell in grid],
+        env,
+        out=Path(out) / "tuning",
+        seeds=chosen_seeds,
+        policy=policy,
+        preset=preset,
+        hyperparameters=shared,
+        say=say,
+        **(settings | {"eval_problems": 1, "eval_k": 0}),  # the AUC decides
+    )
+    means = {name: float(np.mean(scores)) for name, scores in comparison.scores("auc").items()}
+    frozen, record = [], []
+    for entry in names:
+        grid = grids[entry.name]
+        best = max(grid, key=lambda cell: means[cell.name])  # the first of equals
+        frozen.append(replace(entry, hyperparameters=best.hyperparameters))
+        tried = [{"cell": cell.name, "hyperparameters": cell.hyperparameters, "auc": means[cell.name]} for cell in grid]
+        record.append({"entry": asdict(entry), "chosen": best.name, "cells": tried})
+        say(f"{entry.name}: {best.hyperparameters}, AUC {means[best.name]:.3f} on the tuning seeds")
+    write_json(Path(out) / "tuning.json", {"seeds": chosen_seeds, "preset": preset, "entries": record})
+    return frozen
+
+
+def cells(
+    entry: Entry,
+    preset: str,
+    shared: dict[str, Any],
+    learning_rates: Sequence[float] = LEARNING_RATES,
+    widths: Sequence[float] = WIDTHS,
+) -> list[Entry]:
+    """The grid of ``entry``: every learning rate with every width of the clip.
+
+    Raises ValueError: the algorithm has none of ``CLIPS``, and so would have fewer cells than the others.
+    """
+    values = algorithm_class(entry.algo).hyperparameters(preset) | shared | entry.hyperparameters
+    clips = {name: values[name] for name in CLIPS if isinstance(values.get(name), int | float)}
+    if not clips and len(widths) > 1:
+        raise ValueError(f"{entry.name}: {entry.algo} has no clip to tune; give tune(widths=(1.0,)) or leave it out")
+    return [
+        Entry(
+            f"{entry.name}_lr{rate:g}_clip{width:g}",
+            entry.algo,
+            entry.hyperparameters | {"learning_rate": rate} | {name: value * width for name, value in clips.items()},
+        )
+        for rate, width in product(learning_rates, widths)
+    ]
+
+
+def _recommended_preset(policy: str | Path) -> str:
+    """Read from the configuration alone, since the weights may be large."""
+    return str(getattr(AutoConfig.from_pretrained(BUNDLED.get(str(policy), policy)), "espo_gym_preset", "paper"))

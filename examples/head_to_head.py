@@ -1,0 +1,35 @@
+"""Lesson 6: is a difference one? The same seeds for everybody, an interval for each pair, and words for what it means.
+
+Two entries here are the same algorithm under two names, and one is ESPO without its adaptive clip. Kill it half-way and
+run it again: it goes on with what is missing.
+
+Expect "the same on every seed" for the twins, and for the others nothing, unless you give them more seeds.
+
+    python examples/head_to_head.py       # a minute or two on two cores
+    espo-gym compare --algos espo,grpo --seeds 10       # the command line's way
+"""
+
+from pathlib import Path
+
+import click
+
+from espo_gym import Entry, compare
+
+
+@click.command()
+@click.option("--timesteps", default=2560, show_default=True, help="Completions of each run.")
+@click.option("--seeds", default=5, show_default=True, help="Runs of each entry.")
+@click.option("--jobs", default=2, show_default=True, help="Processes.")
+@click.option("--out", type=click.Path(path_type=Path), default=Path("runs/head_to_head"), show_default=True)
+def main(timesteps: int, seeds: int, jobs: int, out: Path) -> None:
+    entries = [
+        Entry("espo", "espo"),
+        Entry("twin", "espo"),
+        Entry("fixed_clip", "espo", {"clip_low": 0.1, "clip_high": 0.1}),
+    ]
+    comparison = compare(entries, seeds=seeds, timesteps=timesteps, jobs=jobs, out=out, say=click.echo)
+    print(comparison.report())
+
+
+if __name__ == "__main__":  # every process that compare starts imports this file
+    main()

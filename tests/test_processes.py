@@ -1,0 +1,84 @@
+"""Work in several processes: all is done, an error ends the rest, and nobody is left when the parent is killed."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+from operator import truediv
+from pathlib import Path
+
+import psutil
+import pytest
+
+from espo_gym.apps.processes import cores, in_processes
+
+ROOT = Path(__file__).parents[1]
+SLEEPERS = """
+import sys, time
+from functools import partial
+from espo_gym.apps.processes import in_processes
+if __name__ == "__main__":
+    in_processes([("sleep", partial(time.sleep, 600))] * 3, 2, print)
+"""
+
+
+def work(n: int):
+    return [(f"{i} / 2", partial(truediv, i, 2)) for i in range(n)]
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_everything_is_done_once(jobs):
+    told = []
+    in_processes(work(4), jobs, told.append)
+    assert sorted(line.partition("] ")[2] for line in told) == ["0 / 2: 0.0", "1 / 2: 0.5", "2 / 2: 1.0", "3 / 2: 1.5"]
+    assert [line.partition("] ")[0] for line in told] == ["[1/4", "[2/4", "[3/4", "[4/4"]
+
+
+def test_one_job_is_this_process():
+    told = []
+    in_processes([("pid", os.getpid)], 1, told.append)
+    assert told == [f"[1/1] pid: {os.getpid()}"]
+
+
+def test_nothing_to_do():
+    in_processes([], 2, print)
+
+
+def test_an_error_is_raised_and_ends_the_rest():
+    told, began = [], time.monotonic()
+    with pytest.raises(ZeroDivisionError):
+        in_processes([("one", partial(truediv, 1, 0)), ("other", partial(time.sleep, 600))], 2, told.append)
+    assert told == ["[1/2] one: stopped"]
+    assert time.monotonic() - began < 300
+
+
+def test_at_least_one_core_and_one_job():
+    assert cores() >= 1
+    with pytest.raises(ValueError, match="at least 1"):
+        in_processes(work(1), 0, print)
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_the_children_end_with_their_parent(tmp_path, how):
+    script = tmp_path / "sleepers.py"
+    script.write_text(SLEEPERS)
+    parent = subprocess.Popen(
+        [sys.executable, str(script)], env=os.environ | {"PYTHONPATH": str(ROOT)}, stderr=subprocess.DEVNULL
+    )
+    try:
+        deadline, children = time.monotonic() + 120, []
+        while len(children) < 3:  # two at work, and Python's own tracker of resources
+            assert parent.poll() is None and time.monotonic() < deadline
+            children = psutil.Process(parent.pid).children(recursive=True)
+            time.sleep(0.05)
+        time.sleep(1.5)  # for the two to have begun
+        parent.send_signal(how)
+        parent.wait(timeout=60)
+    finally:
+        parent.kill()
+    _, alive = psutil.wait_procs(children, timeout=60)
+    for child in alive:
+        child.kill()
+    assert not alive

@@ -1,0 +1,295 @@
+"""The report: one file, no network, nothing that a completion could smuggle in, and a browser that draws it."""
+
+import base64
+import hashlib
+import html
+import json
+import re
+import shutil
+import subprocess
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from runs import sample, write_run
+from tiny import teaching_policy
+
+from espo_gym import ESPO
+from espo_gym.apps.cli import main
+from espo_gym.apps.curves import find_runs, group_runs
+from espo_gym.apps.inspector import as_json, inspect_batch
+from espo_gym.apps.report import CHARACTERS, PROBLEMS, SAMPLES, embed, page, report
+
+HOSTILE = "</script><img src=x onerror=\"document.title='pwned'\"><!--<script>&lt;b&gt;\u2028\ud800"
+HARMLESS = HOSTILE.replace("\ud800", "?")
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+FLAGS = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
+FLAGS += " --disable-component-update --disable-sync --virtual-time-budget=5000 --dump-dom"
+
+
+def invoke(*args: object):
+    return CliRunner().invoke(main, [str(a) for a in args])
+
+
+def told(text: str) -> dict:
+    """What the page's script is told."""
+    return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.DOTALL).group(1))
+
+
+def evaluation(before: float, after: float) -> dict:
+    def rows(value: float) -> dict:
+        return {"greedy": {"value": value, "low": value - 0.1, "high": value + 0.1}, "env": "e", "n_problems": 8}
+
+    return {"before": rows(before), "after": rows(after)}
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory) -> Path:
+    """Two seeds of espo with an evaluation and completions, and one run of grpo without."""
+    folder = tmp_path_factory.mktemp("runs")
+    for seed in (0, 1):
+        curves = {
+            "rollout/accuracy": [0.1 + 0.2 * seed, 0.3, 0.5],
+            "rollout/entropy": [0.5, 0.4, 0.3],
+            "train/clip_fraction_active": [0, 0.01, 0.02],
+            "eval/greedy": [None, 0.5, None],
+            "time/generate": [1.0, 2.0, 3.0],
+            "time/update": [4.0, 4.0, 4.0],
+        }
+        run = write_run(folder / "espo" / str(seed), curves, seed=seed)
+        (run / "evaluation.json").write_text(json.dumps(evaluation(0.2, 0.6 + 0.2 * seed)))
+        lines = [
+            sample("1+1=", HOSTILE, when=when, kind=kind, verdict=verdict)
+            for when, verdict in (("before", "incorrect"), ("after", "correct"))
+            for kind in ("greedy", *["sample"] * 4)
+        ]
+        (run / "samples.jsonl").write_text("".join(lines) + sample("long", "x" * 5000))
+    write_run(folder / "grpo", {"rollout/accuracy": [0.2, 0.2, 0.2], "rollout/entropy": [1, 1, 1]}, algo="grpo")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def inspection() -> dict:
+    algorithm = ESPO(teaching_policy(), "espo_gym/Addition-v0", rollout_size=64, learning_rate=1e-3, warmup_steps=0)
+    shown = as_json(inspect_batch(algorithm), HOSTILE, show=4)
+    shown["rows"][0]["tokens"][0] = HOSTILE
+    return shown
+
+
+@pytest.fixture(scope="module")
+def whole(runs, inspection) -> str:
+    return page("A report", groups=group_runs(find_runs([runs])), inspection=inspection)
+
+
+class TestContent:
+    def test_curves(self, runs):
+        made = report(group_runs(find_runs([runs])))
+        charts = {chart["metric"]: chart for part in made["sections"] for chart in part["charts"]}
+        assert charts.keys() == {"rollout/accuracy", "rollout/entropy", "train/clip_fraction_active", "eval/greedy"}
+        espo, grpo = charts["rollout/accuracy"]["series"]
+        assert espo["x"] == [10, 20, 30] and espo["y"] == [0.2, 0.3, 0.5]
+        assert espo["high"][0] == pytest.approx(0.2 + 1.2706204736, abs=1e-5) and "high" not in grpo
+        assert charts["eval/greedy"]["series"] == [
+            {"group": 0, "x": [20], "y": [0.5], "n": 2, "low": [0.5], "high": [0.5]}
+        ]
+        assert made["phases"] == [{"group": 0, "generate": 2.0, "update": 4.0}]
+        figures = made["groups"][0]["figures"]["greedy"]
+        assert figures["after"]["value"] == pytest.approx(0.7)
+        assert figures["after"]["high"] == pytest.approx(0.7 + 1.2706204736)
+        assert made["groups"][0]["seeds"] == [0, 1] and made["groups"][1]["figures"] == {}
+        assert [json.loads(c["text"])["algo"] for c in made["configs"]] == ["espo", "espo", "grpo"]
+
+    def test_one_seed_has_the_interval_of_its_own_evaluation(self, runs):
+        made = report(group_runs(find_runs([runs / "espo" / "0"])))
+        after = made["groups"][0]["figures"]["greedy"]["after"]
+        assert after == pytest.approx({"value": 0.6, "low": 0.5, "high": 0.7})
+
+    def test_completions(self, runs):
+        (shown,) = report(group_runs(find_runs([runs])))["samples"]
+        first, long = shown["problems"]
+        assert [row["kind"] for row in first["before"]] == ["greedy"] + ["sample"] * SAMPLES
+        assert {row["verdict"] for row in first["after"]} == {"correct"}
+        assert first["after"][0]["completion"] == HOSTILE
+        assert long["after"][0]["completion"].startswith("x" * CHARACTERS + " ... (3000 char")
+
+    def test_forty_long_runs_are_a_few_megabytes(self, tmp_path):
+        names = [row[0] for part in report.__globals__["SECTIONS"].values() for row in part]
+        curves = {name: [i * 0.123456789 for i in range(400)] for name in names}
+        for i in range(8):
+            for seed in range(5):
+                run = write_run(tmp_path / f"{i}-{seed}", curves, seed=seed, hyperparameters={"alpha": float(i)})
+            (run / "samples.jsonl").write_text(
+                "".join(sample(str(p), "y" * 400, kind="sample") for p in range(2 * PROBLEMS) for _ in range(8))
+            )
+        text = page("Large", groups=group_runs(find_runs([tmp_path])))
+        assert len(text) < 6e6
+        (series, *_) = told(text)["report"]["sections"][0]["charts"][0]["series"]
+        assert len(series["x"]) == 300 and 3900 < series["x"][-1] <= 4000
+
+
+class TestSafety:
+    def test_nothing_from_a_run_can_begin_a_tag(self, whole):
+        assert "<img" not in whole and whole.count("<!--") == 0
+        assert whole.count("<script") == 2 and whole.count("</script>") == 2
+        data = told(whole)
+        assert data["report"]["samples"][0]["problems"][0]["after"][0]["completion"] == HARMLESS
+        assert data["inspection"]["source"] == HARMLESS
+
+    def test_embedded_json_has_no_tag(self):
+        text = embed({"a": HOSTILE, "b": "1\u00d72"})
+        assert not set("<>&") & set(text) and json.loads(text) == {"a": HARMLESS, "b": "1\u00d72"}
+
+    def test_a_title_is_escaped(self):
+        assert "<title>&lt;/title&gt;&lt;img&gt;</title>" in page("</title><img>")
+
+    def test_no_network(self, whole):
+        markup = re.sub(r'id="data">.*?</script>', "", whole, flags=re.DOTALL)  # the data are texts and no references
+        reference = (
+            r"https?:|//[a-z]|(?<!-)\bsrc\b|@import|url\((?!#)|<link|<iframe|import\(|fetch\(|XMLHttp|Socket|sendBeacon"
+        )
+        assert len(markup) > 10_000 and not re.search(f"(?i){reference}", markup)
+        assert "innerHTML" not in markup and "eval(" not in markup
+
+    def test_the_policy_lets_exactly_the_pages_own_script_and_style_through(self, whole):
+        policy = html.unescape(re.search(r'http-equiv="Content-Security-Policy" content="([^"]*)"', whole).group(1))
+        assert policy.startswith("default-src 'none'; ") and "unsafe" not in policy
+        for directive, text in (
+            ("script-src", re.search(r"<script>(.*?)</script>", whole, re.DOTALL).group(1)),
+            ("style-src", re.search(r"<style>(.*?)</style>", whole, re.DOTALL).group(1)),
+        ):
+            digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+            assert f"{directive} 'sha256-{digest}'" in policy
+
+    def test_the_assets_are_package_data(self):
+        pyproject = (Path(__file__).parents[1] / "pyproject.toml").read_text()
+        endings = re.search(r'"espo_gym.apps.report" = \[(.*)\]', pyproject).group(1)
+        for asset in files("espo_gym.apps.report").iterdir():
+            if asset.is_file() and not asset.name.endswith((".py", ".pyc")):
+                assert f'"*{Path(asset.name).suffix}"' in endings
+
+
+def dom(path: Path, tmp_path: Path, fragment: str = "") -> str:
+    """The document after its script has run."""
+    command = [CHROMIUM, *FLAGS.split(), f"--user-data-dir={tmp_path / 'profile'}", f"{path.as_uri()}{fragment}"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    return done.stdout
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
+class TestBrowser:
+    def test_it_draws_the_report_and_runs_nothing_else(self, whole, inspection, tmp_path):
+        path = tmp_path / "report.html"
+        path.write_text(whole, encoding="utf-8")
+        seen = dom(path, tmp_path)
+        assert '<html lang="en" data-ready="yes">' in seen
+        assert re.search(r'<p id="error" role="alert" hidden="">', seen), "a script error"
+        assert "<title>A report</title>" in seen and "<img" not in seen
+        # accuracy and entropy of two curves, clip fraction and greedy of one
+        assert seen.count('class="line"') == 6 and seen.count("<figure data-metric=") == 4
+        assert "espo ends at 0.5, grpo ends at 0.2" in seen
+        assert "0.200 → 0.700" in seen
+        assert seen.count("&lt;/script&gt;&lt;img src=x") > 6, "completions are there as text"
+        assert seen.count('data-at="') == sum(len(row["tokens"]) for row in inspection["rows"])
+        assert 'data-algorithm="espo"' in seen
+        assert seen.count('class="chip"') == len(inspection["algorithms"])
+        assert self.cut(seen) == self.expected(inspection, "espo") > 0
+
+    @pytest.mark.parametrize("name", ["grpo", "gspo"])
+    def test_the_algorithm_is_switched(self, inspection, tmp_path, name):
+        path = tmp_path / "inspect.html"
+        path.write_text(page("Tokens", inspection=inspection), encoding="utf-8")
+        seen = dom(path, tmp_path, f"#tokens={name}")
+        assert f'data-algorithm="{name}"' in seen and re.search(r'<p id="error" role="alert" hidden="">', seen)
+        assert self.cut(seen) == self.expected(inspection, name) != self.expected(inspection, "espo")
+
+    def test_hands_on(self, whole, inspection, tmp_path):
+        """Click on an algorithm, go to the next token, read a chart with the keyboard, hide a curve."""
+        actions = """<script>
+            const press = (on, key) => on.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true }));
+            document.querySelector("input[value=gspo]").click();
+            document.querySelector("[data-at='1,0']").focus();
+            press(document.activeElement, "ArrowRight");
+            document.querySelector(".legend input").click();
+            const chart = document.querySelector("[data-metric='rollout/accuracy'] svg");
+            press(chart, "ArrowRight");
+            press(chart, "ArrowRight");
+        </script></body>"""
+        path = tmp_path / "report.html"
+        path.write_text(whole.replace("</body>", actions), encoding="utf-8")
+        assert 'data-algorithm="espo"' in dom(path, tmp_path), "the page's policy lets no other script run"
+        opened = re.sub('<meta http-equiv="Content-Security-Policy"[^>]*>', "", whole)
+        path.write_text(opened.replace("</body>", actions), encoding="utf-8")
+        seen = dom(path, tmp_path)
+        assert 'data-algorithm="gspo"' in seen and re.search(r'<p id="error" role="alert" hidden="">', seen)
+        assert f", 2 of {len(inspection['rows'][1]['tokens'])}</strong>" in seen
+        assert seen.count('class="line"') == 2, "of grpo alone"
+        tip = re.search(r'<div class="tip" aria-live="polite"[^>]*>(.*?)</figure>', seen).group(1)
+        assert "20 completions" in tip and "grpo: 0.2<" in tip
+
+    @staticmethod
+    def cut(seen: str) -> int:
+        return sum("cut" in classes.split() for classes in re.findall(r'class="(token[^"]*)" role="button"', seen))
+
+    @staticmethod
+    def expected(inspection: dict, name: str) -> int:
+        (algorithm,) = [a for a in inspection["algorithms"] if a["name"] == name]
+        count = 0
+        for row, view in zip(inspection["rows"], algorithm["rows"], strict=True):
+            count += sum(view["cut"]) if isinstance(view["cut"], list) else len(row["tokens"]) * view["cut"]
+        return count
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("trained") / "espo"
+    small = ["--rollout-size", 32, "--timesteps", 64, "--eval-problems", 8, "--eval-k", 2, "--no-progress"]
+    assert invoke("train", *small, "--out", folder).exit_code == 0
+    return folder
+
+
+class TestCommands:
+    def test_report_with_tokens(self, trained, runs, tmp_path):
+        out = tmp_path / "new" / "r.html"
+        result = invoke("report", trained, runs, "--out", out, "--show", 2)
+        assert result.exit_code == 0, result.output
+        assert result.output.splitlines()[-1] == f"4 runs in {out}"
+        data = told(out.read_text())
+        assert len(data["report"]["groups"]) == 3 and len(data["inspection"]["rows"]) == 2
+        assert data["inspection"]["source"] == str(trained)
+        assert [p.name for p in out.parent.iterdir()] == ["r.html"]
+
+    def test_report_without_tokens(self, trained, runs, tmp_path):
+        out = tmp_path / "r.html"
+        assert invoke("report", trained, "--no-inspector", "--out", out).exit_code == 0
+        assert told(out.read_text())["inspection"] is None
+        assert invoke("report", runs, "--out", out).exit_code == 0
+        assert "No run has a checkpoint" in told(out.read_text())["note"]
+
+    def test_a_checkpoint_that_cannot_be_read_does_not_cost_the_curves(self, trained, tmp_path):
+        broken = shutil.copytree(trained, tmp_path / "broken")
+        (broken / "checkpoint.zip").write_text("no zip")
+        result = invoke("report", broken, "--out", tmp_path / "r.html")
+        assert result.exit_code == 0 and "could not be inspected" in result.output
+        data = told((tmp_path / "r.html").read_text())
+        assert "is not a checkpoint" in data["note"] and data["report"]["groups"]
+
+    def test_inspect(self, trained, tmp_path):
+        for source in (trained, trained / "checkpoint.zip"):
+            out = tmp_path / "i.html"
+            result = invoke("inspect", source, "--out", out, "--steps", 3, "--completions", 16)
+            assert result.exit_code == 0, result.output
+            data = told(out.read_text())
+            assert data["report"] is None and data["inspection"]["steps"] == 3
+            assert data["inspection"]["own"] == data["inspection"]["algorithms"][0]["name"] == "espo"
+
+    def test_plot(self, trained, tmp_path):
+        result = invoke("plot", trained, "--out", tmp_path / "f", "--metric", "rollout/entropy")
+        assert result.exit_code == 0, result.output
+        assert sorted(p.name for p in tmp_path.iterdir()) == ["f.pdf", "f.png"]
+
+    @pytest.mark.parametrize("command", ["report", "inspect", "plot"])
+    def test_what_is_not_there(self, command, tmp_path):
+        result = invoke(command, tmp_path / "none", "--out", tmp_path / "o")
+        assert result.exit_code == 1 and "Traceback" not in result.output
+        assert str(tmp_path / "none") in result.output and list(tmp_path.iterdir()) == []
