@@ -22,7 +22,7 @@ from .goals import Interval, Row
 from .measure import alternate, ratio
 
 BATCH, NEW = 256, 512
-TRAINED, MICRO_BATCH = 256, 32
+TRAINED = 256
 
 
 def qwen2() -> Qwen2ForCausalLM:
@@ -96,9 +96,7 @@ def training_step() -> str:
     """A rollout and a step of GRPO, in words."""
     policy = Policy(qwen2(), workload.tokenizer(151_936))
     env = MathVectorEnv(workload.Rewarded(), num_envs=TRAINED)
-    algorithm = GRPO(
-        policy, env, group_size=8, n_minibatches=1, max_completion_tokens=NEW, micro_batch_size=MICRO_BATCH
-    )
+    algorithm = GRPO(policy, env, group_size=8, n_minibatches=1, max_completion_tokens=NEW)
     seconds = {"collect": 0.0, "train": 0.0}
     for turn in range(3):  # the first one warms up
         torch.cuda.synchronize()
