@@ -46,7 +46,8 @@ def _beside_generate(goal: str, sampler: str, batch: int, repeats: int, peak: fl
     ids, mask = left_pad(prompts, policy.pad_token_id, policy.device)
     calls = max(1, 128 // batch)  # the longest of 8 completions varies, of 128 hardly
     said: list[Completions] = []
-    tokens: list[int] = []
+    our_tokens: list[int] = []
+    their_tokens: list[int] = []
     seeds = iter(range(2**62))
 
     def ours() -> None:
@@ -54,6 +55,7 @@ def _beside_generate(goal: str, sampler: str, batch: int, repeats: int, peak: fl
             policy.generate(prompts, [next(seeds) for _ in prompts], Sampling(max_completion_tokens=MAX_NEW))
             for _ in range(calls)
         ]
+        our_tokens.extend(int(one.mask.sum()) for one in said)
 
     def peer() -> None:
         for _ in range(calls):
@@ -68,14 +70,14 @@ def _beside_generate(goal: str, sampler: str, batch: int, repeats: int, peak: fl
                 eos_token_id=policy.eos_token_ids.tolist(),
                 pad_token_id=policy.pad_token_id,
             )
-            tokens.append(int((out[:, ids.shape[1] :] != policy.pad_token_id).sum()))
+            their_tokens.append(int((out[:, ids.shape[1] :] != policy.pad_token_id).sum()))
 
     torch.manual_seed(0)
     mine, theirs = alternate(ours, peer, repeats)
-    length = sum(int(s.mask.sum()) for s in said) / calls / batch
+    lengths = [sum(side) / len(side) / batch for side in (our_tokens, their_tokens)]
     detail = (
         f"{against(mine, theirs, 'ms')} for {calls} x {batch}; "
-        f"{length:.1f} and {sum(tokens) / len(tokens) / batch:.1f} tokens a completion"
+        f"{lengths[0]:.1f} and {lengths[1]:.1f} tokens a completion"
     )
     if peak is not None:
         limit = sum(_limit(policy, s, len(prompts[0]), peak) for s in said)
