@@ -411,7 +411,10 @@ class PolicyOptimizer(Objective):
         """Gradients of 0, not None: where no row of a minibatch has one, AdamW goes on by its momentum all the same."""
         for group in self.optimizer.param_groups:
             for parameter in group["params"]:
-                parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad.zero_()
+                if parameter.grad is not None:
+                    parameter.grad.zero_()
+                elif parameter.requires_grad:
+                    parameter.grad = torch.zeros_like(parameter)
 
     def loss_batch(self, rollout: Rollout, advantages: Tensor, scores: TokenScores | None = None) -> LossBatch:
         """``rollout`` as a loss sees it; without ``scores`` the new policy is the old one."""

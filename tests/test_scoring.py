@@ -288,6 +288,15 @@ def test_a_minibatch_without_any_gradient_still_moves_by_momentum():
     assert (weights[0] - weights[1]).abs().max() < 1e-5
 
 
+def test_what_is_frozen_stays_as_it_is():
+    policy = tiny_policy()
+    frozen = policy.model.get_input_embeddings().weight.requires_grad_(False)
+    before = frozen.clone()
+    algo = GRPO(policy, "espo_gym/Addition-v0", **SMALL | {"n_minibatches": 1}, weight_decay=0.5)
+    algo.train(mixed_rollout(policy))
+    assert torch.equal(frozen, before) and frozen.grad is None and frozen not in algo.optimizer.state
+
+
 @pytest.mark.parametrize("name", ["espo", "ppo"])
 def test_a_run_with_every_shortcut_is_the_plain_run(name):
     """Sampled completions are equal token by token, and so are the rewards; weights to rounding."""
