@@ -49,10 +49,14 @@ class Step(Protocol):
 
 def make_step(policy: Policy) -> Step:
     """The step that ``policy.sampler`` asks for; "auto" is the fastest that passes its check."""
-    fast = policy.sampler == "auto" and policy.decodes_functionally and not hooked(policy.model)
-    if fast or policy.sampler == "functional":
+    if policy.sampler != "hf" and policy.decodes_functionally and not hooked(policy.model):
         kind = GraphStep if policy.device.type == "cuda" else functional.FunctionalStep
         return kind(policy.model, policy.compute_dtype)
+    if policy.sampler == "functional":
+        raise ValueError(
+            f"sampler='functional' is for models of the families {', '.join(functional.FAMILIES)} whose modules have no "
+            f"hooks, not for this {type(policy.model).__name__}: take 'auto' or 'hf'"
+        )
     return ModelStep(policy)
 
 

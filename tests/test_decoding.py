@@ -198,7 +198,11 @@ def test_autocast_samples_in_16_bits_and_scores_in_32():
     assert 1e-6 < (said.logps[0, :n] - logps).abs().max() < 0.3
 
 
-def test_an_unknown_sampler_is_refused():
+def test_a_sampler_that_is_not_for_this_model_is_refused():
+    policy = tiny_policy("gpt2")
+    policy.sampler = "functional"
+    with pytest.raises(ValueError, match="not for this GPT2LMHeadModel: take 'auto' or 'hf'"):
+        policy.generate([[3, 4]], [0], Sampling(max_completion_tokens=2))
     policy = tiny_policy()
     with pytest.raises(ValueError, match="sampler must be one of auto, functional, hf, vllm, not 'fast'"):
         Policy(policy.model, policy.tokenizer, sampler="fast")
