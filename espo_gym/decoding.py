@@ -54,8 +54,8 @@ def make_step(policy: Policy) -> Step:
         return kind(policy.model, policy.compute_dtype)
     if policy.sampler == "functional":
         raise ValueError(
-            f"sampler='functional' is for models of the families {', '.join(functional.FAMILIES)} whose modules have no "
-            f"hooks, not for this {type(policy.model).__name__}: take 'auto' or 'hf'"
+            f"sampler='functional' is for models of the families {', '.join(functional.FAMILIES)} whose modules have "
+            f"no hooks, not for this {type(policy.model).__name__}: take 'auto' or 'hf'"
         )
     return ModelStep(policy)
 
