@@ -11,8 +11,9 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 
 .PHONY: demo test test-slow lint wheel-check clean
 
+# On one thread: for a policy this small a second one only waits, and the figures are then the same on any number of cores.
 demo: $(VENV)/installed
-	$(BIN)/espo-gym train --algo espo --policy espo_gym/teaching --env espo_gym/Addition-v0 --preset teaching \
+	OMP_NUM_THREADS=1 $(BIN)/espo-gym train --algo espo --policy espo_gym/teaching --env espo_gym/Addition-v0 --preset teaching \
 		--timesteps 7680 --out runs/demo --overwrite
 
 test: $(VENV)/installed-dev
