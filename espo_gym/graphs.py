@@ -72,9 +72,10 @@ class GraphStep(FunctionalStep):
         if not tokens.is_cuda:
             self._step(rows)
         else:
-            if rows not in self.graphs:
-                self.graphs[rows] = self._capture(rows)
-            self.graphs[rows].replay()
+            with torch.cuda.device(tokens.device):
+                if rows not in self.graphs:
+                    self.graphs[rows] = self._capture(rows)
+                self.graphs[rows].replay()
         self.column += 1
         return self.out[: self.n]
 

@@ -18,6 +18,9 @@ ROWS, COLUMNS = 256, 2048
 """A tile of logits: 2 MB of float32. Every product has one of these shapes, so that the result of a row does not depend
 on how many others there are."""
 
+GPU_ROWS, GPU_COLUMNS = 2048, 16_384
+"""The same on a GPU, 128 MB: there a tile has to be large enough to be worth its launch."""
+
 FORBIDDEN = -1e30
 """In place of a bias of -inf, by which a model forbids a token: 0 times -inf would be NaN."""
 
@@ -73,10 +76,15 @@ def _logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, temperature: fl
     return logits if temperature == 1.0 else logits.div_(temperature)
 
 
+def _tile(device: torch.device) -> tuple[int, int]:
+    return (ROWS, COLUMNS) if device.type == "cpu" else (GPU_ROWS, GPU_COLUMNS)
+
+
 def _columns(weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Iterator[tuple[slice, Tensor, Any]]:
     """Tiles of the head: which entries of the vocabulary, their weights in ``dtype``, their bias."""
-    for start in range(0, len(weight), COLUMNS):
-        part = slice(start, min(start + COLUMNS, len(weight)))
+    width = _tile(weight.device)[1]
+    for start in range(0, len(weight), width):
+        part = slice(start, min(start + width, len(weight)))
         yield part, weight[part].to(dtype), None if bias is None else wide(bias[part]).clamp(min=FORBIDDEN)
 
 
@@ -96,14 +104,14 @@ class _HeadScores(torch.autograd.Function):
         with torch.autocast(hidden.device.type, enabled=False):
             m = len(targets)
             padded = _padded(hidden)
-            rows = len(padded)
+            rows, height = len(padded), _tile(hidden.device)[0]
             top = wide(padded.new_full((rows,), -torch.inf))
             mass, moment = torch.zeros_like(top), torch.zeros_like(top)
             chosen = torch.zeros_like(top)
             wanted = torch.nn.functional.pad(targets, (0, rows - m))
             for part, w, b in _columns(weight, bias, padded.dtype):
-                for start in range(0, rows, ROWS):
-                    i = slice(start, start + ROWS)
+                for start in range(0, rows, height):
+                    i = slice(start, start + height)
                     logits = _logits(padded[i], w, b, temperature)
                     inside = ((wanted[i] >= part.start) & (wanted[i] < part.stop)).nonzero().squeeze(1)
                     chosen[start + inside] = logits[inside, wanted[i][inside] - part.start]
@@ -133,15 +141,15 @@ class _HeadScores(torch.autograd.Function):
         grad_bias = wide(torch.zeros_like(bias)) if wants_bias and bias is not None else None
         if len(index):
             with torch.autocast(hidden.device.type, enabled=False):
-                x = _padded(hidden[index])
+                x, height = _padded(hidden[index]), _tile(hidden.device)[0]
                 extra = (0, len(x) - len(index))  # padding has gradient 0
                 scale = [torch.nn.functional.pad(g[index], extra) / ctx.temperature for g in grads]
                 lse, entropy = (torch.nn.functional.pad(v[index], extra) for v in (lse, entropy))
                 wanted = torch.nn.functional.pad(targets[index], extra)
                 out = wide(torch.zeros_like(x))
                 for part, w, b in _columns(weight, bias, x.dtype):
-                    for start in range(0, len(x), ROWS):
-                        i = slice(start, start + ROWS)
+                    for start in range(0, len(x), height):
+                        i = slice(start, start + height)
                         logits = _logits(x[i], w, b, ctx.temperature)
                         logprobs = logits.sub_(lse[i, None])
                         probs = logprobs.exp()
@@ -175,8 +183,8 @@ class _HeadScores(torch.autograd.Function):
 
 
 def _padded(hidden: Tensor) -> Tensor:
-    """``hidden`` with rows of 0 added up to a multiple of :data:`ROWS`."""
-    return torch.nn.functional.pad(hidden, (0, 0, 0, -len(hidden) % ROWS))
+    """``hidden`` with rows of 0 added up to a multiple of a tile's."""
+    return torch.nn.functional.pad(hidden, (0, 0, 0, -len(hidden) % _tile(hidden.device)[0]))
 
 
 def next_tokens(
@@ -199,8 +207,9 @@ def next_tokens(
 def _next_tokens(
     hidden: Tensor, weight: Tensor, bias: Tensor | None, draws: Tensor | None, temperature: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    n, tiles = len(hidden), -(-len(weight) // COLUMNS)
-    logits = wide(hidden.new_full((tiles, n, COLUMNS), -torch.inf))
+    n, width = len(hidden), _tile(hidden.device)[1]
+    tiles = -(-len(weight) // width)
+    logits = wide(hidden.new_full((tiles, n, width), -torch.inf))
     top = wide(hidden.new_empty(n, tiles))
     mass, moment = torch.empty_like(top), torch.empty_like(top)
     for j, (part, w, b) in enumerate(_columns(weight, bias, hidden.dtype)):
@@ -225,9 +234,9 @@ def _next_tokens(
         tile_of = inverse_cdf(mass, point)
         before = mass.cumsum(1, dtype=torch.float64) - mass
         rest = point - before[rows, tile_of]
-        chosen = (logits[tile_of, rows] - highest).exp()  # (n, COLUMNS)
+        chosen = (logits[tile_of, rows] - highest).exp()  # (n, width)
         within = inverse_cdf(chosen, rest)
-    return tile_of * COLUMNS + within, logits[tile_of, rows, within] - lse, entropy
+    return tile_of * width + within, logits[tile_of, rows, within] - lse, entropy
 
 
 def inverse_cdf(mass: Tensor, point: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .policy import Policy
 
 TILED_VOCABULARY = 8_192
-"""Above so many entries the logits of a batch no longer fit a processor's cache."""
+"""Above so many entries the logits of a batch no longer fit a processor's cache. (A GPU has them all at once.)"""
 
 
 @dataclass(frozen=True)
@@ -213,7 +213,8 @@ def _choose(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The next token of each row, its log-prob and the entropy, each (n,), from what a step returned of them."""
     greedy = sampling.temperature == 0
-    if head is not None and len(head[0]) > TILED_VOCABULARY and (greedy or sampling.unrestricted):
+    whole = states.device.type != "cpu" or not (greedy or sampling.unrestricted)
+    if head is not None and len(head[0]) > TILED_VOCABULARY and not whole:
         return next_tokens(states, *head, None if greedy else draws, sampling.scale)
     logits = head_logits(states, head)  # (n, V)
     logprobs = (logits if sampling.scale == 1 else logits / sampling.scale).log_softmax(-1)

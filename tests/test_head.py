@@ -8,7 +8,7 @@ from espo_gym import head
 from espo_gym.head import head_scores, inverse_cdf, next_tokens
 
 
-@pytest.fixture(params=[(8, 16), (256, 2048)], ids=["small tiles", "tiles as they are"])
+@pytest.fixture(params=[(8, 16), (256, 2048), (2048, 16_384)], ids=["small tiles", "tiles of a CPU", "of a GPU"])
 def tiles(request, monkeypatch):
     rows, columns = request.param
     monkeypatch.setattr(head, "ROWS", rows)
