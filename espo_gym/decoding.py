@@ -19,7 +19,7 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from . import functional
-from .functional import GROWTH, wider
+from .functional import GROWTH, move_rows, wider
 from .graphs import GraphStep
 from .head import head_logits
 from .scoring import hooked
@@ -150,9 +150,7 @@ class BufferLayer(DynamicLayer):
         return wider(width) if self.column == width else width, 0
 
     def keep(self, order: Tensor) -> None:
-        moved = (order != torch.arange(len(order), device=order.device)).nonzero().squeeze(1)
-        for half in (self.keys, self.values) if len(moved) else ():
-            half[moved] = half[order[moved]]
+        move_rows((self.keys, self.values), order)
         self.keys, self.values = self.keys[: len(order)], self.values[: len(order)]
 
 

@@ -11,7 +11,7 @@ queries and keys alike and leaves their products as they are.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import inf, sqrt
 from typing import Any
@@ -37,6 +37,13 @@ def wider(width: int) -> int:
     times as fast. So a buffer is never much wider than what is in it, and is copied now and then.
     """
     return width + max(GROWTH, width // 8)
+
+
+def move_rows(buffers: Iterable[Tensor], order: Tensor) -> None:
+    """Make row i of each buffer what row ``order[i]`` was, in place; rows that stay where they are cost nothing."""
+    moved = (order != torch.arange(len(order), device=order.device)).nonzero().squeeze(1)
+    for buffer in buffers if len(moved) else ():
+        buffer[moved] = buffer[order[moved]]
 
 
 @dataclass
@@ -205,14 +212,9 @@ class FunctionalStep:
 
     def keep(self, order: Tensor) -> None:
         """Go on with the rows ``order`` (n',): row i from now on is what row ``order[i]`` was."""
-        moved = (order != torch.arange(len(order), device=order.device)).nonzero().squeeze(1)
-        origin = order[moved]
         self.n = len(order)
         self.position = self.position[order]
-        if len(moved):
-            for buffer in self.cache:
-                buffer[moved] = buffer[origin]
-            self.bias[moved] = self.bias[origin]
+        move_rows((*self.cache, self.bias), order)
         if self.shared:
             self.group = self.group[order]
             self._regroup()

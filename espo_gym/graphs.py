@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .functional import FunctionalStep
+from .functional import FunctionalStep, move_rows
 
 SLOTS = 256
 """Rows that are written at a time, at most. The others wait until some are over."""
@@ -80,9 +80,7 @@ class GraphStep(FunctionalStep):
         return self.out[: self.n]
 
     def keep(self, order: Tensor) -> None:
-        moved = (order != torch.arange(len(order), device=order.device)).nonzero().squeeze(1)
-        for state in (*self.cache, self.bias, self.position) if len(moved) else ():
-            state[moved] = state[order[moved]]
+        move_rows((*self.cache, self.bias, self.position), order)
         self.n = len(order)
 
     def _step(self, rows: int) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -417,7 +417,7 @@ class Policy(nn.Module):
         self, model: Any, ids: Tensor, attention: Tensor, cache: Any, keep: int | None = None, **kwargs: Any
     ) -> Any:
         """Call ``model`` with what its forward pass takes, in the dtype of the computation."""
-        takes = inspect.signature(model.forward).parameters
+        takes = _parameters(getattr(model.forward, "__func__", model.forward))
         if "position_ids" in takes:  # those that do not count the padding on the left
             kwargs["position_ids"] = (attention.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
         if keep is not None and "logits_to_keep" in takes:
@@ -426,6 +426,12 @@ class Policy(nn.Module):
             return model(
                 input_ids=ids, attention_mask=attention, past_key_values=cache, use_cache=cache is not None, **kwargs
             )
+
+
+@lru_cache(maxsize=16)
+def _parameters(forward: Callable[..., Any]) -> frozenset[str]:
+    """Names that ``forward`` takes; looked up once, and not at each token."""
+    return frozenset(inspect.signature(forward).parameters)
 
 
 def _load_model(source: str | Path, **kwargs: Any) -> PreTrainedModel:
