@@ -126,7 +126,9 @@ class BufferLayer(DynamicLayer):
     def fan_out(self, source: Tensor) -> None:
         """From the prompts' rows to the N rows that continue them."""
         self.column = self.keys.shape[2]
-        self.keys, self.values = (pad(half[source], (0, 0, 0, GROWTH)) for half in (self.keys, self.values))
+        self.keys, self.values = (
+            pad(half, (0, 0, 0, GROWTH)).index_select(0, source) for half in (self.keys, self.values)
+        )
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         if not hasattr(self, "column"):

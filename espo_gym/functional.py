@@ -20,6 +20,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad, rms_norm, scaled_dot_product_attention, silu
 
+from .products import linear
+
 FAMILIES = ("llama", "qwen2", "qwen3", "mistral")
 """The ``model_type`` of the models that have this layer."""
 
@@ -41,23 +43,24 @@ def wider(width: int) -> int:
 
 def move_rows(buffers: Iterable[Tensor], order: Tensor) -> None:
     """Make row i of each buffer what row ``order[i]`` was, in place; rows that stay where they are cost nothing."""
-    moved = (order != torch.arange(len(order), device=order.device)).nonzero().squeeze(1)
-    for buffer in buffers if len(moved) else ():
-        buffer[moved] = buffer[order[moved]]
+    places = (order != torch.arange(len(order), device=order.device)).nonzero().squeeze(1)
+    rows = order[places]
+    for buffer in buffers if len(places) else ():
+        buffer.index_copy_(0, places, buffer.index_select(0, rows))
 
 
 @dataclass
 class _Layer:
     """Packed weights of one layer. H hidden, I intermediate; q, k, v heads of d features."""
 
-    qkv: Tensor  # (H, (q + k + v) d)
+    qkv: Tensor  # ((q + k + v) d, H)
     qkv_bias: Tensor | None
     qk_norm: Tensor | None  # (q + k, d), Qwen3
-    out: Tensor  # (q d, H)
+    out: Tensor  # (H, q d)
     out_bias: Tensor | None
-    up: Tensor  # (H, 2 I) gate, then up
+    up: Tensor  # (2 I, H) gate, then up
     up_bias: Tensor | None
-    down: Tensor  # (I, H)
+    down: Tensor  # (H, I)
     down_bias: Tensor | None
 
 
@@ -109,9 +112,9 @@ class FunctionalStep:
             return weight, bias
 
         def packed(parts: Sequence[tuple[Tensor, Tensor | None]], norm: Any = None) -> tuple[Tensor, Tensor | None]:
-            weight = torch.cat([w for w, _ in parts]).t()  # (in, out)
+            weight = torch.cat([w for w, _ in parts])  # (out, in)
             if norm is not None:
-                weight = weight * (norm.weight * self.root)[:, None]
+                weight = weight * (norm.weight * self.root)
             biases = [b for _, b in parts if b is not None]
             return weight.to(self.dtype).contiguous(), torch.cat(biases).to(self.dtype) if biases else None
 
@@ -152,15 +155,14 @@ class FunctionalStep:
         self.shared = s >= SHARED_PROMPT and n >= 2 * u
         self.column = 0 if self.shared else s
         width = self.column + GROWTH
-        shape = (n, self.n_kv, width, self.d)
-        self.cache = [torch.zeros(shape, dtype=self.dtype, device=ids.device) for _ in range(2 * len(self.layers))]
         self.bias = torch.full((n, self.n_kv, 1, width), -torch.inf, dtype=self.dtype, device=ids.device)
         if self.shared:
             self.group, self.prompts, self.hides = source.clone(), prompts, hides  # (n,), (U, k, S, d), (U, S)
             self._regroup()
+            self.cache = [prompt.new_zeros(n, self.n_kv, width, self.d) for prompt in prompts]
         else:
-            for buffer, prompt in zip(self.cache, prompts, strict=True):
-                buffer[:, :, :s] = prompt[source]
+            # (index_select, here as elsewhere: it moves whole rows, which brackets do number by number.)
+            self.cache = [pad(prompt, (0, 0, 0, GROWTH)).index_select(0, source) for prompt in prompts]
             self.bias[..., :s] = hides[source][:, None, None]
         return hidden[source]
 
@@ -223,7 +225,7 @@ class FunctionalStep:
 
     def _project(self, layer: _Layer, x: Tensor, turn: Tensor) -> Tensor:
         """(n, q + k + v, d) of ``x`` (n, H); queries and keys rotated by ``turn`` (n, 1, d/2)."""
-        qkv = _linear(self._normed(x), layer.qkv, layer.qkv_bias).view(len(x), -1, self.d)
+        qkv = linear(self._normed(x), layer.qkv, layer.qkv_bias).view(len(x), -1, self.d)
         qk = qkv[:, : self.n_q + self.n_kv]
         if layer.qk_norm is not None:
             qk.copy_(rms_norm(qk, (self.d,), None, self.qk_eps) * layer.qk_norm)
@@ -280,9 +282,9 @@ class FunctionalStep:
 
     def _finish(self, layer: _Layer, x: Tensor, attended: Tensor) -> Tensor:
         """What follows the attention: its output projection and the feed-forward block, each with its residual."""
-        x = _linear(attended, layer.out, layer.out_bias, x)
-        gate, up = _linear(self._normed(x), layer.up, layer.up_bias).chunk(2, -1)
-        return _linear(silu(gate).mul_(up), layer.down, layer.down_bias, x)
+        x = linear(attended, layer.out, layer.out_bias).add_(x)
+        gate, up = linear(self._normed(x), layer.up, layer.up_bias).chunk(2, -1)
+        return linear(silu(gate).mul_(up), layer.down, layer.down_bias).add_(x)
 
     def _normed(self, x: Tensor) -> Tensor:
         """RMS norm of ``x`` (n, H) without its factors."""
@@ -305,11 +307,3 @@ class FunctionalStep:
         self.cache = [pad(buffer[: self.n], (0, 0, 0, more)) for buffer in self.cache]
         self.bias = pad(self.bias[: self.n], (0, more), value=-torch.inf)
         self._know_rotations(width + more + (self.prompts[0].shape[2] if self.shared else 0))
-
-
-def _linear(x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None = None) -> Tensor:
-    """``residual + bias + x @ weight``."""
-    if residual is not None:
-        out = torch.addmm(residual, x, weight)
-        return out if bias is None else out.add_(bias)
-    return torch.mm(x, weight) if bias is None else torch.addmm(bias, x, weight)

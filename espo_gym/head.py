@@ -9,10 +9,13 @@ All sums are taken in float32 where the hidden states have 16 bits.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import log
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from .products import linear, product
 
 ROWS, COLUMNS = 256, 2048
 """A tile of logits: 2 MB of float32. Every product has one of these shapes, so that the result of a row does not depend
@@ -21,8 +24,11 @@ on how many others there are."""
 GPU_ROWS, GPU_COLUMNS = 2048, 16_384
 """The same on a GPU, 128 MB: there a tile has to be large enough to be worth its launch."""
 
-FORBIDDEN = -1e30
+FORBIDDEN = -1e5
 """In place of a bias of -inf, by which a model forbids a token: 0 times -inf would be NaN."""
+
+NAT = 1 / log(2)
+"""In bits. Softmax is taken to the base of 2 here: that power costs a CPU a quarter of what the one of e does."""
 
 LOGITS_BYTES = 2**26
 """What :func:`next_tokens` holds of the logits at a time."""
@@ -33,7 +39,7 @@ def head_logits(states: Tensor, head: tuple[Tensor, Tensor | None] | None) -> Te
     if head is not None:
         weight, bias = head
         bias = None if bias is None else bias.to(states.dtype)
-        states = torch.nn.functional.linear(states, weight.to(states.dtype), bias)
+        states = linear(states, weight.to(states.dtype), bias)
     return wide(states)
 
 
@@ -68,12 +74,15 @@ def head_scores(
     return logps, entropy if entropies else None
 
 
-def _logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, temperature: float) -> Tensor:
-    """(rows, columns) of one tile."""
-    logits = wide(torch.mm(hidden, weight.t()))
-    if bias is not None:
-        logits += bias
-    return logits if temperature == 1.0 else logits.div_(temperature)
+def _logits(weight: Tensor, hidden: Tensor, bias: Tensor | None) -> Tensor:
+    """(columns, rows) of one tile, before the temperature."""
+    logits = wide(product(weight, hidden))
+    return logits if bias is None else logits.add_(bias[:, None])
+
+
+def _bits(logits: Tensor, unit: float, shift: Tensor) -> Tensor:
+    """``logits * unit - shift``, in their place."""
+    return torch.add(-shift, logits, alpha=unit, out=logits)
 
 
 def _tile(device: torch.device) -> tuple[int, int]:
@@ -102,31 +111,33 @@ class _HeadScores(torch.autograd.Function):
         entropies: bool,
     ) -> tuple[Tensor, Tensor]:
         with torch.autocast(hidden.device.type, enabled=False):
-            m = len(targets)
-            padded = _padded(hidden)
-            rows, height = len(padded), _tile(hidden.device)[0]
-            top = wide(padded.new_full((rows,), -torch.inf))
-            mass, moment = torch.zeros_like(top), torch.zeros_like(top)
+            m, unit = len(targets), NAT / temperature
+            x = _padded(hidden)
+            rows, height = len(x), _tile(hidden.device)[0]
+            top = wide(x.new_full((rows,), -torch.inf))  # of the logits so far, in bits
+            mass, moment = torch.zeros_like(top), torch.zeros_like(top)  # sums of 2^(bits - top), and of it times bits
             chosen = torch.zeros_like(top)
             wanted = torch.nn.functional.pad(targets, (0, rows - m))
-            for part, w, b in _columns(weight, bias, padded.dtype):
+            for part, w, b in _columns(weight, bias, x.dtype):
                 for start in range(0, rows, height):
                     i = slice(start, start + height)
-                    logits = _logits(padded[i], w, b, temperature)
-                    inside = ((wanted[i] >= part.start) & (wanted[i] < part.stop)).nonzero().squeeze(1)
-                    chosen[start + inside] = logits[inside, wanted[i][inside] - part.start]
-                    new_top = torch.maximum(top[i], logits.amax(1))
-                    shrink = (top[i] - new_top).exp()
-                    weights = (logits - new_top[:, None]).exp_()
-                    mass[i] = mass[i] * shrink + weights.sum(1)
+                    logits = _logits(w, x[i], b)
+                    entry, row = _inside(wanted[i], part)
+                    chosen[start + row] = logits[entry, row]
+                    new_top = torch.maximum(top[i], logits.amax(0) * unit)
+                    shrink = (top[i] - new_top).exp2()
+                    bits = _bits(logits, unit, new_top)
+                    weights = bits.exp2() if entropies else bits.exp2_()
+                    total = weights.sum(0)
+                    mass[i] = mass[i] * shrink + total
                     if entropies:
-                        moment[i] = moment[i] * shrink + weights.mul_(logits).sum(1)
+                        moment[i] = moment[i] * shrink + weights.mul_(bits).sum(0) + total * new_top
                     top[i] = new_top
-            lse = top + mass.log()
+            lse = top.double() + mass.double().log2()
             entropy = lse - moment / mass
-            ctx.save_for_backward(hidden, weight, bias, targets, lse[:m], entropy[:m])
+            ctx.save_for_backward(hidden, weight, bias, targets, lse[:m].to(top.dtype), entropy[:m].to(top.dtype))
             ctx.temperature, ctx.entropies = temperature, entropies
-            return (chosen - lse)[:m], entropy[:m]
+            return tuple((v[:m] / NAT).to(top.dtype) for v in (chosen * unit - lse, entropy))  # type: ignore[return-value]
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
@@ -142,36 +153,38 @@ class _HeadScores(torch.autograd.Function):
         if len(index):
             with torch.autocast(hidden.device.type, enabled=False):
                 x, height = _padded(hidden[index]), _tile(hidden.device)[0]
-                extra = (0, len(x) - len(index))  # padding has gradient 0
-                scale = [torch.nn.functional.pad(g[index], extra) / ctx.temperature for g in grads]
-                lse, entropy = (torch.nn.functional.pad(v[index], extra) for v in (lse, entropy))
-                wanted = torch.nn.functional.pad(targets[index], extra)
-                out = wide(torch.zeros_like(x))
+
+                def padded(v: Tensor, value: float = 0.0) -> Tensor:
+                    return torch.nn.functional.pad(v[index], (0, len(x) - len(index)), value=value)
+
+                up, up_entropy = (padded(g) / ctx.temperature for g in grads)
+                lse, entropy = padded(lse, -FORBIDDEN), padded(entropy)  # the padding has probability 0
+                wanted = padded(targets)
+                # What a row has in common stays out of the tile: without entropies, its slope is p - 1 and p.
+                common = torch.ones_like(up) if ctx.entropies else -up
+                scaled = (x * common[:, None]).to(x.dtype)
+                out = wide(x.new_zeros(x.shape[::-1]))  # (H, rows)
                 for part, w, b in _columns(weight, bias, x.dtype):
+                    turned = w.t().contiguous()
                     for start in range(0, len(x), height):
                         i = slice(start, start + height)
-                        logits = _logits(x[i], w, b, ctx.temperature)
-                        logprobs = logits.sub_(lse[i, None])
-                        probs = logprobs.exp()
+                        bits = _bits(_logits(w, x[i], b), NAT / ctx.temperature, lse[i])
+                        entry, row = _inside(wanted[i], part)
                         if ctx.entropies:  # d entropy / d logit = -p (log p + entropy)
-                            factor = (logprobs.add_(entropy[i, None])).mul_(-scale[1][i, None]).sub_(scale[0][i, None])
-                            slope = probs.mul_(factor)
+                            slope = bits.exp2().mul_(bits.add_(entropy[i]).mul_(-up_entropy[i] / NAT).sub_(up[i]))
+                            slope[entry, row] += up[i][row]
                         else:
-                            slope = probs.mul_(-scale[0][i, None])
-                        inside = ((wanted[i] >= part.start) & (wanted[i] < part.stop)).nonzero().squeeze(1)
-                        slope[inside, wanted[i][inside] - part.start] += scale[0][i][inside]
+                            slope = bits.exp2_()
+                            slope[entry, row] -= 1.0
                         narrow = slope.to(x.dtype)
                         if wants_hidden:
-                            out[i] += torch.mm(narrow, w)
+                            out[:, i] += product(turned, narrow.t())
                         if grad_weight is not None:
-                            if x.dtype == grad_weight.dtype:
-                                grad_weight[part].addmm_(narrow.t(), x[i])
-                            else:
-                                grad_weight[part] += torch.mm(narrow.t(), x[i])
+                            grad_weight[part] += product(narrow, scaled[i].t())
                         if grad_bias is not None:
-                            grad_bias[part] += slope.sum(0)
+                            grad_bias[part] += slope @ common[i]
                 if grad_hidden is not None:
-                    grad_hidden[index] = out[: len(index)]
+                    grad_hidden[index] = (out * common).t()[: len(index)]
         return (
             None if grad_hidden is None else grad_hidden.to(hidden.dtype),
             None if grad_weight is None else grad_weight.to(weight.dtype),
@@ -180,6 +193,12 @@ class _HeadScores(torch.autograd.Function):
             None,
             None,
         )
+
+
+def _inside(wanted: Tensor, part: slice) -> tuple[Tensor, Tensor]:
+    """Where in the tile ``part`` the ``wanted`` (rows,) entries lie that lie in it: (k,) entries, (k,) rows."""
+    row = ((wanted >= part.start) & (wanted < part.stop)).nonzero().squeeze(1)
+    return wanted[row] - part.start, row
 
 
 def _padded(hidden: Tensor) -> Tensor:
@@ -207,23 +226,25 @@ def next_tokens(
 def _next_tokens(
     hidden: Tensor, weight: Tensor, bias: Tensor | None, draws: Tensor | None, temperature: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    n, width = len(hidden), _tile(hidden.device)[1]
+    n, width, unit = len(hidden), _tile(hidden.device)[1], NAT / temperature
     tiles = -(-len(weight) // width)
     logits = wide(hidden.new_full((tiles, n, width), -torch.inf))
-    top = wide(hidden.new_empty(n, tiles))
+    top = wide(hidden.new_empty(n, tiles))  # in bits, as all that follows from it
     mass, moment = torch.empty_like(top), torch.empty_like(top)
     for j, (part, w, b) in enumerate(_columns(weight, bias, hidden.dtype)):
         tile = logits[j, :, : part.stop - part.start]
-        tile.copy_(_logits(hidden, w, b, temperature))
-        top[:, j] = tile.amax(1)
-        weights = (tile - top[:, j, None]).exp_()
+        tile.copy_(linear(hidden, w))
+        if b is not None:
+            tile += b
+        top[:, j] = tile.amax(1) * unit
+        weights = torch.add(-top[:, j, None], tile, alpha=unit).exp2_()
         mass[:, j] = weights.sum(1)
-        moment[:, j] = weights.mul_(tile).sum(1)
+        moment[:, j] = weights.mul_(tile).sum(1) * unit
     highest = top.amax(1, keepdim=True)  # (n, 1)
-    shrink = (top - highest).exp()
+    shrink = (top - highest).exp2()
     mass, moment = mass * shrink, moment * shrink  # (n, tiles)
     total = mass.sum(1)
-    lse = highest.squeeze(1) + total.log()
+    lse = highest.squeeze(1).double() + total.double().log2()
     entropy = lse - moment.sum(1) / total
     rows = torch.arange(n, device=hidden.device)
     if draws is None:
@@ -234,9 +255,10 @@ def _next_tokens(
         tile_of = inverse_cdf(mass, point)
         before = mass.cumsum(1, dtype=torch.float64) - mass
         rest = point - before[rows, tile_of]
-        chosen = (logits[tile_of, rows] - highest).exp()  # (n, width)
+        chosen = torch.add(-highest, logits[tile_of, rows], alpha=unit).exp2()  # (n, width)
         within = inverse_cdf(chosen, rest)
-    return tile_of * width + within, logits[tile_of, rows, within] - lse, entropy
+    logp = logits[tile_of, rows, within] * unit - lse
+    return tile_of * width + within, (logp / NAT).to(top.dtype), (entropy / NAT).to(top.dtype)
 
 
 def inverse_cdf(mass: Tensor, point: Tensor) -> Tensor:
@@ -244,8 +266,12 @@ def inverse_cdf(mass: Tensor, point: Tensor) -> Tensor:
 
     An entry of mass 0 is never taken.
     """
-    cdf = mass.cumsum(-1, dtype=torch.float64)
+    return first_above(mass.cumsum(-1, dtype=torch.float64), point)
+
+
+def first_above(cdf: Tensor, point: Tensor) -> Tensor:
+    """The same of the cumulative sums ``cdf`` (n, k) float64. A point that rounding took to the total counts as below."""
     total = cdf[:, -1]
-    point = torch.minimum(point, torch.nextafter(total, torch.zeros_like(total)))  # rounding may reach the total
+    point = torch.minimum(point, torch.nextafter(total, torch.zeros_like(total)))
     # right=True finds the first entry *above* the point.
     return torch.searchsorted(cdf, point[:, None], right=True).squeeze(-1)

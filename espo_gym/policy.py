@@ -18,15 +18,16 @@ from transformers.utils import logging as transformers_logging
 
 from .decoding import check_functional
 from .head import wide
+from .products import quick_linears
 from .rollout import Rollout
 from .sampling import Completions, Sampling, generate
 from .scoring import (
     TokenScores,
     check_head,
     check_prefix,
-    checkpointed_layers,
     hooked,
     plain_pieces,
+    prepared,
     shared_prompt_pieces,
 )
 from .vllm_sampler import VLLMSampler
@@ -279,7 +280,8 @@ class Policy(nn.Module):
             raise ValueError(f"{len(prompts)} prompts but {len(seeds)} seeds: each completion needs its own")
         if self.sampler == "vllm":
             return self.vllm.generate(self, prompts, seeds, sampling)
-        return generate(self, prompts, seeds, sampling)
+        with quick_linears([] if self.reference else [self.model]):
+            return generate(self, prompts, seeds, sampling)
 
     @cached_property
     def vllm(self) -> VLLMSampler:
@@ -336,8 +338,9 @@ class Policy(nn.Module):
             yield from shared_prompt_pieces(self, rollout, tokens, temperature, entropies, checkpointing, whole)
         else:
             for rows in plain_pieces(rollout, tokens, in_order=self.reference):
-                with checkpointed_layers([self.model, self.critic] if checkpointing else []):
-                    yield rows, self._plain_scores(rollout.rows(rows), temperature, entropies)
+                with prepared([self.model, self.critic], checkpointing, quick=not self.reference):
+                    scores = self._plain_scores(rollout.rows(rows), temperature, entropies)
+                yield rows, scores
 
     def _plain_scores(self, rollout: Rollout, temperature: float, entropies: bool) -> TokenScores:
         """The model over prompt and completion, (B, S + T), as it is, and all logits of the completion at once."""
@@ -411,7 +414,7 @@ class Policy(nn.Module):
     @property
     def default_micro_batch_tokens(self) -> int:
         """On a CPU few enough for its caches, on a GPU enough to fill it."""
-        return 1_024 if self.device.type == "cpu" else 16_384
+        return 512 if self.device.type == "cpu" else 16_384
 
     def _run(
         self, model: Any, ids: Tensor, attention: Tensor, cache: Any, keep: int | None = None, **kwargs: Any

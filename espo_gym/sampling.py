@@ -16,13 +16,17 @@ import torch
 from torch import Tensor
 
 from .decoding import make_step
-from .head import head_logits, inverse_cdf, next_tokens
+from .head import FORBIDDEN, NAT, first_above, head_logits, next_tokens
 
 if TYPE_CHECKING:
     from .policy import Policy
 
 TILED_VOCABULARY = 8_192
 """Above so many entries the logits of a batch no longer fit a processor's cache. (A GPU has them all at once.)"""
+
+
+AHEAD = 16
+"""Tokens for which random numbers are made at a time."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +110,7 @@ def generate(policy: Policy, prompts: Sequence[Sequence[int]], seeds: Sequence[i
 
     while True:
         column = age[rows]
-        choice, logp, entropy = _choose(states, head, draws.at(rows, column), sampling)
+        choice, logp, entropy = _choose(states, head, draws.next(rows, age), sampling)
         written.append((rows, column, choice, logp, entropy))
         age[rows] = column + 1
         over = is_end[choice]
@@ -117,17 +121,20 @@ def generate(policy: Policy, prompts: Sequence[Sequence[int]], seeds: Sequence[i
             cut = ~over & (column + 1 >= limit[rows])
             truncated[rows[cut]] = True
             over = over | cut
-        if over.any():
-            rows, choice = rows.clone(), choice.clone()
+        ended = over.tolist()
+        if any(ended):
             if waiting:
-                places = over.nonzero().squeeze(1)[: len(waiting)]
-                fresh = [waiting.popleft() for _ in places]
+                free = [place for place, end in enumerate(ended) if end][: len(waiting)]
+                fresh = [waiting.popleft() for _ in free]
+                places = torch.tensor(free, device=device)
                 step.admit(places, *left_pad([prompts[i][:-1] for i in fresh], pad, device))
+                rows, choice = rows.clone(), choice.clone()
                 rows[places] = torch.tensor(fresh, device=device)
                 choice[places] = torch.tensor([prompts[i][-1] for i in fresh], device=device)  # opens the completion
                 tails[places] = pad
-                over[places] = False
-            order = _close_ranks(over)
+                for place in free:
+                    ended[place] = False
+            order = torch.tensor(_close_ranks(ended), device=device)
             if len(order) == 0:
                 break
             if len(order) < len(rows):
@@ -153,17 +160,14 @@ def _distinct(prompts: Sequence[Sequence[int]]) -> tuple[list[tuple[int, ...]], 
     return distinct, [position[tuple(p)] for p in prompts]
 
 
-def _close_ranks(over: Tensor) -> Tensor:
-    """(n',) the rows to go on with: those not ``over`` (n,), the last of them in the places that have become free.
+def _close_ranks(ended: Sequence[bool]) -> list[int]:
+    """The rows to go on with: those that have not ended, the last of them in the places that have become free.
 
     Rows that can stay do, so that little of a cache is moved.
     """
-    if not over.any():
-        return torch.arange(len(over), device=over.device)
-    going = (~over).nonzero().squeeze(1)
-    order = torch.arange(len(going), device=over.device)
-    order[over[: len(going)]] = going[going >= len(going)]
-    return order
+    going = len(ended) - sum(ended)
+    last = [row for row in range(going, len(ended)) if not ended[row]]
+    return [last.pop() if ended[row] else row for row in range(going)]
 
 
 def left_pad(rows: Sequence[Sequence[int]], pad: int, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -185,11 +189,23 @@ class Uniforms:
     def __init__(self, seeds: Sequence[int], device: torch.device) -> None:
         words = torch.tensor([_signed(int(s)) for s in seeds], dtype=torch.long, device=device)
         self.start = splitmix(words + GOLDEN)  # (N,)
+        self.calls = 0
 
     def at(self, rows: Tensor, t: Tensor) -> Tensor:
-        """(n,) number ``t`` (n,) of the rows ``rows`` (n,)."""
+        """Number ``t`` of the rows ``rows``, whose shapes are broadcast."""
         bits = splitmix(self.start[rows] + (t + 1) * GOLDEN)
         return ((bits >> 11) & (2**53 - 1)).double() * 2.0**-53
+
+    def next(self, rows: Tensor, t: Tensor) -> Tensor:
+        """(n,) number ``t[row]`` of each of ``rows`` (n,); to be asked step by step.
+
+        ``t`` (N,) is of all rows, and none of them grows by more than 1 from one call to the next.
+        """
+        if self.calls % AHEAD == 0:  # some at a time: twenty small operations take as long for one as for all of these
+            all_rows, steps = (torch.arange(k, device=t.device) for k in (len(t), AHEAD))
+            self.first, self.ahead = t.clone(), self.at(all_rows[:, None], t[:, None] + steps)  # (N,), (N, AHEAD)
+        self.calls += 1
+        return self.ahead[rows, (t - self.first)[rows]]
 
 
 def splitmix(z: Tensor) -> Tensor:
@@ -218,13 +234,13 @@ def _choose(
         return next_tokens(states, *head, None if greedy else draws, sampling.scale)
     logits = head_logits(states, head)  # (n, V)
     logprobs = (logits if sampling.scale == 1 else logits / sampling.scale).log_softmax(-1)
-    probs = logprobs.exp()
-    entropy = torch.special.entr(probs).sum(-1)
+    probs = (logprobs * NAT).exp2()
+    entropy = -(probs * logprobs.clamp(min=FORBIDDEN)).sum(-1)
     if greedy:
         choice = logits.argmax(-1)
     else:
-        allowed = _restrict(probs, sampling)
-        choice = inverse_cdf(allowed, draws * allowed.sum(-1, dtype=torch.float64))
+        cdf = _restrict(probs, sampling).cumsum(-1, dtype=torch.float64)
+        choice = first_above(cdf, draws * cdf[:, -1])
     return choice, logprobs.gather(-1, choice[:, None]).squeeze(-1), entropy
 
 

@@ -23,6 +23,7 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from .head import head_scores
+from .products import quick_linears
 from .rollout import Rollout
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ class _Prompts:
             return None
         cache = DynamicCache()
         pairs = zip(self.leaves[::2], self.leaves[1::2], strict=True)
-        cache.layers = [_Prefix(keys[which], values[which]) for keys, values in pairs]
+        cache.layers = [_Prefix(keys.index_select(0, which), values.index_select(0, which)) for keys, values in pairs]
         cache.layer_class_to_replicate = None
         return cache
 
@@ -131,12 +132,12 @@ def shared_prompt_pieces(
         local[chosen] = torch.arange(len(chosen), device=local.device)
         ids = distinct[chosen, -int(prompt_lengths[chosen].max()) :]
         mask = prompt_mask[chosen, -ids.shape[1] :]
-        with checkpointed_layers(models if checkpointing else []):
+        with prepared(models, checkpointing):
             prompts = [_Prompts.run(policy, model, ids[:, :-1], mask[:, :-1], whole) for model in models]
         mine = (local[prompt_of] >= 0).nonzero().squeeze(1)
         for rows in _within(lengths, mine[lengths[mine].argsort(stable=True)], tokens):
             which = local[prompt_of[rows]]
-            with checkpointed_layers(models if checkpointing else []):
+            with prepared(models, checkpointing):
                 scores = _scores(policy, rollout.rows(rows), ids[which, -1:], which, prompts, temperature, entropies)
             yield rows, scores
         if not whole:
@@ -201,16 +202,24 @@ def _scores(
 
 
 @contextmanager
-def checkpointed_layers(models: Sequence[Any]) -> Iterator[None]:
-    """Within it, the decoder layers of ``models`` keep no activations but compute them again in the backward pass.
+def prepared(models: Sequence[Any], checkpointing: bool, quick: bool = True) -> Iterator[None]:
+    """Within it ``models`` take the quicker matrix products (:mod:`.products`), unless they are to run as they are.
 
-    transformers' own switch for this works in training mode only, where there would be dropout.
+    With ``checkpointing`` their decoder layers keep no activations but compute them again in the backward pass.
+    (transformers' own switch for this works in training mode only, where there would be dropout.)
     """
-    layers = [layer for model in models if model is not None for layer in _decoder_layers(model)]
+    models = [model for model in models if model is not None]
+    layers = [layer for model in models for layer in _decoder_layers(model)] if checkpointing else []
+
+    def run(layer: Any, forward: Any, *args: Any, **kwargs: Any) -> Any:
+        with quick_linears([layer] if quick else []):  # the second time, nothing else would see to it
+            return forward(*args, **kwargs)
+
     try:
         for layer in layers:
-            layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)
-        yield
+            layer.forward = partial(checkpoint, partial(run, layer, layer.forward), use_reentrant=False)
+        with quick_linears(models if quick else []):
+            yield
     finally:
         for layer in layers:
             layer.__dict__.pop("forward", None)

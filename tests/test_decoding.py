@@ -215,11 +215,11 @@ def test_rows_that_can_stay_do_and_the_last_ones_fill_the_gaps():
     rng = np.random.default_rng(0)
     for n in range(1, 12):
         for _ in range(20):
-            over = torch.tensor(rng.random(n) < 0.4)
-            order = _close_ranks(over)
-            assert sorted(order.tolist()) == (~over).nonzero().squeeze(1).tolist()
-            for place, row in enumerate(order.tolist()):
-                assert place == row or over[place]
+            ended = (rng.random(n) < 0.4).tolist()
+            order = _close_ranks(ended)
+            assert sorted(order) == [row for row in range(n) if not ended[row]]
+            for place, row in enumerate(order):
+                assert place == row or ended[place]
 
 
 def test_the_streams_are_splitmix64():
@@ -239,6 +239,12 @@ def test_the_streams_of_neighbouring_seeds_are_uniform_and_know_nothing_of_each_
     along = np.corrcoef(numbers[:, :-1].ravel(), numbers[:, 1:].ravel())[0, 1]
     assert abs(across) < 0.01 and abs(along) < 0.01
     assert Uniforms([17], cpu).at(torch.zeros(130, dtype=torch.long), steps).tolist() == numbers[17].tolist()
+    made_ahead = Uniforms(range(5), cpu)
+    age = torch.zeros(5, dtype=torch.long)
+    for step in range(40):  # rows that begin late, as those do that wait for a place
+        rows = torch.tensor([row for row in range(5) if row * 9 <= step])
+        assert torch.equal(made_ahead.next(rows, age), made_ahead.at(rows, age[rows]))
+        age[rows] += 1
     ends = Uniforms([-1, 1, 2**64 - 1, 2**64 + 1], cpu).at(torch.arange(4), torch.zeros(4, dtype=torch.long)).tolist()
     assert ends[0] == ends[2] != ends[1] == ends[3]
 

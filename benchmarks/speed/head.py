@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from espo_gym.products import product
+
 from .goals import Interval, Row
 from .measure import against, alternate, megabytes, peak_bytes, ratio
 
@@ -67,17 +69,15 @@ def floor(tokens: int) -> Callable[[], Any]:
     """The three matrix products that cannot be done without, in slices of the vocabulary that stay in the cache."""
     hidden, weight, _, _ = _inputs(tokens)
     hidden, weight = hidden.detach(), weight.detach()
-    part = 2048
-    logits = torch.empty(tokens, part)
-    hidden_grad, weight_grad = torch.zeros_like(hidden), torch.zeros_like(weight)
+    part = 512
+    hidden_grad, weight_grad = torch.zeros_like(hidden.t()), torch.zeros_like(weight)
 
     def run() -> None:
         for start in range(0, VOCABULARY, part):
             some = weight[start : start + part]
-            out = logits[:, : len(some)]
-            torch.mm(hidden, some.T, out=out)
-            hidden_grad.addmm_(out, some)
-            torch.mm(out.T, hidden, out=weight_grad[start : start + part])
+            logits = product(some, hidden)
+            hidden_grad.add_(product(some.t(), logits.t()))
+            weight_grad[start : start + part] = product(logits, hidden.t())
 
     return run
 

@@ -1,0 +1,140 @@
+"""Matrix products in float32 on a CPU, by the faster of the two libraries that PyTorch brings.
+
+PyTorch hands them to MKL, which leaves AVX-512 alone on a processor of AMD and so reaches half of its speed; oneDNN
+uses it. Elsewhere, and for anything but float32 on a CPU, everything here is the plain product.
+
+oneDNN compiles a kernel for each shape and keeps more than half a megabyte of each. So products of many shapes, as they
+come of batches, are taken in pieces of a few heights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import lru_cache, partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn.functional import pad
+from transformers.pytorch_utils import Conv1D
+
+HEIGHTS = (64, 128, 256, 512)
+"""Rows of a piece; fewer are filled up with zeros."""
+
+WORK = 2**21
+"""Multiplications below which MKL is done as soon, since a call of it costs less."""
+
+
+@lru_cache(maxsize=1)
+def prefers_onednn() -> bool:
+    """The processor is one on which oneDNN is the faster."""
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(
+        "AMD" in str(capabilities.get("cpu_name"))
+        and capabilities.get("avx512_f")
+        and torch.backends.mkldnn.is_available()
+        and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    )
+
+
+def _suits_onednn(x: Tensor, weight: Tensor) -> bool:
+    return x.dtype == weight.dtype == torch.float32 and x.device.type == "cpu" and prefers_onednn()
+
+
+def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """``x @ weight.T + bias``, (m, n), of x (m, k), weight (n, k), bias (n,), of a shape that comes again and again.
+
+    ``weight`` may have any strides, at no cost. There is no gradient.
+    """
+    if _suits_onednn(x, weight):
+        return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], None)
+    return nn.functional.linear(x, weight, bias)
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """``torch.nn.functional.linear`` of x (..., k), weight (n, k) and bias (n,), with its gradients."""
+    if not _suits_onednn(x, weight) or torch.is_autocast_enabled("cpu"):
+        return nn.functional.linear(x, weight, bias)
+    apply = _Linear.apply if torch.is_grad_enabled() else _by_rows
+    return apply(x.reshape(-1, x.shape[-1]), weight, bias).view(*x.shape[:-1], -1)
+
+
+class _Linear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return _by_rows(x, weight, bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        x, weight = ctx.saved_tensors
+        wants_x, wants_weight, wants_bias = ctx.needs_input_grad
+        return (
+            _by_rows(grad, weight.t()) if wants_x else None,
+            _over_rows(grad, x) if wants_weight else None,
+            grad.sum(0) if wants_bias else None,
+        )
+
+
+def _by_rows(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """``x @ weight.T + bias`` of any number of rows."""
+    if len(x) <= HEIGHTS[-1]:
+        return _piece(x, weight, bias)
+    out = x.new_empty(len(x), len(weight))
+    for target, part in zip(out.split(HEIGHTS[-1]), x.split(HEIGHTS[-1]), strict=True):
+        target.copy_(_piece(part, weight, bias))
+    return out
+
+
+def _piece(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    height = _height(len(x), weight.numel())
+    if height is None:
+        return nn.functional.linear(x, weight, bias)
+    return product(_filled(x, height), weight, bias)[: len(x)]
+
+
+def _over_rows(left: Tensor, right: Tensor) -> Tensor:
+    """``left.T @ right``, (n, k), of left (m, n) and right (m, k)."""
+    n, k = left.shape[1], right.shape[1]
+    total: Tensor | None = None
+    for a, b in zip(left.split(HEIGHTS[-1]), right.split(HEIGHTS[-1]), strict=True):
+        height = _height(len(a), n * k)
+        if height is None:
+            part = a.t() @ b if n < k else b.t() @ a
+        else:  # the first factor is copied, so it is the smaller one
+            a, b = _filled(a, height), _filled(b, height)
+            part = product(a.t(), b.t()) if n < k else product(b.t(), a.t())
+        total = part if total is None else total.add_(part)
+    assert total is not None
+    return total if n < k else total.t()
+
+
+def _height(rows: int, work: int) -> int | None:
+    """Of the piece for so many ``rows`` with ``work`` multiplications each; None where MKL is as fast."""
+    height = next(h for h in HEIGHTS if h >= rows)
+    return height if rows * work >= WORK and 2 * rows > height else None
+
+
+def _filled(x: Tensor, height: int) -> Tensor:
+    return x if len(x) == height else pad(x, (0, 0, 0, height - len(x)))
+
+
+@contextmanager
+def quick_linears(models: Sequence[nn.Module]) -> Iterator[None]:
+    """Within it, the linear layers of ``models`` use :func:`linear` (GPT-2's, whose weights are transposed, as well)."""
+    modules = [module for model in models for module in model.modules()] if prefers_onednn() else []
+    layers = [m for m in modules if type(m) in (nn.Linear, Conv1D) and "forward" not in m.__dict__]
+    try:
+        for layer in layers:
+            layer.forward = partial(_forward, layer)  # type: ignore[method-assign]
+        yield
+    finally:
+        for layer in layers:
+            layer.__dict__.pop("forward", None)
+
+
+def _forward(layer: Any, x: Tensor) -> Tensor:
+    return linear(x, layer.weight.t() if type(layer) is Conv1D else layer.weight, layer.bias)

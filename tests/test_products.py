@@ -1,0 +1,128 @@
+"""The quicker matrix products against float64, against PyTorch's own gradients, and in how few shapes they come."""
+
+import numpy as np
+import pytest
+import torch
+from test_scoring import KINDS, assert_close, gradients, grouped_rollout, pair
+from torch import nn
+
+from espo_gym import products
+from espo_gym.products import HEIGHTS, linear, product, quick_linears
+
+pytestmark = pytest.mark.skipif(
+    not hasattr(torch.ops.mkldnn, "_linear_pointwise") or not torch.backends.mkldnn.is_available(),
+    reason="this build of PyTorch has no oneDNN",
+)
+
+
+@pytest.fixture
+def shapes(monkeypatch):
+    """oneDNN for everything, whatever the processor is; the shapes that it is asked for."""
+    seen = []
+
+    def recorded(x, weight, bias=None):
+        seen.append((*x.shape, len(weight)))
+        return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], None)
+
+    monkeypatch.setattr(products, "prefers_onednn", lambda: True)
+    monkeypatch.setattr(products, "WORK", 0)
+    monkeypatch.setattr(products, "product", recorded)
+    return seen
+
+
+def tensors(*shapes, seed=0):
+    rng = np.random.default_rng(seed)
+    return [torch.tensor(rng.normal(0, 1, shape), dtype=torch.float32) for shape in shapes]
+
+
+ROWS = (1, 33, 64, 65, 130, 512, 513, 700, 1100)
+
+
+@pytest.mark.parametrize("with_bias", [True, False])
+@pytest.mark.parametrize("rows", ROWS)
+def test_values_and_gradients_are_those_of_float64(shapes, rows, with_bias):
+    for n, k in ((24, 40), (40, 24)):
+        inputs = tensors((rows, k), (n, k), *[(n,)] * with_bias)
+        (up,) = tensors((rows, n), seed=1)
+        exact = [x.double().requires_grad_() for x in inputs]
+        expected = nn.functional.linear(*exact)
+        slopes = torch.autograd.grad((expected * up.double()).sum(), exact)
+        ours = [x.requires_grad_() for x in inputs]
+        got = linear(*ours)
+        with torch.no_grad():
+            assert torch.equal(linear(*ours), got)
+        got_slopes = torch.autograd.grad((got * up).sum(), ours)
+        for one, other in zip((got, *got_slopes), (expected, *slopes), strict=True):
+            assert one.dtype == torch.float32 and one.shape == other.shape
+            assert (one.double() - other).norm() < 1e-6 * other.norm()
+
+
+def test_only_the_gradients_that_are_wanted_are_computed(shapes):
+    x, weight = tensors((100, 8), (12, 8))
+    linear(x, weight.requires_grad_()).sum().backward()
+    assert len(shapes) == 2
+    shapes.clear()
+    linear(x.requires_grad_(), weight.detach()).sum().backward()
+    assert len(shapes) == 2
+
+
+def test_batches_of_any_size_come_in_few_shapes(shapes):
+    """oneDNN keeps more than half a megabyte of each shape that it has met."""
+    (weight,) = tensors((24, 40))
+    weight.requires_grad_()
+    for rows in range(1, 1500, 7):
+        linear(torch.ones(rows, 40, requires_grad=True), weight).sum().backward()
+    assert len(set(shapes)) == 3 * len(HEIGHTS)
+
+
+def test_small_products_and_other_dtypes_are_left_to_pytorch(monkeypatch):
+    monkeypatch.setattr(products, "prefers_onednn", lambda: True)
+    monkeypatch.setattr(products, "product", lambda *_: pytest.fail("not worth a call"))
+    x, weight = tensors((63, 32), (32, 32))
+    assert torch.equal(linear(x, weight), nn.functional.linear(x, weight))
+    x, weight = (torch.ones(512, 512, dtype=torch.bfloat16) for _ in range(2))
+    assert torch.equal(linear(x, weight), nn.functional.linear(x, weight))
+    with torch.autocast("cpu"):
+        assert linear(x.float(), weight.float()).dtype == torch.bfloat16
+
+
+def test_where_mkl_is_as_fast_nothing_changes(monkeypatch):
+    monkeypatch.setattr(products, "prefers_onednn", lambda: False)
+    x, weight, bias = tensors((1000, 100), (200, 100), (200,))
+    assert torch.equal(product(x, weight, bias), nn.functional.linear(x, weight, bias))
+    assert torch.equal(linear(x, weight, bias), nn.functional.linear(x, weight, bias))
+    layer = nn.Linear(100, 200)
+    with quick_linears([layer]):
+        assert "forward" not in layer.__dict__
+
+
+def test_linear_layers_are_quick_only_within(shapes):
+    class Other(nn.Linear):
+        """Somebody's own layer, which may do more than its name says."""
+
+    torch_random = torch.random.get_rng_state()
+    model = nn.Sequential(nn.Linear(8, 12), nn.Sequential(Other(12, 8), nn.Linear(8, 4)))
+    torch.random.set_rng_state(torch_random)
+    (x,) = tensors((90, 8))
+    expected = model(x)
+    with pytest.raises(RuntimeError, match="inside"), quick_linears([model]):
+        with quick_linears([model[1]]):  # as a checkpointed layer does
+            torch.testing.assert_close(model(x), expected)
+        assert "forward" in model[1][1].__dict__  # what has begun outside ends outside
+        torch.testing.assert_close(model(x), expected)
+        raise RuntimeError("inside")
+    assert len(shapes) == 4
+    assert not any("forward" in module.__dict__ for module in model.modules())
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_learner_takes_the_same_step(shapes, kind, checkpointing):
+    policy, plain = pair(kind, dtype=torch.float32)
+    assert policy.shares_prompts and not plain.shares_prompts
+    rollout = grouped_rollout(policy)
+    shapes.clear()
+    expected = gradients(plain, rollout)[1]
+    assert not shapes  # the reference is PyTorch's own
+    assert_close(gradients(policy, rollout, checkpointing=checkpointing)[1], expected)
+    assert shapes
