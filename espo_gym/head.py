@@ -270,7 +270,7 @@ def inverse_cdf(mass: Tensor, point: Tensor) -> Tensor:
 
 
 def first_above(cdf: Tensor, point: Tensor) -> Tensor:
-    """The same of the cumulative sums ``cdf`` (n, k) float64. A point that rounding took to the total counts as below."""
+    """The same, of cumulative sums ``cdf`` (n, k) float64. A point that rounding took to the total is below it."""
     total = cdf[:, -1]
     point = torch.minimum(point, torch.nextafter(total, torch.zeros_like(total)))
     # right=True finds the first entry *above* the point.

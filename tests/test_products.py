@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from test_scoring import KINDS, assert_close, gradients, grouped_rollout, pair
+from test_scoring import KINDS, gradients, grouped_rollout, pair
 from torch import nn
 
 from espo_gym import products
@@ -118,11 +118,12 @@ def test_linear_layers_are_quick_only_within(shapes):
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_learner_takes_the_same_step(shapes, kind, checkpointing):
+    exact = gradients(pair(kind, dtype=torch.float64)[1], grouped_rollout(pair(kind)[0]))[1]
     policy, plain = pair(kind, dtype=torch.float32)
-    assert policy.shares_prompts and not plain.shares_prompts
+    assert policy.shares_prompts
     rollout = grouped_rollout(policy)
     shapes.clear()
-    expected = gradients(plain, rollout)[1]
+    theirs = (gradients(plain, rollout)[1] - exact).norm()
     assert not shapes  # the reference is PyTorch's own
-    assert_close(gradients(policy, rollout, checkpointing=checkpointing)[1], expected)
-    assert shapes
+    ours = (gradients(policy, rollout, checkpointing=checkpointing)[1] - exact).norm()
+    assert shapes and 0 < ours < 2 * theirs < 1e-5 * exact.norm()
