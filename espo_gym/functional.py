@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad, rms_norm, scaled_dot_product_attention, silu
 
-from .products import linear
+from .products import product_by_rows
 
 FAMILIES = ("llama", "qwen2", "qwen3", "mistral")
 """The ``model_type`` of the models that have this layer."""
@@ -39,6 +39,16 @@ def wider(width: int) -> int:
     times as fast. So a buffer is never much wider than what is in it, and is copied now and then.
     """
     return width + max(GROWTH, width // 8)
+
+
+def widened(buffer: Tensor, more: int) -> Tensor:
+    """``buffer`` (n, k, columns, d) with ``more`` columns of zeros."""
+    n, k, columns, d = buffer.shape
+    size = n * k * (columns + more) * d
+    out = buffer.new_empty(1 << (size - 1).bit_length())[:size].view(n, k, -1, d)
+    out[:, :, :columns] = buffer
+    out[:, :, columns:] = 0
+    return out
 
 
 def move_rows(buffers: Iterable[Tensor], order: Tensor) -> None:
@@ -225,7 +235,7 @@ class FunctionalStep:
 
     def _project(self, layer: _Layer, x: Tensor, turn: Tensor) -> Tensor:
         """(n, q + k + v, d) of ``x`` (n, H); queries and keys rotated by ``turn`` (n, 1, d/2)."""
-        qkv = linear(self._normed(x), layer.qkv, layer.qkv_bias).view(len(x), -1, self.d)
+        qkv = product_by_rows(self._normed(x), layer.qkv, layer.qkv_bias).view(len(x), -1, self.d)
         qk = qkv[:, : self.n_q + self.n_kv]
         if layer.qk_norm is not None:
             qk.copy_(rms_norm(qk, (self.d,), None, self.qk_eps) * layer.qk_norm)
@@ -282,9 +292,9 @@ class FunctionalStep:
 
     def _finish(self, layer: _Layer, x: Tensor, attended: Tensor) -> Tensor:
         """What follows the attention: its output projection and the feed-forward block, each with its residual."""
-        x = linear(attended, layer.out, layer.out_bias).add_(x)
-        gate, up = linear(self._normed(x), layer.up, layer.up_bias).chunk(2, -1)
-        return linear(silu(gate).mul_(up), layer.down, layer.down_bias).add_(x)
+        x = product_by_rows(attended, layer.out, layer.out_bias).add_(x)
+        gate, up = product_by_rows(self._normed(x), layer.up, layer.up_bias).chunk(2, -1)
+        return product_by_rows(silu(gate).mul_(up), layer.down, layer.down_bias).add_(x)
 
     def _normed(self, x: Tensor) -> Tensor:
         """RMS norm of ``x`` (n, H) without its factors."""
@@ -304,6 +314,8 @@ class FunctionalStep:
         if self.column < width:
             return
         more = wider(width) - width
-        self.cache = [pad(buffer[: self.n], (0, 0, 0, more)) for buffer in self.cache]
+        for i, buffer in enumerate(self.cache):
+            self.cache[i] = widened(buffer[: self.n], more)
+            del buffer
         self.bias = pad(self.bias[: self.n], (0, more), value=-torch.inf)
         self._know_rotations(width + more + (self.prompts[0].shape[2] if self.shared else 0))

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .products import linear, product
+from .products import product, product_by_rows
 
 ROWS, COLUMNS = 256, 2048
 """A tile of logits: 2 MB of float32. Every product has one of these shapes, so that the result of a row does not depend
@@ -39,7 +39,7 @@ def head_logits(states: Tensor, head: tuple[Tensor, Tensor | None] | None) -> Te
     if head is not None:
         weight, bias = head
         bias = None if bias is None else bias.to(states.dtype)
-        states = linear(states, weight.to(states.dtype), bias)
+        states = product_by_rows(states, weight.to(states.dtype), bias)
     return wide(states)
 
 
@@ -233,7 +233,7 @@ def _next_tokens(
     mass, moment = torch.empty_like(top), torch.empty_like(top)
     for j, (part, w, b) in enumerate(_columns(weight, bias, hidden.dtype)):
         tile = logits[j, :, : part.stop - part.start]
-        tile.copy_(linear(hidden, w))
+        tile.copy_(product_by_rows(hidden, w))
         if b is not None:
             tile += b
         top[:, j] = tile.amax(1) * unit

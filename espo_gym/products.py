@@ -20,10 +20,10 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import pad
 from transformers.pytorch_utils import Conv1D
 
-HEIGHTS = (64, 128, 256, 512)
+HEIGHTS = (32, 64, 128, 256, 512)
 """Rows of a piece; fewer are filled up with zeros."""
 
-WORK = 2**21
+WORK = 3_000_000
 """Multiplications below which MKL is done as soon, since a call of it costs less."""
 
 
@@ -55,9 +55,9 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """``torch.nn.functional.linear`` of x (..., k), weight (n, k) and bias (n,), with its gradients."""
-    if not _suits_onednn(x, weight) or torch.is_autocast_enabled("cpu"):
+    if x.numel() * weight.shape[0] < WORK or not _suits_onednn(x, weight) or torch.is_autocast_enabled("cpu"):
         return nn.functional.linear(x, weight, bias)
-    apply = _Linear.apply if torch.is_grad_enabled() else _by_rows
+    apply = _Linear.apply if torch.is_grad_enabled() else product_by_rows
     return apply(x.reshape(-1, x.shape[-1]), weight, bias).view(*x.shape[:-1], -1)
 
 
@@ -65,7 +65,7 @@ class _Linear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(x, weight)
-        return _by_rows(x, weight, bias)
+        return product_by_rows(x, weight, bias)
 
     @staticmethod
     @once_differentiable
@@ -73,14 +73,16 @@ class _Linear(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         wants_x, wants_weight, wants_bias = ctx.needs_input_grad
         return (
-            _by_rows(grad, weight.t()) if wants_x else None,
+            product_by_rows(grad, weight.t()) if wants_x else None,
             _over_rows(grad, x) if wants_weight else None,
             grad.sum(0) if wants_bias else None,
         )
 
 
-def _by_rows(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """``x @ weight.T + bias`` of any number of rows."""
+def product_by_rows(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """The same as :func:`product`, of any number of rows."""
+    if x.numel() * weight.shape[0] < WORK or not _suits_onednn(x, weight):
+        return nn.functional.linear(x, weight, bias)
     if len(x) <= HEIGHTS[-1]:
         return _piece(x, weight, bias)
     out = x.new_empty(len(x), len(weight))
