@@ -37,15 +37,16 @@ class DrawnTask(ProceduralTask):
         tries = 3 if split == "train" else 20  # 80 % of the problems belong there, 10 % to each other split
         low, high = np.array(ranges * tries).T
         drawn, known = integers(seeded(stable_hash(self.name), seeds), low, high)
-        rows = drawn.reshape(len(seeds), tries, len(ranges)).tolist()
+        rows = drawn.reshape(len(seeds), tries, len(ranges))
         return [
-            (self._first_of(split, row) if ok else None) or self.problem(split, seed)
-            for seed, row, ok in zip(seeds, rows, known.tolist(), strict=True)
+            (self._of(split, first) or self._first_of(split, others) if ok else None) or self.problem(split, seed)
+            for seed, first, others, ok in zip(seeds, rows[:, 0].tolist(), rows[:, 1:], known.tolist(), strict=True)
         ]
 
-    def _first_of(self, split: str, rows: list[list[int]]) -> Problem | None:
-        for numbers in rows:
-            problem = self.make(numbers)
-            if problem is not None and split_of(self.name, problem.key) == split:
-                return problem
-        return None
+    def _of(self, split: str, numbers: Sequence[int]) -> Problem | None:
+        """The problem that these integers make, if it belongs to ``split``."""
+        problem = self.make(numbers)
+        return problem if problem is not None and split_of(self.name, problem.key) == split else None
+
+    def _first_of(self, split: str, rows: np.ndarray) -> Problem | None:
+        return next((problem for numbers in rows.tolist() if (problem := self._of(split, numbers))), None)

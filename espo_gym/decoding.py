@@ -19,7 +19,7 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from . import functional
-from .functional import GROWTH, move_rows, wider
+from .functional import GROWTH, move_rows, widened, wider
 from .graphs import GraphStep
 from .head import head_logits
 from .scoring import hooked
@@ -135,8 +135,7 @@ class BufferLayer(DynamicLayer):
             return super().update(key_states, value_states, *args, **kwargs)
         width = self.keys.shape[2]
         if self.column == width:
-            more = (0, 0, 0, wider(width) - width)
-            self.keys, self.values = pad(self.keys, more), pad(self.values, more)
+            self.keys, self.values = (widened(half, wider(width) - width) for half in (self.keys, self.values))
         self.keys[:, :, self.column] = key_states[:, :, 0]
         self.values[:, :, self.column] = value_states[:, :, 0]
         self.column += 1
