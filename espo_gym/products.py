@@ -100,18 +100,14 @@ def _piece(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 def _over_rows(left: Tensor, right: Tensor) -> Tensor:
     """``left.T @ right``, (n, k), of left (m, n) and right (m, k)."""
-    n, k = left.shape[1], right.shape[1]
+    work = left.shape[1] * right.shape[1]
     total: Tensor | None = None
     for a, b in zip(left.split(HEIGHTS[-1]), right.split(HEIGHTS[-1]), strict=True):
-        height = _height(len(a), n * k)
-        if height is None:
-            part = a.t() @ b if n < k else b.t() @ a
-        else:  # the first factor is copied, so it is the smaller one
-            a, b = _filled(a, height), _filled(b, height)
-            part = product(a.t(), b.t()) if n < k else product(b.t(), a.t())
+        height = _height(len(a), work)
+        part = a.t() @ b if height is None else product(_filled(a, height).t(), _filled(b, height).t())
         total = part if total is None else total.add_(part)
     assert total is not None
-    return total if n < k else total.t()
+    return total
 
 
 def _height(rows: int, work: int) -> int | None:

@@ -90,7 +90,8 @@ class Completions:
 def generate(policy: Policy, prompts: Sequence[Sequence[int]], seeds: Sequence[int], sampling: Sampling) -> Completions:
     """One completion for each prompt (a list of token ids). See :meth:`Policy.generate`."""
     device, pad, n = policy.device, policy.pad_token_id, len(prompts)
-    limits = [min(sampling.max_completion_tokens, policy.context_length - len(p)) for p in prompts]
+    context = policy.context_length
+    limits = [min(sampling.max_completion_tokens, context - len(p)) for p in prompts]
     limit = torch.tensor(limits, device=device)  # (N,) tokens allowed
     is_end = torch.zeros(policy.vocab_size, dtype=torch.bool, device=device)
     is_end[policy.eos_token_ids] = True
