@@ -1,4 +1,4 @@
-"""``python -m benchmarks.speed [--goal G1 ...] [--repeats N] [--gpu] [--out FOLDER]``."""
+"""``python -m benchmarks.speed [--goal G1 ...] [--repeats N] [--gpu] [--plain-products] [--out FOLDER]``."""
 
 from __future__ import annotations
 
@@ -17,9 +17,11 @@ import click
 import torch
 from transformers.utils import logging as transformers_logging
 
+from espo_gym import products
+
 from . import environment, gpu, head, learner, sampling, steps
 from .goals import GOALS, Row, table
-from .measure import ROOT
+from .measure import ROOT, gemm_flops
 
 MEASURES: dict[str, Callable[[int], list[Row]]] = {
     "G1": steps.measure_g1,
@@ -43,8 +45,13 @@ NEEDS_TRL = ("G1", "G1b", "G2", "G3", "G6")
 @click.option(
     "--gpu", "on_gpu", is_flag=True, help="G11 and a full training step on the GPU, and nothing else unless asked for."
 )
+@click.option(
+    "--plain-products",
+    is_flag=True,
+    help="Leave matrix products to PyTorch, as on processors where oneDNN is no faster.",
+)
 @click.option("--out", type=click.Path(path_type=Path), help="A folder for speed.json and speed.md.")
-def main(chosen: tuple[str, ...], repeats: int, on_gpu: bool, out: Path | None) -> None:
+def main(chosen: tuple[str, ...], repeats: int, on_gpu: bool, plain_products: bool, out: Path | None) -> None:
     """Measure the goals of docs/performance.md beside their peers, in turn, in CPU seconds of one thread."""
     if on_gpu and not torch.cuda.is_available():
         sys.exit("--gpu: torch sees no GPU here, so G11 was not measured")
@@ -56,9 +63,12 @@ def main(chosen: tuple[str, ...], repeats: int, on_gpu: bool, out: Path | None) 
         )
     torch.set_num_threads(1)
     transformers_logging.set_verbosity_error()
+    if plain_products:
+        products.prefers_onednn = lambda: False  # type: ignore[assignment]
     made_of = conditions(repeats)  # before: the commit is that of the code that runs
     rows: list[Row] = []
-    notes: list[str] = []
+    speeds = (gemm_flops(multiply) / 1e9 for multiply in (torch.mm, products.product))
+    notes = ["A product of 1024 x 1024 runs at {:.0f} GFLOP/s by torch.mm, at {:.0f} as here.".format(*speeds)]
     for name in names:
         begin = time.perf_counter()
         rows += MEASURES[name](repeats)

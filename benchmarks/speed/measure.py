@@ -16,6 +16,8 @@ import numpy as np
 import psutil
 import torch
 
+from espo_gym.products import product
+
 from .goals import Interval
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -85,10 +87,10 @@ def megabytes(ours: int, peer: int) -> str:
     return f"{ours / 1e6:.0f} MB against {peer / 1e6:.0f} MB"
 
 
-def gemm_flops(n: int = 1024) -> float:
+def gemm_flops(multiply: Callable[[torch.Tensor, torch.Tensor], Any] = product, n: int = 1024) -> float:
     """Floating-point operations a second in a square matrix product, float32, the best of ten."""
-    a, b, out = torch.randn(n, n), torch.randn(n, n), torch.empty(n, n)
-    return 2 * n**3 / min(_timed(lambda: torch.mm(a, b, out=out)) for _ in range(10))
+    a, b = torch.randn(n, n), torch.randn(n, n)
+    return 2 * n**3 / min(_timed(lambda: multiply(a, b)) for _ in range(10))
 
 
 def read_bandwidth(size: int) -> float:

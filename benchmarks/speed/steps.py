@@ -23,11 +23,14 @@ def measure_g2(repeats: int) -> list[Row]:
 
 
 def measure_g3(repeats: int) -> list[Row]:
-    from .trainer import best_micro_batch
+    from .trainer import MICRO_BATCHES, best_micro_batch
 
     micro_batch = best_micro_batch(SMALL)
-    ours, peer = peak_bytes("step"), peak_bytes("trl-step", micro_batch)
-    return [Row("G3", f"TRL's micro-batch {micro_batch}", Interval.exactly(peer / ours), megabytes(ours, peer))]
+    ours = peak_bytes("step")
+    peers = {size: peak_bytes("trl-step", size) for size in MICRO_BATCHES}
+    others = ", ".join(f"{peak / 1e6:.0f} MB at {size}" for size, peak in peers.items() if size != micro_batch)
+    detail = f"{megabytes(ours, peers[micro_batch])}; TRL's others: {others}"
+    return [Row("G3", f"TRL's micro-batch {micro_batch}", Interval.exactly(peers[micro_batch] / ours), detail)]
 
 
 def _beside_trl(goal: str, size: Size, repeats: int, silent: bool = False, per_token: bool = False) -> Row:
