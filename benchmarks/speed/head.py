@@ -50,9 +50,9 @@ def full(hidden: Tensor, weight: Tensor, targets: Tensor) -> tuple[Tensor, None]
 HEADS: dict[str, Head] = {"ours": ours, "ours-entropy": ours_entropy, "trl": trl, "full": full}
 
 
-def case(which: str, tokens: int) -> Callable[[], tuple[Tensor, Tensor]]:
+def case(which: str, tokens: int, vocabulary: int = VOCABULARY) -> Callable[[], tuple[Tensor, Tensor]]:
     """Forward and backward of one of ``HEADS``; it returns log-probs and the gradient of the hidden states."""
-    hidden, weight, targets, slope = _inputs(tokens)
+    hidden, weight, targets, slope = _inputs(tokens, vocabulary)
     head = HEADS[which]
 
     def run() -> tuple[Tensor, Tensor]:
@@ -111,11 +111,11 @@ def measure_g7(repeats: int) -> list[Row]:
     ]
 
 
-def _inputs(tokens: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _inputs(tokens: int, vocabulary: int = VOCABULARY) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     generator = torch.Generator().manual_seed(0)
     hidden = torch.randn(tokens, HIDDEN, generator=generator).requires_grad_()
-    weight = (torch.randn(VOCABULARY, HIDDEN, generator=generator) * HIDDEN**-0.5).requires_grad_()
-    targets = torch.randint(VOCABULARY, (tokens,), generator=generator)
+    weight = (torch.randn(vocabulary, HIDDEN, generator=generator) * HIDDEN**-0.5).requires_grad_()
+    targets = torch.randint(vocabulary, (tokens,), generator=generator)
     return hidden, weight, targets, torch.randn(tokens, generator=generator)
 
 
