@@ -72,7 +72,7 @@ class PolicyOptimizer(Objective):
     n_minibatches: int = 4
     """Optimizer steps per pass. With one step in all, every ratio is 1 and no clip ever acts."""
     micro_batch_tokens: int | None = None
-    """Completion tokens, padding included, per forward and backward pass (none: 1,024 on a CPU, 16,384 on a GPU). A
+    """Completion tokens, padding included, per forward and backward pass (none: 512 on a CPU, 16,384 on a GPU). A
     longer completion is a pass of its own. Changes memory and speed, not the gradient."""
     activation_checkpointing: bool = False
     """Compute activations again in the backward pass instead of keeping them: less memory, a third more work."""
