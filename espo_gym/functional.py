@@ -31,6 +31,9 @@ SHARED_PROMPT = 48
 GROWTH = 16
 """Columns by which the cache grows at least."""
 
+KEPT_BYTES = 2**25
+"""Larger pieces of memory go back to the system as soon as they are freed, by glibc at least."""
+
 
 def wider(width: int) -> int:
     """Columns of the next larger cache.
@@ -42,10 +45,16 @@ def wider(width: int) -> int:
 
 
 def widened(buffer: Tensor, more: int) -> Tensor:
-    """``buffer`` (n, k, columns, d) with ``more`` columns of zeros."""
+    """``buffer`` (n, k, columns, d) with ``more`` columns of zeros.
+
+    The buffers of all layers grow one after the other. Where malloc keeps what is freed, sizes are rounded up to powers
+    of two, so that each grows into the memory that the one before has left, which is not new to the processor.
+    """
     n, k, columns, d = buffer.shape
-    size = n * k * (columns + more) * d
-    out = buffer.new_empty(1 << (size - 1).bit_length())[:size].view(n, k, -1, d)
+    size = room = n * k * (columns + more) * d
+    if not buffer.is_cuda and size * buffer.itemsize <= KEPT_BYTES:
+        room = 1 << (size - 1).bit_length()
+    out = buffer.new_empty(room)[:size].view(n, k, -1, d)
     out[:, :, :columns] = buffer
     out[:, :, columns:] = 0
     return out

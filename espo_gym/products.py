@@ -20,7 +20,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import pad
 from transformers.pytorch_utils import Conv1D
 
-HEIGHTS = (32, 64, 128, 256, 512)
+HEIGHTS = (32, 48, 64, 96, 128, 192, 256, 384, 512)
 """Rows of a piece; fewer are filled up with zeros."""
 
 WORK = 3_000_000

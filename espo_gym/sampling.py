@@ -236,7 +236,7 @@ def _choose(
     logits = head_logits(states, head)  # (n, V)
     logprobs = (logits if sampling.scale == 1 else logits / sampling.scale).log_softmax(-1)
     probs = (logprobs * NAT).exp2()
-    entropy = -(probs * logprobs.clamp(min=FORBIDDEN)).sum(-1)
+    entropy = (probs * -logprobs.clamp(min=FORBIDDEN)).sum(-1)
     if greedy:
         choice = logits.argmax(-1)
     else:
