@@ -69,19 +69,19 @@ def chain(numbers: Sequence[int], operators: Sequence[str]) -> tuple[str, int, s
     """The chain ``2+8*7-1``, its value, and a key that the order of its terms and factors does not change."""
     names = list(map(str, numbers))
     text, value, term = names[0], 0, numbers[0]
-    sign, factors, terms = "+", names[0], []
+    sign, factors, terms = "+", [text], []
     for operator, number, name in zip(operators, numbers[1:], names[1:], strict=True):
         text += operator + name
         if operator == "*":
             term *= number
-            factors += "*" + name
+            factors.append(name)
         else:
-            terms.append(sign + factors)
+            factors.sort()  # all numbers of a chain have the same length, so their texts sort as they do
+            terms.append(sign + "*".join(factors))
             value += term
-            sign, factors, term = operator, name, number if operator == "+" else -number
-    terms.append(sign + factors)
-    # All numbers of a chain have the same length, so their texts sort as they do.
-    terms = [t[0] + "*".join(sorted(t[1:].split("*"))) if "*" in t else t for t in terms]
+            sign, factors, term = operator, [name], number if operator == "+" else -number
+    factors.sort()
+    terms.append(sign + "*".join(factors))
     return text, value + term, "".join(sorted(terms))
 
 
