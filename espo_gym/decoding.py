@@ -22,6 +22,7 @@ from . import functional
 from .functional import GROWTH, move_rows, widened, wider
 from .graphs import GraphStep
 from .head import head_logits
+from .products import quick_linears
 from .scoring import hooked
 
 if TYPE_CHECKING:
@@ -69,7 +70,8 @@ def check_functional(policy: Policy) -> bool:
     if policy.head is None or not functional.supports(model):
         return False
     try:
-        gap, allowed = _gap(policy)
+        with quick_linears([model]):  # as both would run
+            gap, allowed = _gap(policy)
     except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
         warnings.warn(f"sampling by the model's own forward pass: {type(error).__name__}: {error}", stacklevel=2)
         return False

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 from test_scoring import KINDS, gradients, grouped_rollout, pair
+from tiny import tiny_policy
 from torch import nn
 
-from espo_gym import products
+from espo_gym import decoding, products
 from espo_gym.products import HEIGHTS, linear, product, quick_linears
 
 pytestmark = pytest.mark.skipif(
@@ -113,6 +114,18 @@ def test_linear_layers_are_quick_only_within(shapes):
         raise RuntimeError("inside")
     assert len(shapes) == 4
     assert not any("forward" in module.__dict__ for module in model.modules())
+
+
+def test_the_functional_step_is_checked_with_the_products_that_will_run(shapes, monkeypatch):
+    """Two libraries round differently; what is checked is whether two ways through the layer are the same."""
+    policy, seen = tiny_policy("llama"), []
+
+    def gap(policy):
+        seen.append("forward" in policy.model.model.layers[0].mlp.up_proj.__dict__)
+        return 0.0, 1.0
+
+    monkeypatch.setattr(decoding, "_gap", gap)
+    assert policy.decodes_functionally and seen == [True]
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
