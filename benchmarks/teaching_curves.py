@@ -1,4 +1,4 @@
-"""Every algorithm on the teaching task: ``python -m benchmarks.teaching_curves`` (about ten minutes on one core).
+"""Every algorithm on the teaching task: ``python -m benchmarks.teaching_curves`` (about five minutes on one core).
 
 Same policy, problems and sampling streams per seed; 30 rollouts of 256 completions, teaching preset (DAPO, which
 throws groups away, takes fewer steps on as many completions). Prints the mean over seeds of the sampled accuracy of
