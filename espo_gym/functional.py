@@ -301,9 +301,9 @@ class FunctionalStep:
 
     def _finish(self, layer: _Layer, x: Tensor, attended: Tensor) -> Tensor:
         """What follows the attention: its output projection and the feed-forward block, each with its residual."""
-        x = product_by_rows(attended, layer.out, layer.out_bias).add_(x)
+        x = _added(x, attended, layer.out, layer.out_bias)
         gate, up = product_by_rows(self._normed(x), layer.up, layer.up_bias).chunk(2, -1)
-        return product_by_rows(silu(gate).mul_(up), layer.down, layer.down_bias).add_(x)
+        return _added(x, silu(gate).mul_(up), layer.down, layer.down_bias)
 
     def _normed(self, x: Tensor) -> Tensor:
         """RMS norm of ``x`` (n, H) without its factors."""
@@ -328,3 +328,11 @@ class FunctionalStep:
             del buffer
         self.bias = pad(self.bias[: self.n], (0, more), value=-torch.inf)
         self._know_rotations(width + more + (self.prompts[0].shape[2] if self.shared else 0))
+
+
+def _added(residual: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """``residual + x @ weight.T + bias``."""
+    if x.is_cuda or x.dtype.itemsize < 4:  # one kernel, and one rounding
+        out = torch.addmm(residual, x, weight.t())
+        return out if bias is None else out.add_(bias)
+    return product_by_rows(x, weight, bias).add_(residual)
