@@ -28,7 +28,7 @@ FORBIDDEN = -1e5
 """In place of a bias of -inf, by which a model forbids a token: 0 times -inf would be NaN."""
 
 NAT = 1 / log(2)
-"""In bits. Softmax is taken to the base of 2 here: that power costs a CPU a quarter of what the one of e does."""
+"""In bits. Softmax is taken to the base of 2 here: a power of 2 costs a CPU less than one of e, and is as exact."""
 
 LOGITS_BYTES = 2**26
 """What :func:`next_tokens` holds of the logits at a time."""
