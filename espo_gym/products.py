@@ -46,9 +46,11 @@ def _suits_onednn(x: Tensor, weight: Tensor) -> bool:
 def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """``x @ weight.T + bias``, (m, n), of x (m, k), weight (n, k), bias (n,), of a shape that comes again and again.
 
-    ``weight`` may have any strides, at no cost. There is no gradient.
+    ``weight`` may be the transpose of a contiguous matrix at no cost. There is no gradient.
     """
     if _suits_onednn(x, weight):
+        if not (weight.is_contiguous() or weight.t().is_contiguous()):
+            weight = weight.contiguous()  # with gaps in it, oneDNN takes a loop that is a thousand times as slow
         return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], None)
     return nn.functional.linear(x, weight, bias)
 

@@ -137,12 +137,13 @@ def test_log_every_n_timesteps_writes_the_metrics(tmp_path):
 
 
 def text_envs(n=4, **kwargs):
-    return TextVecEnv([lambda: gymnasium.make(ADDITION, split="validation", **kwargs)] * n)
+    env = TextVecEnv([lambda: gymnasium.make(ADDITION, split="validation", **kwargs)] * n)
+    env.seed(0)
+    return env
 
 
 def test_text_vec_env_passes_texts_both_ways():
     env = text_envs()
-    env.seed(0)
     questions = env.reset()
     assert questions.shape == (4,) and questions.dtype == object
     answers = [str(sum(map(int, q.removesuffix("=").split("+")))) for q in questions]

@@ -58,6 +58,25 @@ def test_values_and_gradients_are_those_of_float64(shapes, rows, with_bias):
             assert (one.double() - other).norm() < 1e-6 * other.norm()
 
 
+def test_no_matrix_with_gaps_reaches_onednn(monkeypatch):
+    """It would multiply such a one by a loop that takes a thousand times as long."""
+    monkeypatch.setattr(products, "prefers_onednn", lambda: True)
+    monkeypatch.setattr(products, "WORK", 0)
+    seen = []
+
+    def recorded(x, weight, *rest):
+        seen.append(weight)
+        return torch.nn.functional.linear(x, weight)
+
+    monkeypatch.setattr(torch.ops.mkldnn, "_linear_pointwise", recorded)
+    x, weight = tensors((64, 3 * 8), (12, 2 * 8))
+    x, weight = x[:, 8:16].requires_grad_(), weight[:, :8].requires_grad_()  # slices of wider matrices
+    out = linear(x, weight)
+    torch.testing.assert_close(out, nn.functional.linear(x, weight))
+    out.sum().backward()  # a gradient without strides
+    assert len(seen) == 3 and all(w.is_contiguous() or w.t().is_contiguous() for w in seen)
+
+
 def test_only_the_gradients_that_are_wanted_are_computed(shapes):
     x, weight = tensors((100, 8), (12, 8))
     linear(x, weight.requires_grad_()).sum().backward()
