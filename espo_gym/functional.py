@@ -325,7 +325,7 @@ class FunctionalStep:
         more = wider(width) - width
         for i, buffer in enumerate(self.cache):
             self.cache[i] = widened(buffer[: self.n], more)
-            del buffer
+            del buffer  # so that it is freed before the next one grows
         self.bias = pad(self.bias[: self.n], (0, more), value=-torch.inf)
         self._know_rotations(width + more + (self.prompts[0].shape[2] if self.shared else 0))
 

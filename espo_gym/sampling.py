@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 TILED_VOCABULARY = 8_192
 """Above so many entries the logits of a batch no longer fit a processor's cache. (A GPU has them all at once.)"""
 
-
 AHEAD = 16
 """Tokens for which random numbers are made at a time."""
 

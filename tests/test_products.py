@@ -120,9 +120,9 @@ def test_linear_layers_are_quick_only_within(shapes):
     class Other(nn.Linear):
         """Somebody's own layer, which may do more than its name says."""
 
-    torch_random = torch.random.get_rng_state()
-    model = nn.Sequential(nn.Linear(8, 12), nn.Sequential(Other(12, 8), nn.Linear(8, 4)))
-    torch.random.set_rng_state(torch_random)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(8, 12), nn.Sequential(Other(12, 8), nn.Linear(8, 4)))
     (x,) = tensors((90, 8))
     expected = model(x)
     with pytest.raises(RuntimeError, match="inside"), quick_linears([model]):
