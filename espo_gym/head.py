@@ -165,7 +165,7 @@ class _HeadScores(torch.autograd.Function):
                 scaled = (x * common[:, None]).to(x.dtype)
                 out = wide(x.new_zeros(x.shape[::-1]))  # (H, rows)
                 for part, w, b in _columns(weight, bias, x.dtype):
-                    turned = w.t().contiguous()
+                    turned = w.t().contiguous() if wants_hidden else w.t()
                     for start in range(0, len(x), height):
                         i = slice(start, start + height)
                         bits = _bits(_logits(w, x[i], b), NAT / ctx.temperature, lse[i])
