@@ -28,7 +28,7 @@ TERMS = 256
 """Summed up in one go at most."""
 
 WORK = 3_000_000
-"""Multiplications below which MKL is done as soon, since a call of it costs less."""
+"""Multiplications of a call below which MKL is done as soon, since a call of it costs less."""
 
 
 @lru_cache(maxsize=1)
@@ -109,7 +109,7 @@ def product_by_rows(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Te
 
 
 def _piece(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    height = _height(len(x), weight.numel())
+    height = _height(len(x), len(weight), weight.shape[1])
     if height is None:
         return nn.functional.linear(x, weight, bias)
     return product(_filled(x, height), weight, bias)[: len(x)]
@@ -117,20 +117,19 @@ def _piece(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 def _over_rows(left: Tensor, right: Tensor) -> Tensor:
     """``left.T @ right``, (n, k), of left (m, n) and right (m, k)."""
-    work = left.shape[1] * right.shape[1]
     total: Tensor | None = None
     for a, b in zip(left.split(HEIGHTS[-1]), right.split(HEIGHTS[-1]), strict=True):
-        height = _height(len(a), work)
+        height = _height(len(a), a.shape[1], b.shape[1])
         part = a.t() @ b if height is None else product(_filled(a, height).t(), _filled(b, height).t())
         total = part if total is None else total.add_(part)
     assert total is not None
     return total
 
 
-def _height(rows: int, work: int) -> int | None:
-    """Of the piece for so many ``rows`` with ``work`` multiplications each; None where MKL is as fast."""
+def _height(rows: int, n: int, k: int) -> int | None:
+    """Of the piece for ``rows``, each multiplied by n x k numbers; None where MKL is as fast."""
     height = next(h for h in HEIGHTS if h >= rows)
-    return height if rows * work >= WORK and 2 * rows > height else None
+    return height if rows * n * min(k, TERMS) >= WORK and 2 * rows > height else None
 
 
 def _filled(x: Tensor, height: int) -> Tensor:
