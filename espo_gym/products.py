@@ -140,7 +140,7 @@ def _filled(x: Tensor, height: int) -> Tensor:
 def quick_linears(models: Sequence[nn.Module]) -> Iterator[None]:
     """Within it, the linear layers of ``models`` use :func:`linear` (and GPT-2's, whose weights lie the other way)."""
     modules = [module for model in models for module in model.modules()] if prefers_onednn() else []
-    layers = [m for m in modules if type(m) in (nn.Linear, Conv1D) and "forward" not in m.__dict__]
+    layers = [m for m in modules if type(m) in (nn.Linear, Conv1D) and m.weight.is_cpu and "forward" not in m.__dict__]
     try:
         for layer in layers:
             layer.forward = partial(_forward, layer)

@@ -271,6 +271,24 @@ def test_rows_that_are_refilled_say_what_they_say_all_at_once(monkeypatch, famil
     assert (few.logps - said.logps).abs().max() < 2e-5 and (few.entropies - said.entropies).abs().max() < 2e-5
 
 
+def test_what_a_graph_has_seen_stays_where_it_is(monkeypatch):
+    """A CUDA graph reads and writes addresses; those of memory that has been freed belong to somebody else."""
+    policy, seen = make_policy("qwen3"), []
+    prompts = prompts_of(policy, [3, 2, 50, 60], 1)  # the long ones come last
+
+    class Watched(GraphStep):
+        def slots(self, n, columns):
+            return 2
+
+        def _step(self, rows):
+            super()._step(rows)
+            seen.append([x.data_ptr() for x in (*self.cache, *vars(self).values()) if isinstance(x, torch.Tensor)])
+
+    monkeypatch.setattr(sampling, "make_step", lambda policy: Watched(policy.model, policy.compute_dtype))
+    policy.generate(prompts, range(4), Sampling(max_completion_tokens=3))
+    assert len(seen) > 3 and all(addresses == seen[0] for addresses in seen)
+
+
 def test_refilled_rows_stop_at_their_own_stop_strings(monkeypatch):
     policy = make_policy("llama")
     prompts, how = prompts_of(policy, [3, 9, 5], 4), Sampling(max_completion_tokens=30, stop=("7", "1="))
