@@ -369,6 +369,12 @@ class TestWords:
         noise = np.array([0.01, -0.01, 0.02, -0.02, 0.01, -0.01])
         assert self.sentence(self.SAME, self.SAME + noise) == "a and b: no difference detected, +0.000 [-0.016, +0.016]"
 
+    def test_an_interval_that_holds_zero_shows_it(self):
+        d = np.array([0.0021, -0.0005, 0.0031, 0.0001, 0.0005, 0.0009])
+        assert self.sentence(d, 0 * d) == "a and b: no difference detected, +0.001 [-0.000, +0.002]"
+        assert self.sentence(0 * d, d) == "a and b: no difference detected, -0.001 [-0.002, +0.000]"
+        assert str(paired_difference(d, d)) == "+0.000 [+0.000, +0.000]"
+
     def test_the_better_one_comes_first(self):
         worse = self.SAME - [0.1, 0.11, 0.09, 0.1, 0.12, 0.08]
         assert self.sentence(self.SAME, worse).startswith("a is better than b, +0.100 [+0.085, +0.115] (p < 0.001")
