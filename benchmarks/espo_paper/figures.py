@@ -72,4 +72,4 @@ def _forest(axes: Any, judged: Sequence[Judged]) -> None:
     axes.set_xlabel("the claim says: above 0 (tick: least effect that counts)")
     for v, color in COLORS.items():
         axes.plot([], [], "o", color=color, label=v)
-    axes.legend(frameon=False, fontsize="small")
+    axes.legend(frameon=False, fontsize="small", loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(COLORS))

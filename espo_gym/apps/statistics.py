@@ -39,7 +39,7 @@ class Difference:
     """Pairs."""
 
     def __str__(self) -> str:
-        # -0.0004 is written -0.000: whether an interval holds 0 is what one looks for. Only 0 itself has no sign to show.
+        # -0.0004 is written -0.000: whether an interval holds 0 is what one looks for. 0 itself is +0.000.
         mean, low, high = (round(value, 12) + 0.0 for value in (self.mean, self.low, self.high))
         return f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]"
 
