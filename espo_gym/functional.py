@@ -169,6 +169,7 @@ class FunctionalStep:
         Returns the last hidden states, (N, H).
         """
         (u, s), n = ids.shape, len(source)
+        self._know_rotations(s + GROWTH)
         hidden, prompts, hides, last = self._prefill(ids, attention)
         self.n, self.position = n, last[source]  # (n,) of the latest token
         self.shared = s >= SHARED_PROMPT and n >= 2 * u
@@ -192,7 +193,6 @@ class FunctionalStep:
         u, s = ids.shape
         mask = attention.bool()
         positions = (attention.cumsum(1) - 1).clamp(min=0)  # (U, S)
-        self._know_rotations(s + GROWTH)
         causal = torch.ones(s, s, dtype=torch.bool, device=ids.device).tril()
         # A padded position looks at itself: a softmax over nothing would be NaN.
         visible = (causal & mask[:, None] | torch.eye(s, dtype=torch.bool, device=ids.device))[:, None]

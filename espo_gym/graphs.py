@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .functional import GROWTH, FunctionalStep, move_rows
+from .functional import FunctionalStep, move_rows
 
 SLOTS = 256
 """Rows that are written at a time, at most. The others wait until some are over."""
@@ -42,7 +42,7 @@ class GraphStep(FunctionalStep):
         self.next_column = torch.zeros(1, dtype=torch.long, device=device)
         self.out = torch.empty(rows, self.embed.shape[1], dtype=self.dtype, device=device)
         self.graphs: dict[int, torch.cuda.CUDAGraph] = {}
-        self._know_rotations(columns + GROWTH)  # all that a prompt that comes later may ask for
+        self._know_rotations(columns)
         self.n, self.column = n, ids.shape[1]
         return self._enter(torch.arange(n, device=device), ids, attention, source)
 

@@ -54,9 +54,9 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """
     if not _suits_onednn(x, weight):
         return nn.functional.linear(x, weight, bias)
-    parts = -(-x.shape[1] // TERMS)
-    if parts <= 1:
+    if x.shape[1] <= TERMS:
         return _onednn(x, weight, bias)
+    parts = -(-x.shape[1] // TERMS)
     first, *others = zip(x.chunk(parts, 1), weight.chunk(parts, 1), strict=True)
     total = _onednn(*first, bias)
     for x_part, weight_part in others:
