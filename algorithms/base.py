@@ -29,11 +29,11 @@ from espo_gym.collect import collect
 from espo_gym.diagnostics import Diagnostics
 from espo_gym.environment import Environment, as_vector_env, environment_spec, make_from_spec, task_of
 from espo_gym.evaluation import Evaluation, evaluate
-from espo_gym.live import LiveTable
+from espo_gym.live_table import LiveTable
 from espo_gym.metrics import explained_variance, informative, logp_gap, rollout_metrics
 from espo_gym.policy import Policy, TokenScores
+from espo_gym.policy.sampling import Sampling
 from espo_gym.rollout import Rollout
-from espo_gym.sampling import Sampling
 
 from .loss import LossBatch, LossOutput, Objective, update_metrics
 

@@ -23,9 +23,9 @@ from rich.console import Console
 from rich.table import Table
 from scipy import stats
 
-from espo_gym.apps.compare import Entry, compare
-from espo_gym.apps.comparison_report import LEVEL, compare_pairs, resolved
-from espo_gym.apps.statistics import paired_difference
+from espo_gym.experiments.compare import Entry, compare
+from espo_gym.experiments.comparison_report import LEVEL, compare_pairs, resolved
+from espo_gym.experiments.statistics import paired_difference
 
 SETTINGS = {"timesteps": 1024, "eval_problems": 1, "eval_k": 0, "preset": "teaching"}
 PAIRS = 10

@@ -13,7 +13,7 @@ import click
 import torch
 
 import espo_gym
-from espo_gym.apps.warm_start import demonstrations, make_model, make_tokenizer, warm_start
+from espo_gym.experiments.warm_start import demonstrations, make_model, make_tokenizer, warm_start
 
 
 @click.command()

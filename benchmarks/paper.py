@@ -25,9 +25,9 @@ from benchmarks.espo_paper.plan import SCALES, Regime, Scale, entry, smallest, t
 from benchmarks.espo_paper.quantities import ACCURACY, Curves
 from benchmarks.espo_paper.report import Header, Outcome, as_json, page, write_json
 from benchmarks.espo_paper.warm_start import SIZES, make_policy
-from espo_gym.apps import warm_start
-from espo_gym.apps.compare import Entry, compare
-from espo_gym.apps.processes import one_thread
+from espo_gym.experiments import warm_start
+from espo_gym.experiments.compare import Entry, compare
+from espo_gym.experiments.processes import one_thread
 
 STEPS = 900
 """Of a warm start like that of the bundled policy."""

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from .checks import check_choice, check_template
-from .streams import seeded
+from .rng_streams import seeded
 from .verifier import Verdict, verify
 
 BOXED = "Please reason step by step, and put your final answer within \\boxed{}."

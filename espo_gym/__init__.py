@@ -12,6 +12,11 @@ if not Path(__file__).with_name("envs").is_dir():
 from . import envs as envs  # registers the environments; loads no torch
 
 if TYPE_CHECKING:
+    from espo_gym.experiments.compare import Entry, compare
+    from espo_gym.experiments.comparison import Comparison
+    from espo_gym.experiments.tuning import tune
+    from espo_gym.policy.sampling import Sampling
+
     from .algorithms import (
         ALGORITHMS,
         CISPO,
@@ -28,16 +33,12 @@ if TYPE_CHECKING:
         PolicyOptimizer,
         ReinforcePP,
     )
-    from .apps.compare import Entry, compare
-    from .apps.comparison import Comparison
-    from .apps.tuning import tune
     from .callbacks import EvaluateCallback
     from .evaluation import Estimate, Evaluation, evaluate
-    from .live import LiveTable
+    from .live_table import LiveTable
     from .policy import Policy
     from .rollout import Rollout
-    from .sampling import Sampling
-    from .sb3 import TextVecEnv
+    from .text_vec_env import TextVecEnv
 
 __version__ = "0.1.0"
 
@@ -59,16 +60,15 @@ _HOMES = {
         "PolicyOptimizer",
         "ReinforcePP",
     ),
-    "apps.compare": ("Entry", "compare"),
-    "apps.comparison": ("Comparison",),
-    "apps.tuning": ("tune",),
+    "experiments.compare": ("Entry", "compare"),
+    "experiments.comparison": ("Comparison",),
+    "experiments.tuning": ("tune",),
     "callbacks": ("EvaluateCallback",),
     "evaluation": ("Estimate", "Evaluation", "evaluate"),
-    "live": ("LiveTable",),
-    "policy": ("Policy",),
+    "live_table": ("LiveTable",),
+    "policy": ("Policy", "Sampling"),
     "rollout": ("Rollout",),
-    "sampling": ("Sampling",),
-    "sb3": ("TextVecEnv",),
+    "text_vec_env": ("TextVecEnv",),
 }
 
 __all__ = [

@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from gymnasium.vector import AutoresetMode, VectorEnv
 
-from espo_gym.envs import MathVectorEnv, Verdict
+from espo_gym.policy.sampling import Sampling, left_pad
 
 from .environment import task_of
+from .envs import MathVectorEnv, Verdict
 from .policy import Policy
 from .rollout import Rollout
-from .sampling import Sampling, left_pad
 
 Result = tuple[Sequence[str], np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]
 """What a step gives: observations, rewards, terminations, truncations, infos."""

@@ -12,7 +12,7 @@ from gymnasium.spaces import Text
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker
 
-from espo_gym.envs import MathVectorEnv, TextEnv
+from .envs import MathVectorEnv, TextEnv
 
 SAME_STEP = AutoresetMode.SAME_STEP
 

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 from gymnasium.vector import VectorEnv
 
-from espo_gym.envs import Verdict
+from espo_gym.policy.sampling import Sampling
 
 from .collect import collect
 from .environment import describe, task_of
+from .envs import Verdict
 from .policy import Policy
-from .sampling import Sampling
 
 Z95 = 1.959963984540054
 """The normal quantile of a two-sided 95 % interval."""

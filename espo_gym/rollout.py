@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from espo_gym.envs import Verdict
+from .envs import Verdict
 
 
 @dataclass

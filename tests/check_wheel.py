@@ -6,7 +6,7 @@ from pathlib import Path
 import gymnasium as gym
 
 import espo_gym
-from espo_gym.apps.report import page
+from espo_gym.reports.html import page
 
 site = Path(sysconfig.get_path("purelib"))
 assert Path(espo_gym.__file__).is_relative_to(site), espo_gym.__file__

@@ -20,7 +20,7 @@ from stable_baselines3.common.logger import configure
 from tiny import SMALL, teaching_policy, tiny_policy
 
 from espo_gym.algorithms import GRPO
-from espo_gym.sb3 import TextVecEnv
+from espo_gym.text_vec_env import TextVecEnv
 
 ADDITION = "espo_gym/Addition-v0"
 

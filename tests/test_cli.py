@@ -10,9 +10,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from espo_gym.algorithms import ALGORITHMS
-from espo_gym.apps.cli import main
-from espo_gym.apps.curves import read_progress
-from espo_gym.apps.options import field_docs
+from espo_gym.cli.main import main
+from espo_gym.cli.options import field_docs
+from espo_gym.reports.curves import read_progress
 
 SMALL = ["--rollout-size", "32", "--timesteps", "64", "--eval-problems", "8", "--eval-k", "2", "--no-progress"]
 
@@ -120,7 +120,7 @@ class TestTrain:
         """Also in a process that has not imported it yet, as a resumed run's."""
         (tmp_path / "sums.py").write_text(
             "from espo_gym.envs import register_task\n"
-            "register_task('sums/Small-v0', 'espo_gym.envs.addition:Addition', digits=2)\n"
+            "register_task('sums/Small-v0', 'espo_gym.envs.tasks.addition:Addition', digits=2)\n"
         )
         monkeypatch.syspath_prepend(tmp_path)
         out = tmp_path / "run"

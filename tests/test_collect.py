@@ -12,7 +12,7 @@ from espo_gym.collect import collect
 from espo_gym.environment import as_vector_env
 from espo_gym.envs import MathVectorEnv, Problem, Task, TextEnv, UnicodeText, Verdict
 from espo_gym.policy import Policy
-from espo_gym.sampling import Sampling
+from espo_gym.policy.sampling import Sampling
 
 FEEDBACK = "No. Again."
 

@@ -15,14 +15,14 @@ import pytest
 import torch
 from tiny import teaching_policy
 
-from espo_gym.apps import compare as module
-from espo_gym.apps.compare import Entry, compare, locked
-from espo_gym.apps.comparison import Comparison, Run, run_folder
-from espo_gym.apps.comparison_report import audit, compare_pairs, resolved
-from espo_gym.apps.curves import read_progress
-from espo_gym.apps.ledger import Ledger, text_print, weights_print
-from espo_gym.apps.run import RunConfig, write_json
-from espo_gym.apps.statistics import paired_difference
+from espo_gym.experiments import compare as module
+from espo_gym.experiments.budget import Ledger, text_print, weights_print
+from espo_gym.experiments.compare import Entry, compare, locked
+from espo_gym.experiments.comparison import Comparison, Run, run_folder
+from espo_gym.experiments.comparison_report import audit, compare_pairs, resolved
+from espo_gym.experiments.run import RunConfig, write_json
+from espo_gym.experiments.statistics import paired_difference
+from espo_gym.reports.curves import read_progress
 
 ENTRIES = ["espo", "grpo", "dapo"]
 SETTINGS = {
@@ -135,7 +135,7 @@ class TestBudget:
 
     def test_seconds_end_a_run_after_the_rollout_in_which_they_ran_out(self, tmp_path, monkeypatch):
         ticks = iter(range(10**6))
-        monkeypatch.setattr("espo_gym.apps.ledger.clocks", lambda: np.array([1.0, 10.0]) * next(ticks))
+        monkeypatch.setattr("espo_gym.experiments.budget.clocks", lambda: np.array([1.0, 10.0]) * next(ticks))
         made = run(tmp_path / "out", ["espo"], timesteps=None, seconds=2.5, seeds=1)  # a rollout takes one tick
         (r,) = made.of("espo")
         assert r.rows["time/cpu_seconds"].tolist() == [1, 2, 3]

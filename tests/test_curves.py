@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from runs import write_run
 
-from espo_gym.apps import plot
-from espo_gym.apps.curves import Run, find_runs, group_runs, interval, read_progress
+from espo_gym.reports import plot
+from espo_gym.reports.curves import Run, find_runs, group_runs, interval, read_progress
 
 ACCURACY = "rollout/accuracy"
 

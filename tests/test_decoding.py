@@ -19,12 +19,12 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from espo_gym import functional, sampling
-from espo_gym.decoding import make_step
-from espo_gym.functional import FunctionalStep
-from espo_gym.graphs import GraphStep
-from espo_gym.policy import Policy
-from espo_gym.sampling import GOLDEN, Sampling, Uniforms, _close_ranks, splitmix
+from espo_gym.policy import Policy, sampling
+from espo_gym.policy import packed_step as functional
+from espo_gym.policy.cuda_graphs import GraphStep
+from espo_gym.policy.decoding import make_step
+from espo_gym.policy.packed_step import FunctionalStep
+from espo_gym.policy.sampling import GOLDEN, Sampling, Uniforms, _close_ranks, splitmix
 
 SIZES = {
     "hidden_size": 24,

@@ -13,12 +13,12 @@ import torch
 from stable_baselines3.common.callbacks import BaseCallback, ConvertCallback
 
 from espo_gym import ALGORITHMS, ESPO, EvaluateCallback, LossBatch, Policy, PolicyOptimizer
-from espo_gym.apps.curves import read_progress
-from espo_gym.apps.ledger import Ledger
-from espo_gym.apps.run import RunConfig, train
 from espo_gym.diagnostics import DIAGNOSES
 from espo_gym.envs import Verdict, register_task
-from espo_gym.envs.addition import Addition
+from espo_gym.envs.tasks.addition import Addition
+from espo_gym.experiments.budget import Ledger
+from espo_gym.experiments.run import RunConfig, train
+from espo_gym.reports.curves import read_progress
 
 ROOT = Path(__file__).parents[1]
 DOCS = sorted((ROOT / "docs").glob("*.md"))

@@ -10,7 +10,7 @@ import gymnasium
 import pytest
 
 from espo_gym.envs import AIME, GSM8K, MATH500, Dataset, TextEnv
-from espo_gym.envs.loading import read_jsonl, reference
+from espo_gym.envs.tasks.dataset_rows import read_jsonl, reference
 
 DATA = Path(__file__).parent / "data"
 PROBLEMS = DATA / "problems.jsonl"

@@ -297,7 +297,7 @@ def test_vector_resets_that_make_no_sense():
     [
         ("espo_gym/Adition-v0", UnregisteredEnv, "no environment is registered as .* mean 'espo_gym/Addition-v0'"),
         ("CartPole-v1", TypeError, "'CartPole-v1' is not a text task"),
-        ("espo_gym.envs.addition:Additon", AttributeError, "Additon"),
+        ("espo_gym.envs.tasks.addition:Additon", AttributeError, "Additon"),
         (int, TypeError, "a task, its class, 'module:Class' or a registered id is needed, not <class 'int'>"),
         (5, TypeError, "is needed, not 5"),
     ],

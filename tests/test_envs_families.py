@@ -21,8 +21,8 @@ from espo_gym.envs import (
     make_task,
     scratchpad,
 )
-from espo_gym.envs.expression import parse
-from espo_gym.envs.linear_equation import equation_key
+from espo_gym.envs.tasks.countdown_expression import parse
+from espo_gym.envs.tasks.linear_equation import equation_key
 
 SPLITS = ("train", "validation", "test")
 quick = settings(deadline=None, max_examples=200, derandomize=True)

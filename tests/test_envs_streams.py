@@ -15,8 +15,8 @@ from espo_gym.envs import (
     Problem,
     make_task,
 )
-from espo_gym.envs.drawn import DrawnTask
-from espo_gym.envs.streams import integers, seeded
+from espo_gym.envs.rng_streams import integers, seeded
+from espo_gym.envs.tasks.integer_draws import DrawnTask
 
 SEEDS = [0, 1, 2**32 - 1, 2**32, 2**63 - 1, *np.random.default_rng(0).integers(0, 2**63, 60).tolist(), *range(100, 160)]
 FAMILIES = [0, 1, 2**32 - 1, 2**32, 2**64 - 1, 0x0123456789ABCDEF]

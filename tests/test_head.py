@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from espo_gym import head
-from espo_gym.head import head_scores, inverse_cdf, next_tokens
+from espo_gym.policy import lm_head as head
+from espo_gym.policy.lm_head import head_scores, inverse_cdf, next_tokens
 
 
 @pytest.fixture(params=[(8, 16), (256, 2048), (2048, 16_384)], ids=["small tiles", "tiles of a CPU", "of a GPU"])

@@ -11,7 +11,7 @@ from tiny import SMALL, random_batch, random_rollout, same_state, state, teachin
 
 from espo_gym import ESPO, GRPO, PPO
 from espo_gym.algorithms import ALGORITHMS, LossBatch
-from espo_gym.apps.inspector import as_json, inspect_batch, view_loss
+from espo_gym.reports.inspector import as_json, inspect_batch, view_loss
 
 SEEDS = range(3)
 

@@ -29,8 +29,8 @@ from benchmarks.espo_paper.verdicts import Interval, interval, together, verdict
 from benchmarks.paper import main
 from espo_gym.algorithms import ESPO, GSPO, LossBatch
 from espo_gym.algorithms.terms import group_sizes
-from espo_gym.apps.warm_start import make_model
 from espo_gym.envs import make_task
+from espo_gym.experiments.warm_start import make_model
 
 MATCHED = ("gspo-matched", "fixed-clip-matched", "no-groups-matched", "random20-matched")
 RANGES = {"espo": 0.5, "gspo": 0.03} | dict.fromkeys(MATCHED, 0.1)

@@ -12,13 +12,13 @@ from pathlib import Path
 import psutil
 import pytest
 
-from espo_gym.apps.processes import cores, in_processes
+from espo_gym.experiments.processes import cores, in_processes
 
 ROOT = Path(__file__).parents[1]
 SLEEPERS = """
 import sys, time
 from functools import partial
-from espo_gym.apps.processes import in_processes
+from espo_gym.experiments.processes import in_processes
 if __name__ == "__main__":
     in_processes([("sleep", partial(time.sleep, 600))] * 3, 2, print)
 """

@@ -7,8 +7,9 @@ from test_scoring import KINDS, gradients, grouped_rollout, pair
 from tiny import tiny_policy
 from torch import nn
 
-from espo_gym import decoding, products
-from espo_gym.products import HEIGHTS, TERMS, linear, product, quick_linears
+from espo_gym.policy import decoding
+from espo_gym.policy import matmul as products
+from espo_gym.policy.matmul import HEIGHTS, TERMS, linear, product, quick_linears
 
 pytestmark = pytest.mark.skipif(
     not hasattr(torch.ops.mkldnn, "_linear_pointwise") or not torch.backends.mkldnn.is_available(),

@@ -16,10 +16,10 @@ from runs import sample, write_run
 from tiny import teaching_policy
 
 from espo_gym import ESPO
-from espo_gym.apps.cli import main
-from espo_gym.apps.curves import find_runs, group_runs
-from espo_gym.apps.inspector import as_json, inspect_batch
-from espo_gym.apps.report import CHARACTERS, PROBLEMS, SAMPLES, embed, page, report
+from espo_gym.cli.main import main
+from espo_gym.reports.curves import find_runs, group_runs
+from espo_gym.reports.html import CHARACTERS, PROBLEMS, SAMPLES, embed, page, report
+from espo_gym.reports.inspector import as_json, inspect_batch
 
 HOSTILE = "</script><img src=x onerror=\"document.title='pwned'\"><!--<script>&lt;b&gt;\u2028\ud800"
 HARMLESS = HOSTILE.replace("\ud800", "?")
@@ -163,8 +163,8 @@ class TestSafety:
 
     def test_the_assets_are_package_data(self):
         pyproject = (Path(__file__).parents[1] / "pyproject.toml").read_text()
-        endings = re.search(r'"espo_gym.apps.report" = \[(.*)\]', pyproject).group(1)
-        for asset in files("espo_gym.apps.report").iterdir():
+        endings = re.search(r'"espo_gym.reports.html" = \[(.*)\]', pyproject).group(1)
+        for asset in files("espo_gym.reports.html").iterdir():
             if asset.is_file() and not asset.name.endswith((".py", ".pyc")):
                 assert f'"*{Path(asset.name).suffix}"' in endings
 

@@ -16,8 +16,9 @@ from gymnasium.spaces import Text
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from espo_gym.apps.curves import read_progress
-from espo_gym.apps.run import RunConfig, train
+from espo_gym.experiments.run import RunConfig, train
+from espo_gym.reports.curves import read_progress
+from espo_gym.reports.plot import plot_run
 
 SMALL = {"timesteps": 96, "eval_problems": 8, "eval_k": 2, "eval_every": 2, "save_every": 32}
 HYPERPARAMETERS = {"rollout_size": 32, "n_minibatches": 2, "micro_batch_tokens": 64, "seed": 3}
@@ -97,6 +98,7 @@ class TestFolder:
     def test_curves_are_a_picture(self, finished):
         from matplotlib.image import imread
 
+        plot_run(finished)  # as espo-gym train does
         assert (finished / "curves.png").read_bytes().startswith(b"\x89PNG\r\n")
         assert imread(finished / "curves.png").shape[:2] == (780, 1380), "6.9 inches at 200 dots"
 

@@ -7,7 +7,13 @@ import numpy as np
 import pytest
 from tiny import global_random_state
 
-from espo_gym.apps.statistics import holm, iqm, paired_difference, performance_profile, probability_of_improvement
+from espo_gym.experiments.statistics import (
+    holm,
+    iqm,
+    paired_difference,
+    performance_profile,
+    probability_of_improvement,
+)
 
 
 class TestPairedDifference:

@@ -10,15 +10,15 @@ import torch
 from click.testing import CliRunner
 from safetensors.torch import load_file
 
-from espo_gym.apps import protocol as protocols
-from espo_gym.apps.cli import main
-from espo_gym.apps.cli_compare import parse_entry
-from espo_gym.apps.compare import Entry, compare
-from espo_gym.apps.comparison import Comparison
-from espo_gym.apps.protocol import TEACHING, read_protocol, run_protocol
-from espo_gym.apps.tuning import cells, tune
-from espo_gym.apps.warm_start import add_columns, combine_numbers, make_policy, work_down_chain
+from espo_gym.cli.compare import parse_entry
+from espo_gym.cli.main import main
 from espo_gym.envs.registration import make_task
+from espo_gym.experiments import protocol as protocols
+from espo_gym.experiments.compare import Entry, compare
+from espo_gym.experiments.comparison import Comparison
+from espo_gym.experiments.protocol import TEACHING, read_protocol, run_protocol
+from espo_gym.experiments.tuning import cells, tune
+from espo_gym.experiments.warm_start import add_columns, combine_numbers, make_policy, work_down_chain
 
 SMALL = {"rollout_size": 16, "n_minibatches": 2, "max_completion_tokens": 32}
 SETTINGS = {"timesteps": 16, "eval_problems": 2, "eval_k": 0, "jobs": 1, "say": lambda _: None}
@@ -45,7 +45,7 @@ class TestGrid:
         assert cell.hyperparameters["alpha"] == 14.0
 
     def test_no_clip_no_equal_grid(self, monkeypatch):
-        monkeypatch.setattr("espo_gym.apps.tuning.CLIPS", ())
+        monkeypatch.setattr("espo_gym.experiments.tuning.CLIPS", ())
         with pytest.raises(ValueError, match="no clip to tune"):
             cells(Entry("a", "grpo"), "teaching", {})
 

@@ -19,13 +19,13 @@ from click.testing import CliRunner
 from tiny import SMALL, global_random_state, same_state, state, tiny_policy
 
 from espo_gym.algorithms import ALGORITHMS, ESPO, GRPO
-from espo_gym.apps.cli import main
-from espo_gym.apps.run import RunConfig
+from espo_gym.cli.main import main
 from espo_gym.collect import collect
 from espo_gym.environment import as_vector_env
 from espo_gym.envs import UnicodeText
+from espo_gym.experiments.run import RunConfig
 from espo_gym.policy import Policy
-from espo_gym.sampling import Sampling
+from espo_gym.policy.sampling import Sampling
 
 ADDITION = "espo_gym/Addition-v0"
 ENV = "VLLM_ENABLE_V1_MULTIPROCESSING"
@@ -362,7 +362,7 @@ def test_global_random_state_is_left_alone():
 def test_nothing_else_imports_vllm():
     sources = [p for top in ("espo_gym", "algorithms") for p in Path(__file__).parents[1].joinpath(top).rglob("*.py")]
     found = {p.name for p in sources if "import vllm" in (text := p.read_text()) or "from vllm" in text}
-    assert found == {"vllm_sampler.py"}
+    assert found == {"vllm.py"}
 
 
 # -- vLLM itself -----------------------------------------------------------------------------------------------------

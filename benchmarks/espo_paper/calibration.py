@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from espo_gym.apps.compare import Entry
+from espo_gym.experiments.compare import Entry
 
 from .plan import TARGET, TEACHING, Scale, candidate, entry, grid
 from .quantities import CLIPPED, Curves, over_training

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from espo_gym.apps.compare import Entry
+from espo_gym.experiments.compare import Entry
 
 from .calibration import SEEDS, Calibration
 from .claims import Judged

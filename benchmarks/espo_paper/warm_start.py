@@ -19,8 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from espo_gym.apps.warm_start import demonstrations, make_model, make_tokenizer, save_policy, warm_start
 from espo_gym.envs import Problem, scratchpad
+from espo_gym.experiments.warm_start import demonstrations, make_model, make_tokenizer, save_policy, warm_start
 
 ENV = "espo_gym/ChainArithmetic-v0"
 STYLES = ((0.2, 0.0, 0.0), (0.4, 0.5, 0.1), (0.4, 0.8, 0.3))

@@ -17,7 +17,7 @@ import click
 import torch
 from transformers.utils import logging as transformers_logging
 
-from espo_gym import products
+from espo_gym.policy import matmul as products
 
 from . import environment, gpu, head, learner, sampling, steps
 from .goals import GOALS, Row, table

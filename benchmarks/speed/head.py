@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from espo_gym.products import product
+from espo_gym.policy.matmul import product
 
 from .goals import Interval, Row
 from .measure import against, alternate, megabytes, peak_bytes, ratio
@@ -20,13 +20,13 @@ Head = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor | None]]
 
 def ours(hidden: Tensor, weight: Tensor, targets: Tensor) -> tuple[Tensor, None]:
     """As training calls it: the entropies are the sampler's."""
-    from espo_gym.head import head_scores
+    from espo_gym.policy.lm_head import head_scores
 
     return head_scores(hidden, weight, None, targets)[0], None
 
 
 def ours_entropy(hidden: Tensor, weight: Tensor, targets: Tensor) -> tuple[Tensor, Tensor | None]:
-    from espo_gym.head import head_scores
+    from espo_gym.policy.lm_head import head_scores
 
     return head_scores(hidden, weight, None, targets, entropies=True)
 

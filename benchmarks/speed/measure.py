@@ -16,7 +16,7 @@ import numpy as np
 import psutil
 import torch
 
-from espo_gym.products import product
+from espo_gym.policy.matmul import product
 
 from .goals import Interval
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from espo_gym.policy import Policy
-from espo_gym.sampling import Completions, Sampling, left_pad
+from espo_gym.policy.sampling import Completions, Sampling, left_pad
 
 from . import workload
 from .goals import Interval, Row

@@ -1,0 +1,90 @@
+"""Addition-v0: sums of two numbers, and demonstrations of how to work them out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ..checks import check_int
+from ..task import BOXED, Problem
+from .integer_task import IntegerTask
+
+
+class Addition(IntegerTask):
+    """Add two numbers of the same length.
+
+    Description:
+        Both numbers are uniform among those of ``digits`` digits. A small model can learn it in a minute, and can be
+        shown how (``scratchpad``) without being shown how to do it right.
+
+    Observation:
+        ``358+467=``
+
+    Action:
+        The sum, ``825``, alone, at the end of a text, or as the last field of a scratch pad that adds column by column
+        from the right and writes ``+1`` where there is a carry: ``8+7=15,5+6+1=12,3+4+1=8,825``. In a completion of
+        nothing but digits, ``+``, ``=`` and ``,`` the answer is what follows the last comma; a sum is no answer.
+
+    Reward:
+        1 if the answer equals the sum, else 0.
+
+    Arguments:
+        ``digits`` (1 to 18, default 3); ``template`` with the fields ``{a}`` and ``{b}``; ``system_prompt``.
+
+    Version history:
+        v0: first version.
+    """
+
+    name = "addition"
+    template = "{a}+{b}="
+    system_prompt = BOXED
+    scratch_pad = re.compile(r"[0-9+=,]*")
+
+    def __init__(self, *, digits: int = 3, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.digits = check_int("digits", digits, 1, 18)
+
+    @property
+    def ranges(self) -> list[tuple[int, int]]:
+        return [(10 ** (self.digits - 1), 10**self.digits)] * 2
+
+    def make(self, numbers: Sequence[int]) -> Problem:
+        a, b = numbers
+        return Problem(
+            prompt=self.template.format(a=a, b=b),
+            answer=str(a + b),
+            key=f"{min(a, b)}+{max(a, b)}",
+            data={"a": a, "b": b},
+        )
+
+    def final_answer(self, scratch_pad: str) -> str:
+        _, comma, last = scratch_pad.rpartition(",")
+        return last if comma else last.rpartition("=")[2]  # without a comma: 825, or 358+467=825
+
+
+def scratchpad(a: int, b: int, *, drop_carry: float = 0.0, rng: np.random.Generator | None = None) -> str:
+    """Add ``a`` and ``b`` (>= 0) column by column from the right: ``8+7=15,5+6+1=12,3+4+1=8,825`` for 358 and 467.
+
+    With ``drop_carry`` each carry, the one out of the leftmost column included, is forgotten with this probability, and
+    the rest is done as if there were none, so that the last field is wrong in just the way that the columns are. A
+    policy warmed up on such demonstrations knows the method and how to do it right, but mostly does not.
+    """
+    if a < 0 or b < 0:
+        raise ValueError(f"a and b must not be negative: {a}, {b}")
+    if not 0 <= drop_carry <= 1:
+        raise ValueError(f"drop_carry must be a probability, not {drop_carry!r}")
+    if drop_carry > 0 and rng is None:
+        raise ValueError("drop_carry needs a generator: pass rng")
+    length = max(len(str(a)), len(str(b)))
+    columns, answer, carry = [], "", 0
+    for x, y in zip(reversed(f"{a:0{length}}"), reversed(f"{b:0{length}}"), strict=True):
+        total = int(x) + int(y) + carry
+        columns.append(f"{x}+{y}{'+1' if carry else ''}={total}")
+        answer = f"{total % 10}{answer}"
+        carry = total // 10
+        if carry and rng is not None and rng.random() < drop_carry:
+            carry = 0
+    return ",".join([*columns, f"1{answer}" if carry else answer])

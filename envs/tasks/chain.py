@@ -1,0 +1,92 @@
+"""ChainArithmetic-v0: a chain of numbers and operators."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from ..checks import check_int
+from ..task import BOXED, Problem
+from .integer_task import IntegerTask
+
+
+class ChainArithmetic(IntegerTask):
+    """Work out a chain of numbers, with the usual precedence.
+
+    Description:
+        The numbers are uniform among those of ``digits`` digits (1 to 9 for one digit), the operators uniform too. The
+        result may be negative.
+
+    Observation:
+        ``8*8-9-7-8=``
+
+    Action:
+        The result, ``40``, alone, at the end of a text, or at the end of a scratch pad that works from step to step:
+        ``08*8=64,64-9=55,55-7=48,48-8=40``. In a completion of nothing but digits, ``+-*``, ``=`` and ``,`` the answer
+        is what follows the last comma and there the last equals sign; an expression is no answer.
+
+    Reward:
+        1 if the answer equals the result, else 0.
+
+    Arguments:
+        ``terms`` (2 to 20, default 5); ``digits`` (1 to 9, default 1); ``operators``, some of ``+-*`` (default all);
+        ``template`` with the field ``{expression}``; ``system_prompt``.
+
+    Version history:
+        v0: first version.
+    """
+
+    name = "chain"
+    template = "{expression}="
+    system_prompt = BOXED
+    scratch_pad = re.compile(r"[-0-9+*=,]*")
+
+    def __init__(self, *, terms: int = 5, digits: int = 1, operators: str = "+-*", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.terms = check_int("terms", terms, 2, 20)
+        self.digits = check_int("digits", digits, 1, 9)
+        self.operators = check_operators(operators)
+
+    @property
+    def ranges(self) -> list[tuple[int, int]]:
+        return chain_ranges(self.terms, self.digits, self.operators)
+
+    def make(self, numbers: Sequence[int]) -> Problem:
+        expression, value, key = chain(numbers[: self.terms], [self.operators[i] for i in numbers[self.terms :]])
+        return Problem(self.template.format(expression=expression), str(value), key)
+
+    def final_answer(self, scratch_pad: str) -> str:
+        return scratch_pad.rpartition(",")[2].rpartition("=")[2]
+
+
+def chain_ranges(terms: int, digits: int, operators: str) -> list[tuple[int, int]]:
+    """The ranges of the numbers of a chain and of the places of its operators in ``operators``."""
+    return [(10 ** (digits - 1), 10**digits)] * terms + [(0, len(operators))] * (terms - 1)
+
+
+def chain(numbers: Sequence[int], operators: Sequence[str]) -> tuple[str, int, str]:
+    """The chain ``2+8*7-1``, its value, and a key that the order of its terms and factors does not change."""
+    names = list(map(str, numbers))
+    text, value, term = names[0], 0, numbers[0]
+    sign, factors, terms = "+", [text], []
+    for operator, number, name in zip(operators, numbers[1:], names[1:], strict=True):
+        text += operator + name
+        if operator == "*":
+            term *= number
+            factors.append(name)
+        else:
+            factors.sort()  # all numbers of a chain have the same length, so their texts sort as they do
+            terms.append(sign + "*".join(factors))
+            value += term
+            sign, factors, term = operator, [name], number if operator == "+" else -number
+    factors.sort()
+    terms.append(sign + "*".join(factors))
+    return text, value + term, "".join(sorted(terms))
+
+
+def check_operators(operators: Any) -> str:
+    """Raises ValueError unless ``operators`` is made of ``+``, ``-`` and ``*``, each at most once."""
+    if not isinstance(operators, str) or not operators or sorted(operators) != sorted(set(operators) & set("+-*")):
+        raise ValueError(f"operators must be some of '+-*', each at most once, not {operators!r}")
+    return operators

@@ -1,0 +1,186 @@
+"""JSONL-v0, GSM8K-v0, MATH500-v0 and AIME-v0: problems from files and from the Hugging Face hub."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from os import PathLike
+from typing import Any
+
+import numpy as np
+
+from ..checks import check_choice, check_template
+from ..task import BOXED, Problem, Task, split_of, stable_hash
+from .dataset_rows import Row, field, load_hub, read_jsonl, reference
+
+HASH_SPLITS = ("train", "validation", "test")
+
+
+class Dataset(Task):
+    """Problems with their answers from a file of JSON lines or a Hugging Face data set.
+
+    Description:
+        A single file is split by a stable hash of the question, 80 % train, 10 % validation, 10 % test, so that a
+        question that occurs twice never lies on two sides. A mapping from splits to files, or a data set with splits
+        of its own, is taken as it is. Within a split the seeds 0 .. n-1 visit each of its n problems once in a random
+        order, n .. 2n-1 once more in another order, and so on.
+
+    Observation:
+        The question.
+
+    Action:
+        A text with the answer in ``\\boxed{}``, after ``####``, after "answer is", or at its end.
+
+    Reward:
+        1 if the answer is equivalent to the reference, else 0. The reference is the field ``answer``: a number (27.0
+        means 27) or a text, of which what follows the last ``####`` counts where it has one, as in GSM8K.
+
+    Arguments:
+        ``path``, a file of JSON lines or a mapping from splits to such files; or else ``dataset``, an id of the Hugging
+        Face hub or a local folder, with ``name``, its configuration; ``question`` and ``answer``, the names of the
+        fields; ``template`` with the field ``{question}``; ``system_prompt``.
+
+    Version history:
+        v0: first version.
+    """
+
+    name = "jsonl"
+    system_prompt = BOXED
+    hub: str | None = None
+    """The data set that is meant without ``path`` and ``dataset``."""
+    hub_name: str | None = None
+    question_field = "question"
+    answer_field = "answer"
+    for_test_only = False
+    """A single file is one split, "test", as benchmarks of few problems are."""
+
+    def __init__(
+        self,
+        *,
+        path: str | PathLike[str] | Mapping[str, str | PathLike[str]] | None = None,
+        dataset: str | None = None,
+        name: str | None = None,
+        question: str | None = None,
+        answer: str | None = None,
+        template: str = "{question}",
+        **kwargs: Any,
+    ) -> None:
+        """Reads everything. Raises FileNotFoundError, OSError, ImportError or ValueError, see ``loading.py``."""
+        super().__init__(**kwargs)
+        self.template = check_template("template", template, ("question",))
+        self.question_field = question or self.question_field
+        self.answer_field = answer or self.answer_field
+        if path is not None and dataset is not None:
+            raise ValueError(f"give path or dataset, not both: {path!r}, {dataset!r}")
+        if path is None and dataset is None:
+            dataset, name = self.hub, name or self.hub_name
+        if path is None and dataset is None:
+            raise ValueError('give path="problems.jsonl", a mapping from splits to files, or dataset="..." of the hub')
+        self.source = str(path if dataset is None else dataset)
+        given: Mapping[str, Iterable[Row]]
+        if dataset is not None:
+            given = load_hub(dataset, name)
+        elif isinstance(path, Mapping):
+            given = {split: read_jsonl(file) for split, file in path.items()}
+        else:
+            given = {"train": read_jsonl(path)}  # type: ignore[arg-type]
+        self._problems = self._assign({split: [self._problem(row) for row in rows] for split, rows in given.items()})
+        self.splits = tuple(self._problems)
+        self._order: dict[str, tuple[int, np.ndarray]] = {}  # the epoch last used of each split, and its permutation
+
+    def problem(self, split: str, seed: int) -> Problem:
+        """Raises ValueError for an unknown or an empty split."""
+        problems = self._problems[check_choice("split", split, self.splits)]
+        if not problems:
+            raise ValueError(f"the split {split!r} of {self.source} is empty: {self._counts()}")
+        epoch, position = divmod(seed, len(problems))
+        if self._order.get(split, (-1,))[0] != epoch:
+            rng = self.generator(stable_hash(split), epoch)
+            self._order[split] = (epoch, rng.permutation(len(problems)))
+        return problems[self._order[split][1][position]]
+
+    def size(self, split: str) -> int | None:
+        return len(self._problems[check_choice("split", split, self.splits)])
+
+    def _problem(self, row: Row) -> Problem:
+        where, fields = row
+        question = field(fields, self.question_field, where)
+        if not isinstance(question, str) or not question.strip():
+            raise ValueError(f"{where}: the question must be a text that is not empty, not {question!r}")
+        answer = reference(field(fields, self.answer_field, where), where)
+        return Problem(self.template.format(question=question), answer, " ".join(question.casefold().split()))
+
+    def _assign(self, given: dict[str, list[Problem]]) -> dict[str, list[Problem]]:
+        if not any(given.values()):
+            raise ValueError(f"{self.source} has no problems: a line such as {self._example()} is needed for each")
+        if list(given) != ["train"]:
+            return given
+        if self.for_test_only:
+            return {"test": given["train"]}
+        splits: dict[str, list[Problem]] = {split: [] for split in HASH_SPLITS}
+        for problem in given["train"]:
+            splits[split_of(self.name, problem.key)].append(problem)
+        return splits
+
+    def _example(self) -> str:
+        return f'{{"{self.question_field}": "What is 2+3?", "{self.answer_field}": "5"}}'
+
+    def _counts(self) -> str:
+        return ", ".join(f"{split} has {len(problems)}" for split, problems in self._problems.items())
+
+
+class GSM8K(Dataset):
+    """Grade-school word problems (Cobbe et al. 2021, arXiv:2110.14168).
+
+    Description:
+        As ``JSONL-v0``, of which these are the defaults for ``openai/gsm8k``: 7473 problems in train, 1319 in test. The
+        answer is an integer after ``####``.
+
+    Observation, Action, Reward, Arguments:
+        As ``JSONL-v0``.
+
+    Version history:
+        v0: first version.
+    """
+
+    name = "gsm8k"
+    hub, hub_name = "openai/gsm8k", "main"
+
+
+class MATH500(Dataset):
+    """500 problems of the MATH test set (Hendrycks et al. 2021; selected by Lightman et al. 2023).
+
+    Description:
+        As ``JSONL-v0``, of which these are the defaults for ``HuggingFaceH4/MATH-500``. All are in the split "test".
+        Answers are numbers, expressions, intervals, tuples, matrices, words.
+
+    Observation, Action, Reward, Arguments:
+        As ``JSONL-v0``; the question is the field ``problem``.
+
+    Version history:
+        v0: first version.
+    """
+
+    name = "math500"
+    hub = "HuggingFaceH4/MATH-500"
+    question_field = "problem"
+    for_test_only = True
+
+
+class AIME(Dataset):
+    """Problems of the American Invitational Mathematics Examination, with integers from 0 to 999 as answers.
+
+    Description:
+        As ``JSONL-v0``, of which these are the defaults for ``HuggingFaceH4/aime_2024``, 30 problems, all in the split
+        "test". Other years and the AMC are one ``path`` or ``dataset`` away.
+
+    Observation, Action, Reward, Arguments:
+        As ``JSONL-v0``; the question is the field ``problem``.
+
+    Version history:
+        v0: first version.
+    """
+
+    name = "aime"
+    hub = "HuggingFaceH4/aime_2024"
+    question_field = "problem"
+    for_test_only = True

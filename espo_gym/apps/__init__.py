@@ -1,1 +1,0 @@
-"""What knows the algorithms by name: the command line and the runs it makes."""

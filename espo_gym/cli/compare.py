@@ -1,0 +1,167 @@
+"""The command line's ``espo-gym compare``."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from espo_gym.algorithms import ALGORITHMS
+from espo_gym.experiments.compare import Entry, compare
+from espo_gym.experiments.comparison import Comparison
+from espo_gym.experiments.comparison_report import audit, compare_pairs, mean_interval, score_table, tried
+from espo_gym.experiments.protocol import PROTOCOLS, regime_scores, run_protocol
+from espo_gym.experiments.run import DTYPES, RunConfig
+from espo_gym.experiments.tuning import SEEDS, tune
+
+from .errors import report_errors
+from .options import env_arguments, hyperparameter_options
+
+
+def parse_entry(text: str) -> Entry:
+    """``wide=espo,alpha=1.0`` is the entry "wide": ESPO with alpha 1. Values are JSON, or else text."""
+    name, equals, rest = text.partition("=")
+    algo, *pairs = re.split(r",(?=[a-z_0-9]+=)", rest)
+    if not equals or not algo:
+        raise click.UsageError(f"--entry takes NAME=ALGORITHM[,KEY=VALUE...], not {text!r}")
+    values: dict[str, Any] = {}
+    for pair in pairs:
+        key, _, value = pair.partition("=")
+        try:
+            values[key] = json.loads(value)
+        except json.JSONDecodeError:
+            values[key] = value
+    return Entry(name, algo, values)
+
+
+@click.command("compare")
+@click.option(
+    "--algos", help="Algorithms, with commas between them.  [default: espo,gspo,grpo,ppo]", show_default=False
+)
+@click.option(
+    "--entry", "more", multiple=True, metavar="NAME=ALGO[,KEY=VALUE...]", help="One more, with its own options."
+)
+@click.option(
+    "--protocol", type=click.Choice(list(PROTOCOLS)), help="Its tasks and regimes instead of one environment."
+)
+@click.option("--env", default=RunConfig.env, help="Id of the environment (see espo-gym list).")
+@click.option("--env-arg", "env_args", multiple=True, metavar="KEY=VALUE", help="Argument of the environment.")
+@click.option(
+    "--policy",
+    multiple=True,
+    default=[RunConfig.policy],
+    help="What all start from. Of several, seed s takes number s modulo their number.",
+)
+@click.option("--dtype", type=click.Choice(DTYPES), default=RunConfig.dtype, help="Of the computation.")
+@click.option("--seeds", default=10, type=click.IntRange(1), help="Runs of each entry: seeds 0, 1, ...")
+@click.option(
+    "--timesteps", type=click.IntRange(1), help="Completions of each run.  [default: 7680, or the protocol's]"
+)
+@click.option("--seconds", type=float, help="Seconds of training of each run, in place of completions.")
+@click.option("--tune", "tuned", is_flag=True, help="Tune learning rate and clip first, on a grid equal for all.")
+@click.option("--tune-seeds", default=len(SEEDS), type=click.IntRange(1), help=f"Seeds of it: {SEEDS[0]}, ...")
+@click.option("--eval-problems", type=int, help="Held-out problems, after training.  [default: 256, or the protocol's]")
+@click.option("--eval-k", type=int, help="Completions of each of them.  [default: 8]")
+@click.option("--eval-every", default=0, help="Rollouts between greedy evaluations on the way (0: none).")
+@click.option("--jobs", type=click.IntRange(1), help="Processes at a time.  [default: the number of cores]")
+@click.option("--out", type=click.Path(path_type=Path), default=Path("runs/compare"), help="Folder of the comparison.")
+@hyperparameter_options
+@report_errors
+def compare_command(**options: Any) -> None:
+    """Compare algorithms, seed against seed, on equal budgets. Run it again to go on with what is missing.
+
+    Options of algorithms hold for every entry, those of --entry for that one.
+    """
+    hyperparameters = {
+        name: options[name]
+        for name in {n for cls in ALGORITHMS.values() for n in cls.hyperparameters()}
+        if options[name] not in (None, ())
+    }
+    if "seed" in hyperparameters:
+        raise click.UsageError("--seeds gives every entry the seeds 0, 1, ...; there is no --seed here")
+    names = (options["algos"] or ("" if options["more"] else "espo,gspo,grpo,ppo")).split(",")
+    entries: list[str | Entry] = [name.strip() for name in names if name.strip()]
+    entries += [parse_entry(text) for text in options["more"]]
+    out: Path = options["out"]
+    settings: dict[str, Any] = {
+        name: options[name]
+        for name in ("timesteps", "seconds", "dtype", "eval_problems", "eval_k", "eval_every", "jobs")
+        if options[name] is not None
+    }
+    settings |= {"hyperparameters": hyperparameters, "say": click.echo}
+    try:
+        if options["protocol"]:
+            _protocol(entries, out, settings, options)
+        else:
+            settings |= {"policy": options["policy"], "env_args": env_arguments(options["env_args"])}
+            if options["tuned"]:
+                entries = list(tune(entries, options["env"], out=out, seeds=options["tune_seeds"], **settings))
+            _show(compare(entries, options["env"], out=out, seeds=options["seeds"], **settings))
+    except KeyboardInterrupt:
+        click.echo("\nStopped. The same command goes on with what is missing", err=True)
+        raise
+    click.echo(f"Everything is in {out}{os.sep}; begin with report.md")
+
+
+def _protocol(entries: Sequence[str | Entry], out: Path, settings: dict[str, Any], options: dict[str, Any]) -> None:
+    source = click.get_current_context().get_parameter_source
+    own = [name for name in ("env", "env_args", "policy") if source(name) is click.core.ParameterSource.COMMANDLINE]
+    if own:
+        given = ", ".join(f"--{name.replace('_args', '-arg')}" for name in own)
+        raise click.UsageError(f"--protocol has its own environments and policies: no {given} with it")
+    protocol = PROTOCOLS[options["protocol"]]
+    tune_seeds = options["tune_seeds"] if options["tuned"] else None
+    made = run_protocol(protocol, entries, out=out, seeds=options["seeds"], tune_seeds=tune_seeds, **settings)
+    for regime in protocol.regimes:
+        scores = regime_scores(protocol, made, regime.name, "auc")
+        header = ["", *(task.name for task in protocol.tasks), "mean"]
+        rows = [
+            [entry, *(mean_interval(column) for column in s.T), mean_interval(s.mean(1))] for entry, s in scores.items()
+        ]
+        _print(header, rows, f"\nAUC, {regime.name}")
+        _sentences([str(pair) for pair in compare_pairs(scores)])
+    for cell, comparison in made.items():
+        _audit(comparison, f"{cell}: ")
+
+
+def _show(comparison: Comparison) -> None:
+    header, rows = score_table(comparison)
+    shown = [i for i, name in enumerate(header) if name not in ("IQM of AUC", "final", "rollouts_to_0.8")]
+    title = f"\n{comparison.setting['env']}, {len(comparison.seeds)} seeds, with 95 % intervals"
+    _print([header[i] for i in shown], [[row[i] for i in shown] for row in rows], title)
+    click.echo(tried(comparison))
+    _sentences([str(pair) for pair in compare_pairs(comparison.scores("auc"))])
+    _audit(comparison)
+
+
+def _sentences(sentences: list[str]) -> None:
+    click.echo("\nOn the mean reward over training (AUC), seed against seed, with 95 % intervals:")
+    for sentence in sentences:
+        click.echo(f"- {sentence}")
+
+
+def _audit(comparison: Comparison, where: str = "") -> None:
+    checks = audit(comparison)
+    wrong = [text for ok, text in checks if ok is False]
+    for text in wrong:
+        click.echo(f"AUDIT: {where}{text}", err=True)
+    if not wrong:
+        passed = sum(ok is True for ok, _ in checks)
+        click.echo(f"Audit: {where}{passed} of {passed} checks passed: weights, problems, sampling, budgets, versions")
+
+
+def _print(header: list[str], rows: list[list[str]], title: str) -> None:
+    table = Table(*header, box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for row in rows:
+        table.add_row(*map(escape, row))
+    console = Console(highlight=False)
+    console.print(title, soft_wrap=True)
+    console.print(table)

@@ -1,0 +1,290 @@
+"""A run: one algorithm on one environment, and a folder with everything that came of it.
+
+config.json         what was run, every hyper-parameter included; ``espo-gym train --config`` runs it again
+progress.csv        metrics of each rollout, one row each; progress.json has the same as JSON lines
+evaluation.json     held-out accuracy before and after, with intervals
+samples.jsonl       held-out problems with completions and verdicts, before and after
+curves.png          the curves, drawn by ``espo-gym train`` (espo-gym plot, report and inspect show more)
+checkpoint.zip      everything that training goes on from
+policy/             the policy, for plain transformers
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import platform
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import torch
+from stable_baselines3.common.callbacks import BaseCallback, ConvertCallback, EveryNTimesteps
+from stable_baselines3.common.logger import Logger, make_output_format
+
+from espo_gym import __version__
+from espo_gym.algorithms import ALGORITHMS, PolicyOptimizer
+from espo_gym.callbacks import EvaluateCallback
+from espo_gym.environment import task_of
+from espo_gym.evaluation import Evaluation
+from espo_gym.live_table import LiveTable
+from espo_gym.policy import SAMPLERS, Policy
+
+SAMPLES = 16
+"""Problems whose completions are kept in samples.jsonl."""
+
+DTYPES = ("float32", "bfloat16")
+"""Of the forward pass; the weights are float32, since 16 bits would round small steps away."""
+
+
+@dataclass
+class RunConfig:
+    """What to run."""
+
+    algo: str = "espo"
+    policy: str = "espo_gym/teaching"
+    dtype: str = "float32"
+    sampler: str = "auto"
+    env: str = "espo_gym/Addition-v0"
+    env_args: dict[str, Any] = field(default_factory=dict)
+    timesteps: int = 20_000
+    eval_problems: int = 256
+    eval_k: int = 8
+    eval_every: int = 3
+    save_every: int = 2_560
+    hyperparameters: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, path: Path) -> RunConfig:
+        """The config that a run left behind. Raises FileNotFoundError or ValueError that says what is wrong."""
+        if not path.is_file():
+            raise FileNotFoundError(f"no config at {path}")
+        try:
+            values = json.loads(path.read_text())
+            if not isinstance(values, dict):
+                raise ValueError("a JSON object is needed")
+            values.pop("versions", None)
+            unknown = values.keys() - {f.name for f in fields(cls)}
+            if unknown:
+                raise ValueError(f"no such field: {', '.join(sorted(unknown))}")
+            config = cls(**values)
+            config.validate()
+        except ValueError as error:  # JSONDecodeError is one
+            raise ValueError(f"{path} is not the config of a run: {error}") from error
+        return config
+
+    def validate(self) -> None:
+        """Raise ValueError where a field is of the wrong kind or out of its range."""
+        for f in fields(self):
+            value = getattr(self, f.name)
+            kind = {"str": str, "int": int}.get(str(f.type), dict)
+            if not isinstance(value, kind) or isinstance(value, bool):
+                raise ValueError(f"{f.name} must be of type {kind.__name__}, not {value!r}")
+        for name, least in (
+            ("timesteps", 1),
+            ("eval_problems", 1),
+            ("eval_k", 0),
+            ("eval_every", 0),
+            ("save_every", 1),
+        ):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, not {getattr(self, name)}")
+        if self.dtype not in DTYPES:
+            raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, not {self.dtype!r}")
+        if self.sampler not in SAMPLERS:
+            raise ValueError(f"sampler must be one of {', '.join(SAMPLERS)}, not {self.sampler!r}")
+        cls = algorithm_class(self.algo)
+        for name in self.hyperparameters:
+            if name not in cls.hyperparameters():
+                owners = [c.__name__ for c in ALGORITHMS.values() if name in c.hyperparameters()]
+                own = cls.hyperparameters().keys() - PolicyOptimizer.hyperparameters().keys()
+                raise ValueError(
+                    f"{cls.__name__} has no hyper-parameter {name!r}"
+                    + (f", which belongs to {', '.join(owners)}" if owners else "")
+                    + f"; its own are {', '.join(sorted(own))}"
+                )
+
+    def write(self, path: Path, algorithm: PolicyOptimizer) -> None:
+        """Keep it with every hyper-parameter as it turned out, so that later defaults do not change the run."""
+        self.hyperparameters = {name: getattr(algorithm, name) for name in algorithm.hyperparameters()}
+        packages = ("torch", "transformers", "gymnasium", "stable-baselines3", "numpy")
+        versions = {"espo-gym": __version__, "python": platform.python_version()}
+        versions |= {name: version(name) for name in packages}
+        write_json(path, asdict(self) | {"versions": versions})
+
+    def make_env(self) -> gym.Env:
+        return gym.make(self.env, **self.env_args)
+
+    def make(self) -> PolicyOptimizer:
+        """The algorithm, ready to learn."""
+        self.validate()
+        env = self.make_env()  # first: a mistake here shows before a large policy has been loaded
+        autocast = None if self.dtype == "float32" else getattr(torch, self.dtype)
+        policy = Policy.from_pretrained(self.policy, autocast=autocast, sampler=self.sampler)
+        values = {k: tuple(v) if isinstance(v, list) else v for k, v in self.hyperparameters.items()}
+        return algorithm_class(self.algo)(policy, env, **values)
+
+
+def train(
+    config: RunConfig,
+    out: Path,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    progress_bar: bool = True,
+    say: Callable[[str], Any] = print,
+    callbacks: Sequence[BaseCallback] = (),
+    lean: bool = False,
+) -> dict[str, Any]:
+    """Carry out ``config`` in the folder ``out``, or go on with the run that lies there.
+
+    Returns what evaluation.json holds; ``say`` is told what a person watching wants to know. ``callbacks`` come before
+    the run's own. A ``lean`` run, one of many, leaves out the evaluation before, TensorBoard's file, and, once it is
+    finished, checkpoint and policy.
+
+    Raises:
+        ValueError, FileNotFoundError: ``out`` holds something that would be lost, or nothing to resume.
+    """
+    prepare(out, resume=resume, overwrite=overwrite)
+    checkpoint, results = out / "checkpoint.zip", out / "evaluation.json"
+    if resume:
+        config.validate()
+        algorithm = algorithm_class(config.algo).load(checkpoint, config.make_env())
+        evaluations = json.loads(results.read_text())
+        say(f"resuming at {algorithm.num_timesteps} of {config.timesteps} timesteps")
+    else:
+        algorithm = config.make()
+        before = None if lean else _evaluate(algorithm, config)
+        # Only here: a mistake in the config has shown by now, and the earlier run is still there.
+        if out.exists():
+            shutil.rmtree(out)
+        out.mkdir(parents=True)
+        config.write(out / "config.json", algorithm)
+        evaluations = {}
+        if before is not None:
+            _keep_samples(out, before, "before", 0)
+            say("before: " + ", ".join(f"{name} {value.value:.3f}" for name, value in before.items()))
+            evaluations["before"] = _as_json(before)
+        write_json(results, evaluations)
+        algorithm.save(checkpoint)
+
+    algorithm.set_logger(_logger(out, algorithm.num_timesteps, tensorboard=not lean))
+    save = ConvertCallback(lambda *_: bool(algorithm.save(checkpoint)))
+    every: list[BaseCallback] = [EveryNTimesteps(config.save_every, save)]
+    if config.eval_every:
+        every.insert(0, EvaluateCallback(config.eval_every, split=held_out_split(algorithm, "validation", "test")))
+    if config.timesteps > algorithm.num_timesteps:
+        _learn(algorithm, config.timesteps - algorithm.num_timesteps, [*callbacks, *every], progress_bar)
+    algorithm.save(checkpoint)
+    algorithm.logger.close()
+
+    after = _evaluate(algorithm, config)
+    _keep_samples(out, after, "after", algorithm.num_timesteps)
+    evaluations |= {"after": _as_json(after)}
+    write_json(results, evaluations)
+    if lean:
+        checkpoint.unlink()
+    else:
+        algorithm.policy.save_pretrained(out / "policy")
+    return evaluations
+
+
+def algorithm_class(name: str) -> type[PolicyOptimizer]:
+    """The algorithm of this name: a key of ``ALGORITHMS`` or, where it is none of the library's, ``module:Class``.
+
+    Raises ValueError: there is none.
+    """
+    if name in ALGORITHMS:
+        return ALGORITHMS[name]
+    module, colon, attribute = name.partition(":")
+    if not colon:
+        raise ValueError(f"no algorithm {name!r}; there are {', '.join(ALGORITHMS)}, and your own as module:Class")
+    try:
+        cls = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"no algorithm {name!r}: {error}") from error
+    if not (isinstance(cls, type) and issubclass(cls, PolicyOptimizer)):
+        raise ValueError(f"{name!r} is no policy optimizer")
+    return cls
+
+
+def prepare(out: Path, *, resume: bool, overwrite: bool) -> None:
+    """Make sure that a run in ``out`` destroys nothing unasked. Raises ValueError or FileNotFoundError."""
+    if resume:
+        if not (out / "checkpoint.zip").is_file():
+            raise FileNotFoundError(f"nothing to resume: there is no {out / 'checkpoint.zip'}")
+    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
+        if not (out / "config.json").is_file():
+            raise ValueError(f"{out} is not empty and not the folder of a run: choose another")
+        if not overwrite:
+            raise ValueError(f"{out} holds a run: choose another folder, or give --resume or --overwrite")
+
+
+def held_out_split(algorithm: PolicyOptimizer, *wanted: str) -> str | None:
+    """The first of the splits ``wanted`` that the environment has; None where it knows no splits.
+
+    Raises ValueError where it has splits and none of these.
+    """
+    task = task_of(algorithm.env)
+    if task is None:
+        return None
+    for split in wanted:
+        if split in task.splits and task.size(split) != 0:
+            return split
+    raise ValueError(
+        f"nothing to evaluate on: the environment has the splits {', '.join(task.splits)}, none of {', '.join(wanted)}"
+    )
+
+
+def _learn(algorithm: PolicyOptimizer, timesteps: int, callbacks: list[BaseCallback], progress_bar: bool) -> None:
+    try:
+        algorithm.learn(timesteps, [*callbacks, *([LiveTable()] if progress_bar else [])])
+    except BaseException:
+        algorithm.logger.close()
+        raise
+
+
+def _logger(out: Path, num_timesteps: int, *, tensorboard: bool) -> Logger:
+    """CSV, JSON lines and, if installed, TensorBoard; a run that goes on writes files of its own beside the old."""
+    suffix = f"_{num_timesteps}" if num_timesteps else ""
+    formats = ["csv", "json"]
+    if tensorboard and importlib.util.find_spec("tensorboard"):
+        formats.append("tensorboard")
+    return Logger(str(out), [make_output_format(name, str(out), suffix) for name in formats])
+
+
+def _evaluate(algorithm: PolicyOptimizer, config: RunConfig) -> Evaluation:
+    split = held_out_split(algorithm, "test", "validation")
+    return algorithm.evaluate(split, k=config.eval_k, n_problems=config.eval_problems, details=True)
+
+
+def _keep_samples(out: Path, evaluation: Evaluation, when: str, timesteps: int) -> None:
+    with (out / "samples.jsonl").open("a") as file:
+        for problem in evaluation.problems[:SAMPLES]:
+            pairs = [(problem.greedy, problem.greedy_verdict), *zip(problem.samples, problem.verdicts, strict=True)]
+            for kind, (text, verdict) in zip(["greedy"] + ["sample"] * len(problem.samples), pairs, strict=True):
+                row = {"when": when, "timesteps": timesteps, "prompt": problem.prompt, "kind": kind}
+                row |= {"completion": text, "verdict": verdict.status, "reason": verdict.reason}
+                file.write(json.dumps(row) + "\n")
+
+
+def _as_json(evaluation: Evaluation) -> dict[str, Any]:
+    figures = {name: {"value": e.value, "low": e.low, "high": e.high} for name, e in evaluation.items()}
+    return figures | {
+        "env": evaluation.env,
+        "split": evaluation.split,
+        "n_problems": evaluation.n_problems,
+        "no_verdict": evaluation.no_verdict,
+    }
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Complete or not at all: a run that is killed here can be resumed."""
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(value, indent=2) + "\n")
+    os.replace(part, path)

@@ -1,0 +1,293 @@
+"""Log-probs of completions that are already written, with gradient, at the price of the tokens that matter.
+
+Each distinct prompt is run once, its keys and values serve all of its completions, and the gradient goes back through
+them. Completions are sorted by length and cut into micro-batches of so many tokens, so that little of a batch is
+padding. The head runs over the policy's own tokens alone, in tiles (:mod:`espo_gym.policy.lm_head`).
+
+Axes: B completions, U distinct prompts, S tokens of the longest prompt, T of the longest completion.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+from torch.utils.checkpoint import checkpoint
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
+
+from espo_gym.rollout import Rollout
+
+from .lm_head import head_scores
+from .matmul import quick_linears
+
+if TYPE_CHECKING:
+    from .policy import Policy
+
+
+@dataclass
+class TokenScores:
+    """What a policy says of completions that are already written. B rows, T tokens; 0 where masked."""
+
+    logps: Tensor
+    """(B, T) log pi(token), nats, at the sampling temperature; float32 (float64 of a float64 model)."""
+    entropies: Tensor | None
+    """(B, T) float32, nats, over the whole vocabulary; None unless asked for."""
+    values: Tensor | None
+    """(B, T) float32 prediction of the return before the token is chosen; None without a value head."""
+
+    @classmethod
+    def concat(cls, pieces: Sequence[tuple[Tensor, TokenScores]]) -> TokenScores:
+        """Scores of pieces ``(rows, scores)``, in the order of the rows."""
+        order = torch.cat([rows for rows, _ in pieces]).argsort()
+        joined: list[Any] = []
+        for name in ("logps", "entropies", "values"):
+            parts = [getattr(scores, name) for _, scores in pieces]
+            joined.append(None if parts[0] is None else torch.cat(parts)[order])
+        return cls(*joined)
+
+
+class _Recorded(DynamicLayer):
+    """Keys and values of the prompts, as they come."""
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        self.keys, self.values = key_states, value_states
+        return key_states, value_states
+
+
+class _Prefix(DynamicLayer):
+    """Keys and values that stand before those of the completions. Nothing is kept, so a layer can be run again."""
+
+    keys: Any
+    values: Any
+
+    def __init__(self, keys: Tensor, values: Tensor) -> None:
+        super().__init__()
+        self.keys, self.values, self.is_initialized = keys, values, True
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        return torch.cat([self.keys, key_states], 2), torch.cat([self.values, value_states], 2)
+
+
+@dataclass
+class _Prompts:
+    """What has been computed of the prompts of some completions: all of their tokens but the last."""
+
+    mask: Tensor  # (U, S - 1) bool, padded on the left
+    heads: list[Tensor]  # keys and values of each layer, (U, k, S - 1, d): the graph that leads back
+    leaves: list[Tensor]  # the same without it; gradients add up here
+
+    @classmethod
+    def run(cls, policy: Policy, model: Any, ids: Tensor, mask: Tensor, whole: bool) -> _Prompts:
+        """``ids`` and ``mask`` (U, S - 1), all tokens but the last: that one opens the completion."""
+        cache = DynamicCache()
+        if ids.shape[1]:
+            cache.layer_class_to_replicate = _Recorded
+            policy.trunk_states(model, ids, mask.long(), cache)
+        heads: list[Tensor] = [half for layer in cast(Any, cache.layers) for half in (layer.keys, layer.values)]
+        leaves = heads if whole else [head.detach().requires_grad_(head.requires_grad) for head in heads]
+        return cls(mask, heads, leaves)
+
+    def cache(self, which: Tensor) -> DynamicCache | None:
+        """For completions of the prompts ``which`` (B,)."""
+        if not self.heads:
+            return None
+        cache = DynamicCache()
+        pairs = zip(self.leaves[::2], self.leaves[1::2], strict=True)
+        cache.layers = [_Prefix(keys.index_select(0, which), values.index_select(0, which)) for keys, values in pairs]
+        cache.layer_class_to_replicate = None
+        return cache
+
+    def backward(self) -> None:
+        """Take the gradients that have arrived on through the prompts."""
+        pairs = zip(self.heads, self.leaves, strict=True)
+        reached = [(head, leaf.grad) for head, leaf in pairs if leaf.grad is not None]
+        if reached:
+            torch.autograd.backward([head for head, _ in reached], [grad for _, grad in reached])
+
+
+def shared_prompt_pieces(
+    policy: Policy,
+    rollout: Rollout,
+    tokens: int,
+    temperature: float,
+    entropies: bool,
+    checkpointing: bool,
+    whole: bool,
+) -> Iterator[tuple[Tensor, TokenScores]]:
+    """See :meth:`Policy.micro_batches`. ``whole`` leaves the prompts in the graph of their completions."""
+    both, prompt_of = torch.stack([rollout.prompt_ids, rollout.prompt_mask.long()], 1).unique(
+        dim=0, return_inverse=True
+    )
+    distinct, prompt_mask = both[:, 0], both[:, 1].bool()  # (U, S)
+    prompt_lengths, lengths = prompt_mask.sum(1), rollout.completion_mask.sum(1)
+    models = [policy.model] if policy.critic is None else [policy.model, policy.critic]
+    for chosen in _within(prompt_lengths, prompt_lengths.argsort(stable=True), tokens):  # (U',) prompts
+        local = torch.full_like(prompt_lengths, -1)
+        local[chosen] = torch.arange(len(chosen), device=local.device)
+        ids = distinct[chosen, -int(prompt_lengths[chosen].max()) :]
+        mask = prompt_mask[chosen, -ids.shape[1] :]
+        with prepared(models, checkpointing):
+            prompts = [_Prompts.run(policy, model, ids[:, :-1], mask[:, :-1], whole) for model in models]
+        mine = (local[prompt_of] >= 0).nonzero().squeeze(1)
+        for rows in _within(lengths, mine[lengths[mine].argsort(stable=True)], tokens):
+            which = local[prompt_of[rows]]
+            with prepared(models, checkpointing):
+                scores = _scores(policy, rollout.rows(rows), ids[which, -1:], which, prompts, temperature, entropies)
+            yield rows, scores
+        if not whole:
+            for prompt in prompts:
+                prompt.backward()
+
+
+def plain_pieces(rollout: Rollout, tokens: int | None, *, in_order: bool) -> Iterator[Tensor]:
+    """Rows of ``rollout`` in pieces of at most ``tokens`` tokens, padding counted; None: all at once."""
+    lengths = rollout.completion_mask.sum(1)
+    if in_order:
+        lengths = torch.full_like(lengths, rollout.completion_mask.shape[1])
+    yield from _within(lengths, lengths.argsort(stable=True), tokens or lengths.numel() * int(lengths.max()))
+
+
+def _within(lengths: Tensor, order: Tensor, tokens: int) -> Iterator[Tensor]:
+    """``order``, ascending in ``lengths``, in pieces of at most ``tokens`` tokens, padding counted."""
+    start, sizes = 0, lengths[order].tolist()
+    for i, size in enumerate(sizes):
+        if i > start and (i + 1 - start) * size > tokens:
+            yield order[start:i]
+            start = i
+    if len(order) > start:
+        yield order[start:]
+
+
+def _scores(
+    policy: Policy,
+    part: Rollout,
+    opening: Tensor,
+    which: Tensor,
+    prompts: list[_Prompts],
+    temperature: float,
+    entropies: bool,
+) -> TokenScores:
+    """Of the completions ``part``, in its full width; ``opening`` (B, 1) are the last tokens of their prompts."""
+    width = max(1, int(part.completion_mask.sum(1).max()))
+    own = part.mask[:, :width]
+    ids = torch.cat([opening, part.completion_ids[:, : width - 1]], 1)  # (B, width): what each token is predicted from
+    present = torch.cat([torch.ones_like(own[:, :1]), part.completion_mask[:, : width - 1]], 1)
+
+    def states(i: int, model: Any) -> Tensor:
+        attention = torch.cat([prompts[i].mask[which], present], 1).long()
+        return policy.trunk_states(model, ids, attention, prompts[i].cache(which))  # (B, width, H)
+
+    hidden = states(0, policy.model)
+    assert policy.head is not None
+    weight, bias = policy.head
+    logps, entropy = head_scores(
+        hidden[own], weight, bias, part.completion_ids[:, :width][own], temperature=temperature, entropies=entropies
+    )
+    values = None
+    if policy.value_head is not None:
+        values = policy.values_of(hidden if policy.critic is None else states(1, policy.critic))
+        values = pad(values.masked_fill(~own, 0.0), (0, part.mask.shape[1] - width))
+
+    def table(flat: Tensor) -> Tensor:
+        rows = torch.zeros(own.shape, dtype=flat.dtype, device=flat.device).masked_scatter(own, flat)
+        return pad(rows, (0, part.mask.shape[1] - width))  # (B, T)
+
+    return TokenScores(table(logps), None if entropy is None else table(entropy), values)
+
+
+@contextmanager
+def prepared(models: Sequence[Any], checkpointing: bool, quick: bool = True) -> Iterator[None]:
+    """Within it ``models`` take the quicker matrix products (:mod:`.products`), unless they are to run as they are.
+
+    With ``checkpointing`` their decoder layers keep no activations but compute them again in the backward pass.
+    (transformers' own switch for this works in training mode only, where there would be dropout.)
+    """
+    models = [model for model in models if model is not None]
+    layers = [layer for model in models for layer in _decoder_layers(model)] if checkpointing else []
+
+    def run(layer: Any, forward: Any, *args: Any, **kwargs: Any) -> Any:
+        with quick_linears([layer] if quick else []):  # the second time, nothing else would see to it
+            return forward(*args, **kwargs)
+
+    try:
+        for layer in layers:
+            layer.forward = partial(checkpoint, partial(run, layer, layer.forward), use_reentrant=False)
+        with quick_linears(models if quick else []):
+            yield
+    finally:
+        for layer in layers:
+            layer.__dict__.pop("forward", None)
+
+
+def _decoder_layers(model: Any) -> Sequence[Any]:
+    n = model.config.get_text_config().num_hidden_layers
+    for module in model.modules():
+        if isinstance(module, torch.nn.ModuleList) and len(module) == n:
+            return list(module)
+    raise ValueError(f"no list of {n} layers in {type(model).__name__}, so activations cannot be checkpointed")
+
+
+# -- does this model work like that? -----------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def check_head(policy: Policy) -> bool:
+    """The model's logits are a linear map of its last hidden states, and nothing is done to them afterwards."""
+    head = policy.model.get_output_embeddings()
+    if not isinstance(head, torch.nn.Linear) or not hasattr(policy.model, "base_model"):
+        return False
+    with _without_autocast(policy):
+        ids, attention = _probe(policy)
+        hidden = policy.trunk_states(policy.model, ids, attention, None)
+        ours = torch.nn.functional.linear(hidden.to(head.weight.dtype), head.weight, head.bias)
+        return _close(policy, ours, policy.model_logits(ids, attention))
+
+
+@torch.no_grad()
+def check_prefix(policy: Policy) -> bool:
+    """The model's hidden states are the same when the first tokens come out of a cache."""
+    if policy.head is None or any(type(x) is not DynamicLayer for x in DynamicCache(config=policy.model.config).layers):
+        return False
+    with _without_autocast(policy):
+        ids, attention = _probe(policy)
+        whole = policy.trunk_states(policy.model, ids, attention, None)[:, 3:]
+        try:
+            prompts = _Prompts.run(policy, policy.model, ids[:, :3], attention[:, :3].bool(), whole=True)
+            split = policy.trunk_states(policy.model, ids[:, 3:], attention, prompts.cache(torch.arange(len(ids))))
+        except (AttributeError, TypeError, ValueError, RuntimeError, IndexError):
+            return False  # a cache of its own kind
+        return _close(policy, whole, split)
+
+
+def hooked(module: torch.nn.Module) -> bool:
+    """Somebody looks on, or changes things, when ``module`` or one inside is called: so it has to be called."""
+    return any(m._forward_hooks or m._forward_pre_hooks for m in module.modules())
+
+
+@contextmanager
+def _without_autocast(policy: Policy) -> Iterator[None]:
+    autocast, policy.autocast = policy.autocast, None
+    try:
+        yield
+    finally:
+        policy.autocast = autocast
+
+
+def _probe(policy: Policy) -> tuple[Tensor, Tensor]:
+    """Any tokens, (2, 6), and their attention mask, the first of them padding."""
+    ids = 1 + torch.arange(12, device=policy.device).view(2, 6) * 7 % (policy.vocab_size - 1)
+    attention = torch.ones_like(ids)
+    attention[0, 0] = 0
+    return ids, attention
+
+
+def _close(policy: Policy, a: Tensor, b: Tensor) -> bool:
+    tolerance = 1e-4 if policy.dtype.itemsize >= 4 else 0.05
+    return bool(torch.allclose(a.float(), b.float(), rtol=tolerance, atol=tolerance))

@@ -1,0 +1,218 @@
+"""One self-contained HTML file: the curves, times, completions and configs of runs, and the token inspector.
+
+The page asks nothing of any network, and its Content-Security-Policy lets nothing but its own script and style run or
+load. What comes from runs (completions are written by a model) is JSON in which no tag can begin; the script makes text
+nodes of it and never HTML.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import json
+import os
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+from typing import Any
+
+import numpy as np
+
+from espo_gym import __version__
+from espo_gym.reports.curves import COLOURS, DASHES, Curve, Group, Run, interval
+
+POINTS = 300
+"""Points of a curve, at most: of a longer one, means of neighbours are drawn."""
+PROBLEMS, SAMPLES, CHARACTERS = 8, 2, 2000
+"""Of each curve's first run: problems shown, sampled completions of each beside the greedy one, and where they are cut
+off."""
+
+SECTIONS: dict[str, tuple[tuple[str, str, str], ...]] = {
+    "Learning": (
+        ("rollout/reward_mean", "Reward", "mean of a rollout, sampled in training"),
+        ("rollout/accuracy", "Accuracy in training", "share correct, sampled at the training temperature"),
+        ("eval/greedy", "Accuracy on held-out problems", "greedy decoding"),
+    ),
+    "Policy": (
+        ("rollout/entropy", "Entropy", "nats per token"),
+        ("rollout/completion_length", "Length", "mean tokens per completion"),
+        ("rollout/completion_length_max", "Greatest length", "tokens of the longest completion of a rollout"),
+        ("rollout/truncated", "Truncated", "share of completions cut off before they ended"),
+    ),
+    "Update": (
+        ("train/clip_fraction_active", "Clip fraction", "tokens cut, as a share of those with an advantage"),
+        ("train/clip_fraction_high", "Clip fraction, high", "tokens of good responses that are cut, of all tokens"),
+        ("train/clip_fraction_low", "Clip fraction, low", "tokens of bad responses that are cut, of all tokens"),
+        ("train/gradient_token_share", "Tokens with a gradient", "share that has an advantage and is not cut"),
+        ("train/kl_k3", "KL(old || new)", "nats per token (k3): how far a rollout moves the policy"),
+        ("train/grad_norm", "Gradient norm", "before it is scaled down to max_grad_norm"),
+    ),
+    "Groups and verdicts": (
+        ("rollout/zero_variance_groups", "Groups of equal rewards", "share that the group methods learn nothing from"),
+        ("rollout/verdict_correct", "Verdict: correct", "share of completions"),
+        ("rollout/verdict_incorrect", "Verdict: incorrect", "share of completions"),
+        ("rollout/verdict_no_answer", "Verdict: no answer", "share of completions without one, or cut off"),
+        ("rollout/verdict_no_verdict", "Verdict: none", "share on which the verifier failed"),
+    ),
+}
+"""Charts: metric, title, note."""
+AXES = {
+    "share": {
+        *("rollout/accuracy", "eval/greedy", "rollout/zero_variance_groups", "train/gradient_token_share"),
+        *("rollout/verdict_correct", "rollout/verdict_incorrect"),
+    },
+    "small": {
+        *("train/clip_fraction_active", "train/clip_fraction_high", "train/clip_fraction_low"),
+        *("rollout/truncated", "rollout/verdict_no_answer", "rollout/verdict_no_verdict"),
+    },
+}
+"""Metrics whose axis goes from 0 to 1, and from 0 to 0.05 at least."""
+PHASES = ("generate", "verify", "score", "update", "tokens_per_second")
+
+
+def page(title: str, *, groups: Sequence[Group] = (), inspection: dict[str, Any] | None = None, note: str = "") -> str:
+    """The HTML of a report on ``groups`` (if there are any) with ``inspection`` (see ``inspector.as_json``).
+
+    ``note`` stands in the inspector's place and says why there is none.
+    """
+    data = {"report": report(groups) if groups else None, "inspection": inspection, "note": note}
+    style = _asset("page.css")
+    script = '"use strict";\n' + "\n".join(_asset(name) for name in ("page.js", "charts.js", "inspector.js"))
+    policy = (
+        f"default-src 'none'; script-src {_digest(script)}; style-src {_digest(style)}; "
+        "base-uri 'none'; form-action 'none'"
+    )
+    return Template(_asset("page.html")).substitute(
+        title=html.escape(title),
+        policy=policy,
+        style=style,
+        script=script,
+        data=embed(data),
+        footer=html.escape(f"Made by espo_gym {__version__}. This file needs no network."),
+    )
+
+
+def embed(value: Any) -> str:
+    """JSON that can stand in a ``<script>`` element: no tag, comment or entity can begin in it.
+
+    Half a character (a lone surrogate), which no file can hold, becomes a question mark.
+    """
+    text = json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+    text = text.encode(errors="replace").decode()
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def write(path: Path, text: str) -> None:
+    """Complete or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.part")
+    part.write_text(text, encoding="utf-8")
+    os.replace(part, path)
+
+
+def _asset(name: str) -> str:
+    return files(__name__).joinpath(name).read_text(encoding="utf-8")
+
+
+def _digest(text: str) -> str:
+    """The source expression that lets exactly this inline script or style through."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+# -- what the page is told ---------------------------------------------------------------------------------------------
+
+
+def report(groups: Sequence[Group]) -> dict[str, Any]:
+    """Everything that the page shows of ``groups``, for JSON."""
+    return {
+        "groups": [
+            {
+                "label": group.label,
+                "colour": COLOURS[i % len(COLOURS)],
+                "dashes": DASHES[i % len(DASHES)],
+                "seeds": [run.seed for run in group.runs],
+                "timesteps": [f([run.timesteps for run in group.runs]) for f in (min, max)],
+                "figures": _figures(group),
+            }
+            for i, group in enumerate(groups)
+        ],
+        "sections": [
+            {"title": title, "charts": made}
+            for title, charts in SECTIONS.items()
+            if (made := [chart for row in charts if (chart := _chart(groups, *row))])
+        ],
+        "phases": [{"group": i} | seconds for i, group in enumerate(groups) if (seconds := _phases(group))],
+        "samples": [shown for group in groups if (shown := _samples(group.runs[0]))],
+        "configs": [
+            {"run": str(run.path), "text": json.dumps(run.config, indent=2)} for group in groups for run in group.runs
+        ],
+    }
+
+
+def _chart(groups: Sequence[Group], metric: str, title: str, note: str) -> dict[str, Any] | None:
+    series = []
+    for i, group in enumerate(groups):
+        curve = group.curve(metric)
+        if curve is not None:
+            series.append({"group": i} | _series(curve))
+    axis = next((axis for axis, metrics in AXES.items() if metric in metrics), None)
+    chart = {"metric": metric, "title": title, "note": note, "axis": axis, "series": series}
+    return chart if series else None
+
+
+def _series(curve: Curve) -> dict[str, Any]:
+    bins = min(POINTS, len(curve.x))
+
+    def thin(values: np.ndarray) -> list[float]:
+        return [float(f"{part.mean():.6g}") for part in np.array_split(values, bins)]
+
+    x = [round(value) for value in thin(curve.x)] if bins < len(curve.x) else [int(value) for value in curve.x]
+    made: dict[str, Any] = {"x": x, "y": thin(curve.mean), "n": curve.n}
+    if curve.low is not None and curve.high is not None:
+        made |= {"low": thin(curve.low), "high": thin(curve.high)}
+    return made
+
+
+def _phases(group: Group) -> dict[str, float]:
+    """Mean over rollouts and seeds of the seconds of each phase."""
+    points = {name: [y for run in group.runs for _, y in run.progress.get(f"time/{name}", ())] for name in PHASES}
+    return {name: float(np.mean(values)) for name, values in points.items() if values}
+
+
+def _figures(group: Group) -> dict[str, Any]:
+    """Held-out accuracy before and after: over seeds where there are several, else with the run's own interval."""
+    found = [run.evaluation for run in group.runs]
+    names = dict.fromkeys(
+        name for e in found for part in e.values() for name, row in part.items() if isinstance(row, dict)
+    )
+    figures: dict[str, Any] = {}
+    for name in names:
+        for when in ("before", "after"):
+            rows = [e[when][name] for e in found if name in e.get(when, {})]
+            if len(rows) == 1:
+                figures.setdefault(name, {})[when] = {key: rows[0][key] for key in ("value", "low", "high")}
+            elif rows:
+                mean, low, high = interval(np.array([row["value"] for row in rows]))
+                assert low is not None and high is not None
+                figures.setdefault(name, {})[when] = {"value": float(mean), "low": float(low), "high": float(high)}
+    return figures
+
+
+def _samples(run: Run) -> dict[str, Any] | None:
+    """The first problems of samples.jsonl with the greedy completion and some samples, before and after training."""
+    problems: dict[str, dict[str, Any]] = {}
+    for row in run.samples():
+        if row["prompt"] not in problems and len(problems) == PROBLEMS:
+            continue
+        problem = problems.setdefault(row["prompt"], {"prompt": _cut(row["prompt"]), "before": [], "after": []})
+        here = problem[row["when"]]
+        if len(here) < 1 + SAMPLES:
+            kept = {key: row[key] for key in ("kind", "verdict", "reason")}
+            here.append(kept | {"completion": _cut(row["completion"])})
+    return {"run": str(run.path), "problems": list(problems.values())} if problems else None
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= CHARACTERS else f"{text[:CHARACTERS]} ... ({len(text) - CHARACTERS} characters more)"
