@@ -25,7 +25,7 @@ test-slow: $(VENV)/installed-dev
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+	$(BIN)/python tests/check_types.py
 
 # The wheel, alone in a new environment, far from the checkout.
 wheel-check: $(VENV)/installed-dev
