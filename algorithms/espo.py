@@ -17,7 +17,7 @@ group is left out of the mean over groups (K_i counts the others).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf, log
 from typing import Any, ClassVar
 
@@ -42,7 +42,7 @@ class ESPO(PolicyOptimizer):
     alpha: float = 0.02
     """Width of the clip of a group at full entropy (Table 3: best of 0.01, 0.02, 0.05, 0.10)."""
     alpha_high: float | None = None
-    """The same above 1, where it is to be another than below."""
+    """Upper clip width, if different from the lower one."""
     eps_min: float = 0.0
     """The clip is at least this wide."""
     clip_low: float | None = None
@@ -61,8 +61,11 @@ class ESPO(PolicyOptimizer):
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {"teaching": {"alpha": 0.5}}
 
+    def annotate(self, rollout: Rollout) -> Rollout:
+        judged = rollout.mask & rollout.has_verdict[:, None]
+        return replace(rollout, token_groups=self.part(rollout.entropies, judged))  # (N, T)
+
     def advantages(self, rollout: Rollout) -> Tensor:
-        rollout.token_groups = self.part(rollout.entropies, rollout.mask & rollout.has_verdict[:, None])
         return group_advantages(rollout.rewards, rollout.groups, rollout.has_verdict)  # (N,)
 
     def groups(self, batch: LossBatch) -> Tensor:
@@ -136,7 +139,7 @@ class ESPO(PolicyOptimizer):
             raise ValueError("a fixed clip needs both clip_low and clip_high")
         if self.clip_low is not None and (self.eps_min or self.alpha_high is not None):
             raise ValueError(
-                "eps_min and alpha_high mean nothing with a fixed clip: drop them, or clip_low and clip_high"
+                "eps_min and alpha_high have no effect with a fixed clip: remove them, or remove clip_low and clip_high"
             )
 
 

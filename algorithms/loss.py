@@ -2,13 +2,15 @@
 
     loss = - sum_{i,t} weight[i,t] * surrogate(ratio[i,t], advantage[i,t], clip[i,t])
 
-An :class:`Objective` holds the hyper-parameters of that sum and nothing else: no policy, no environment. The
-optimizers are objectives that also collect rollouts and take steps; the pure functions (``espo_loss`` and its
-siblings) are objectives without that.
+An :class:`Objective` holds the hyperparameters of that sum and nothing else: no policy, no environment. The optimizers
+are objectives that also collect rollouts and take steps; the pure functions (``espo_loss`` and its siblings) are
+objectives alone, and need nothing but torch.
 """
 
 from __future__ import annotations
 
+import inspect
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from math import inf
@@ -16,18 +18,18 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from typing_extensions import Self
 
 from espo_gym.rollout import Rollout
 
+from .hyperparameters import Hyperparameters
 from .terms import Clip, clipped_surrogate, kl_estimate
 
 
 @dataclass
 class LossBatch:
-    """What a loss sees. B responses, T tokens, padded on the right.
+    """What a loss sees. B completions, T tokens, padded on the right.
 
-    A response without a verdict leaves ``mask`` as the batch is made, and with it every mean, sum and denominator, so
+    A completion without a verdict leaves ``mask`` as the batch is made, and with it every mean, sum and denominator, so
     no formula has to remember it. Values under a masked position are never read and may be anything, NaN included.
     """
 
@@ -58,7 +60,7 @@ class LossBatch:
     old_values: Tensor | None = None
     """(B, T) the same under the behaviour policy."""
     returns: Tensor | None = None
-    """(B, T) what the value head should have said."""
+    """(B, T) targets of the value head."""
 
     def __post_init__(self) -> None:
         shape = self.logps.shape
@@ -80,7 +82,7 @@ class LossBatch:
                     setattr(self, f.name, value.masked_fill(~self.mask, 0))
 
     def need(self, name: str) -> Any:
-        """The field ``name``, or an error that says who wants it."""
+        """The field ``name``; ValueError where it is missing."""
         value = getattr(self, name)
         if value is None:
             raise ValueError(f"this loss needs LossBatch.{name}, which is None")
@@ -89,7 +91,7 @@ class LossBatch:
 
 @dataclass
 class LossOutput:
-    """What a loss says."""
+    """What a loss returns."""
 
     loss: Tensor
     """Scalar."""
@@ -100,7 +102,7 @@ class LossOutput:
     weights: Tensor
     """(B, T) what each token counts for."""
     batch: LossBatch
-    """What the loss was taken of."""
+    """The batch that the loss was computed on."""
     terms: dict[str, float] = field(default_factory=dict)
     """Scalars of this algorithm alone, such as PPO's value loss."""
 
@@ -115,32 +117,18 @@ class LossOutput:
         return replace(self, loss=self.loss.detach(), batch=batch)
 
 
-SWITCHES = {
-    "kl_estimator": "kl_coef",
-    "kl_in": "kl_coef",
-    "kl_target": "kl_coef",
-    "kl_horizon": "kl_target",
-    "sampler_cap": "sampler_correction",
-    "max_resamples": "dynamic_sampling",
-}
-"""Options that say how, and the one each of them needs that says whether."""
-
-
 @dataclass(kw_only=True, eq=False)
-class Objective:
-    """Hyper-parameters of a loss and the four choices. A subclass overrides what differs."""
+class Objective(Hyperparameters):
+    """A loss: its hyperparameters and its four choices. A subclass overrides what differs."""
 
-    preset: str | None = None
-    """Set of defaults: "paper" is for large models at learning rates near 1e-6, "teaching" for the bundled policy,
-    whose configuration recommends it. None takes what the policy recommends, else "paper"."""
     kl_coef: float = 0.0
     """Weight of the KL divergence to the reference policy in the loss (0 = no such term)."""
     kl_estimator: str = "k3"
     """Estimator of that divergence: k1, k2 or k3."""
     kl_in: str = "loss"
-    """Where it counts: "loss", or "reward" (PPO: of each token; RLOO: of the response)."""
+    """Where it is applied: "loss", or "reward" (PPO: to each token; RLOO: to the completion)."""
     dual_clip: float | None = None
-    """Bound, above 1, on how much the ratio can blow up the loss of a bad response (arXiv:1912.09729; verl uses 3)."""
+    """Bound, above 1, on how far the ratio can raise the loss of a bad completion (arXiv:1912.09729; verl uses 3)."""
     entropy_coef: float = 0.0
     """Weight of the entropy of the new policy, which the loss then rewards (0 = no such term)."""
     sampler_correction: str | None = None
@@ -148,17 +136,20 @@ class Objective:
     sampler_cap: float = 2.0
     """That weight is cut off above this."""
 
-    inapplicable: ClassVar[dict[str, str]] = {}
-    """Options that mean nothing for this algorithm, and why."""
     kl_in_reward: ClassVar[bool] = False
     """``advantages`` takes the divergence off the rewards where ``kl_in`` says so."""
-    _explicit: frozenset[str] = field(default=frozenset(), init=False, repr=False)  # what a preset must leave alone
-    presets: ClassVar[dict[str, dict[str, Any]]] = {"paper": {}, "teaching": {}}
 
     # -- the four choices --------------------------------------------------------------------------------------------
 
+    def annotate(self, rollout: Rollout) -> Rollout:
+        """``rollout`` with what the choices below share, such as ESPO's token groups; called once, before them.
+
+        It returns a copy (``dataclasses.replace``) and leaves its argument as it is.
+        """
+        return rollout
+
     def advantages(self, rollout: Rollout) -> Tensor:
-        """(N,) or (N, T): what a response, or each of its tokens, is credited with."""
+        """(N,) or (N, T): what a completion, or each of its tokens, is credited with."""
         raise NotImplementedError
 
     def ratios(self, batch: LossBatch) -> Tensor:
@@ -170,7 +161,7 @@ class Objective:
         raise NotImplementedError
 
     def token_weights(self, batch: LossBatch) -> Tensor:
-        """(B, T) what each token counts for; computed once over the whole optimiser batch."""
+        """(B, T) what each token counts for; computed once over the whole optimizer batch."""
         raise NotImplementedError
 
     def ratio_bounds(self, batch: LossBatch) -> tuple[Clip, Clip]:
@@ -179,7 +170,7 @@ class Objective:
         return 1 - low, 1 + high
 
     def surrogate(self, batch: LossBatch) -> tuple[Tensor, Tensor, Tensor]:
-        """``(surrogate, ratio, clipped)``, each (B, T): what is maximised, and what it was made of."""
+        """``(surrogate, ratio, clipped)``, each (B, T): what is maximized, and what it was made of."""
         ratio = self.ratios(batch)
         low, high = self.clip_range(batch)
         surrogate, clipped = clipped_surrogate(ratio, batch.advantages, low, high, self.dual_clip)
@@ -190,7 +181,7 @@ class Objective:
     def loss(self, batch: LossBatch, weights: Tensor | None = None) -> LossOutput:
         """The loss of ``batch``.
 
-        ``weights`` (B, T) are the rows of ``token_weights`` of the whole optimiser batch that ``batch`` is a part of.
+        ``weights`` (B, T) are the rows of ``token_weights`` of the whole optimizer batch that ``batch`` is a part of.
         Since they are fixed before the batch is cut, the gradients of the parts add up to that of the whole.
         """
         if weights is None:
@@ -220,48 +211,37 @@ class Objective:
             log_weight = log_weight.sum(1, keepdim=True)
         return log_weight.exp().clamp(max=self.sampler_cap)
 
-    # -- hyper-parameters --------------------------------------------------------------------------------------------
+    def denominator(self, mask: Tensor) -> Tensor:
+        """Scalar: what the weights of a batch with ``mask`` (B, T) are divided by.
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
-        self = super().__new__(cls)
-        self._explicit = frozenset(kwargs)
-        return self
+        It is the number of completions with a token, the number of tokens, or 1, whichever ``token_weights`` of this
+        algorithm averages over (up to a constant factor). A trainer that sees an optimizer batch in parts, by
+        micro-batch or by rank, multiplies each part's own weights by ``denominator(part) / denominator(whole)``, the
+        latter being the sum over parts, and has the weights of the whole. Rows without a verdict must be masked.
 
-    @classmethod
-    def formula(cls, **hyperparameters: Any) -> Self:
-        """The algorithm without policy and environment: its hyper-parameters and its loss."""
-        unknown = set(hyperparameters) - set(cls.hyperparameters())
-        if unknown:
-            raise TypeError(
-                f"{cls.__name__} has no hyper-parameter {', '.join(sorted(unknown))}; it has "
-                + ", ".join(sorted(cls.hyperparameters()))
-            )
-        self = cls.__new__(cls, **hyperparameters)
-        vars(self).update({name: hyperparameters.get(name, value) for name, value in cls.hyperparameters().items()})
-        self.apply_preset("paper")
-        return self
+        Raises:
+            ValueError: ``token_weights`` averages over something else; the algorithm then has to override this.
+        """
+        share = self._first_token_weight(lengths=[1]) / self._first_token_weight(lengths=[1, 2])
+        if share == 2:
+            return mask.any(1).sum()
+        if share == 3:
+            return mask.sum()
+        if share == 1:
+            return torch.ones((), dtype=torch.long, device=mask.device)
+        raise ValueError(
+            f"token_weights of {type(self).__name__} averages neither over completions nor over tokens: override "
+            "denominator(mask)"
+        )
 
-    @classmethod
-    def hyperparameters(cls, preset: str = "paper") -> dict[str, Any]:
-        """Everything that can be set by keyword, with the value that ``preset`` gives it."""
-        levels = [vars(c).get("presets", {}) for c in reversed(cls.__mro__)]  # parents first
-        known = sorted({name for level in levels for name in level})
-        if preset not in known:
-            raise ValueError(f"preset must be one of {', '.join(known)}, not {preset!r}")
-        values = {f.name: f.default for f in fields(cls) if f.kw_only and f.init} | {"preset": preset}
-        for level in levels:
-            values |= level.get(preset, {})
-        return values
-
-    def apply_preset(self, recommended: str) -> None:
-        """Take the preset's value for everything that was not given by keyword, and check the whole."""
-        self.preset = self.preset or recommended
-        chosen = self.hyperparameters(self.preset)
-        vars(self).update({name: value for name, value in chosen.items() if name not in self._explicit})
-        self.validate()
+    def _first_token_weight(self, lengths: list[int]) -> float:
+        """What ``token_weights`` gives the first token of completions of these lengths."""
+        mask = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
+        zeros = torch.zeros(mask.shape, dtype=torch.float64)
+        batch = LossBatch(zeros, zeros, mask, zeros, entropies=zeros, vocab_size=2)
+        return float(self.token_weights(batch)[0, 0])
 
     def validate(self) -> None:
-        """Raise ValueError where a hyper-parameter is out of its range."""
         self.check(("kl_coef", "entropy_coef"), lambda x: 0 <= x < inf, ">= 0 and finite")
         self.check(("clip_low", "clip_high"), lambda x: x is None or 0 <= x < inf, ">= 0 and finite")
         self.check(("dual_clip",), lambda x: x is None or 1 < x < inf, "above 1, or None")
@@ -270,36 +250,18 @@ class Objective:
         self.check(("kl_in",), lambda x: x in ("loss", "reward"), "'loss' or 'reward'")
         kl_estimate(torch.zeros(1), self.kl_estimator)
         if self.kl_in == "reward" and not self.kl_in_reward:
-            raise ValueError(f"kl_in='reward' means nothing for {type(self).__name__}: its divergence is in the loss")
-        defaults = {f.name: f.default for f in fields(self)}
-        for name, switch in SWITCHES.items():
-            if name in defaults and getattr(self, name) != defaults[name] and not getattr(self, switch):
-                raise ValueError(
-                    f"{name}={getattr(self, name)!r} means nothing without {switch}: set it, or drop {name}"
-                )
-        for name, reason in self.inapplicable.items():
-            if getattr(self, name) != defaults[name]:
-                raise ValueError(f"{name} means nothing for {type(self).__name__}: {reason}")
-
-    def check(self, names: Sequence[str], holds: Callable[[Any], bool], what: str) -> None:
-        """Raise ValueError unless each of these hyper-parameters that we have ``holds``; of NaN nothing does."""
-        for name in names:
-            try:
-                fine = not hasattr(self, name) or holds(getattr(self, name))
-            except TypeError:  # a text where a number belongs
-                fine = False
-            if not fine:
-                raise ValueError(f"{name} must be {what}, not {getattr(self, name)!r}")
+            raise ValueError(f"kl_in='reward' has no effect for {type(self).__name__}: its divergence is in the loss")
+        super().validate()
 
 
 def update_metrics(outputs: Sequence[LossOutput]) -> dict[str, float]:
     """Metrics of the batches that ``outputs`` are about, taken together; the same definitions for every algorithm.
 
-    Everything is over the policy's own tokens of responses with a verdict; *active* tokens are those with a non-zero
+    Everything is over the policy's own tokens of completions with a verdict; *active* tokens are those with a non-zero
     advantage, the only ones that a clip can cut.
 
     - ``ratio_min``, ``ratio_mean``, ``ratio_max``: of active tokens
-    - ``clip_fraction_low``: share of tokens cut because a bad response got less likely than 1 - low;
+    - ``clip_fraction_low``: share of tokens cut because a bad completion got less likely than 1 - low;
       ``clip_fraction_high``: share cut because a good one got more likely than 1 + high;
       ``clip_fraction_active``: both, as a share of active tokens
     - ``gradient_token_share``: share of tokens that are active and not cut
@@ -330,3 +292,37 @@ def update_metrics(outputs: Sequence[LossOutput]) -> dict[str, float]:
         away = tokens("logps") - tokens("ref_logps")
         metrics |= {"ref_kl_k1": away.mean(), "ref_kl_k3": kl_estimate(away, "k3").mean()}
     return {name: float(value) for name, value in metrics.items()}
+
+
+def loss_function(algorithm: type[Objective]) -> Callable[..., LossOutput]:
+    """The loss of ``algorithm`` as a pure function of tensors: ``f(batch, **hyperparameters) -> LossOutput``.
+
+    It runs the class's own code without policy and environment, for another trainer and for parity tests. Its signature
+    is made from the class's fields, so that ``help(espo_loss)`` shows the hyperparameters that the loss has; those
+    that only a trainer uses are left out.
+    """
+
+    def of_the_loss(level: type) -> bool:
+        return issubclass(Objective, level) or getattr(level, "token_weights", None) is not Objective.token_weights
+
+    levels = [c for c in algorithm.__mro__ if issubclass(c, Hyperparameters) and of_the_loss(c)]
+    names = {name for level in levels for name in inspect.get_annotations(level)}
+    own = [f for f in fields(algorithm) if f.name in names and f.init]
+
+    def loss(batch: LossBatch, **hyperparameters: Any) -> LossOutput:
+        return algorithm.formula(**hyperparameters).loss(batch)
+
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    loss.__name__ = loss.__qualname__ = f"{algorithm.__module__.rpartition('.')[2]}_loss"
+    loss.__module__ = algorithm.__module__
+    loss.__doc__ = (
+        f"The loss of :class:`{algorithm.__name__}` on ``batch``.\n\n{sys.modules[algorithm.__module__].__doc__}"
+    )
+    vars(loss)["__signature__"] = inspect.Signature(
+        [
+            inspect.Parameter("batch", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=LossBatch),
+            *(inspect.Parameter(f.name, keyword, default=f.default, annotation=f.type) for f in own),
+        ],
+        return_annotation=LossOutput,
+    )
+    return loss

@@ -11,7 +11,7 @@ Maximises sum_it w_it (J_it - vf_coef V_it), where::
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 from typing import Any, ClassVar
 
@@ -55,14 +55,20 @@ class PPO(PolicyOptimizer):
     kl_in_reward: ClassVar[bool] = True
     needs_values: ClassVar[bool] = True
 
+    def annotate(self, rollout: Rollout) -> Rollout:
+        return replace(rollout, returns=self.gae(rollout)[1])  # (N, T)
+
     def advantages(self, rollout: Rollout) -> Tensor:
+        return whiten(self.gae(rollout)[0], rollout.mask & rollout.has_verdict[:, None])  # (N, T)
+
+    def gae(self, rollout: Rollout) -> tuple[Tensor, Tensor]:
+        """Advantages before whitening, and returns, each (N, T)."""
         assert rollout.values is not None
         mask = rollout.mask & rollout.has_verdict[:, None]
         positions = torch.arange(mask.shape[1], device=mask.device)
         last = mask & (positions == (mask * positions).amax(1, keepdim=True))  # (N, T) each row's last own token
         rewards = last * rollout.rewards[:, None] - self.kl_penalty(rollout)  # (N, T)
-        advantages, rollout.returns = gae(rewards, rollout.values, mask, self.gamma, self.lam)
-        return whiten(advantages, mask)  # (N, T)
+        return gae(rewards, rollout.values, mask, self.gamma, self.lam)
 
     def ratios(self, batch: LossBatch) -> Tensor:
         return (batch.logps - batch.old_logps).exp()  # (B, T)
@@ -88,6 +94,7 @@ class PPO(PolicyOptimizer):
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         head = self.policy.value_head
+        assert head is not None
         critic = [*head.parameters(), *(self.policy.critic.parameters() if self.policy.critic is not None else [])]
         rate = self.learning_rate if self.value_learning_rate is None else self.value_learning_rate
         return [

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from espo_gym.experiments.compare import Entry, compare
     from espo_gym.experiments.comparison import Comparison
     from espo_gym.experiments.tuning import tune
-    from espo_gym.policy.sampling import Sampling
+    from espo_gym.sampling import Sampling
 
     from .algorithms import (
         ALGORITHMS,

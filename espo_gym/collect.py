@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from gymnasium.vector import AutoresetMode, VectorEnv
 
-from espo_gym.policy.sampling import Sampling, left_pad
+from espo_gym.policy.sampler import Sampling, left_pad
 
 from .environment import task_of
 from .envs import MathVectorEnv, Verdict

@@ -212,10 +212,11 @@ class Diagnostics(BaseCallback):
         self.streaks, self.warned, self.history = state["streaks"], set(state["warned"]), state["history"]
 
     def _on_step(self) -> bool:
+        algorithm: Any = self.model
         metrics = dict(self.logger.name_to_value)
         for name, values in self.history.items():
             values.append(metrics[f"rollout/{name}"])
-        state = State(metrics, self.locals["rollout"], self.model, self.history)
+        state = State(metrics, algorithm.rollout, algorithm, self.history)
         for diagnosis in DIAGNOSES:
             streak = self.streaks[diagnosis.name] + 1 if diagnosis.holds(state) else 0
             self.streaks[diagnosis.name] = streak

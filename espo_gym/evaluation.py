@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from gymnasium.vector import VectorEnv
 
-from espo_gym.policy.sampling import Sampling
+from espo_gym.sampling import Sampling
 
 from .collect import collect
 from .environment import describe, task_of

@@ -1,4 +1,4 @@
-"""Types, checked in a tree that is laid out as the wheel is, where ``espo_gym.envs`` and ``espo_gym.algorithms`` resolve.
+"""Types, checked in a tree laid out as the wheel is, where ``espo_gym.envs`` and ``espo_gym.algorithms`` resolve.
 
 In the checkout the two packages lie under other names, so mypy would take everything imported from them for ``Any``.
 ``python tests/check_types.py`` checks the library, the benchmarks, the examples and the tests. Then it plants an error

@@ -12,7 +12,7 @@ from espo_gym.collect import collect
 from espo_gym.environment import as_vector_env
 from espo_gym.envs import MathVectorEnv, Problem, Task, TextEnv, UnicodeText, Verdict
 from espo_gym.policy import Policy
-from espo_gym.policy.sampling import Sampling
+from espo_gym.sampling import Sampling
 
 FEEDBACK = "No. Again."
 
@@ -188,6 +188,7 @@ def test_the_environments_tokens_get_no_gradient(algorithm):
     settings = {k: v for k, v in SMALL.items() if k != "rollout_size"} | {"n_minibatches": 1}
     algo = algorithm(policy, env, **settings)
     rollout = algo.collect_rollout()
+    rollout = algo.annotate(rollout)
     advantages = algo.advantages(rollout)
     scores = policy.logps(rollout)
     leaf = scores.logps.detach().requires_grad_()

@@ -172,8 +172,8 @@ class Explosive(GRPO):
 class Silent(GRPO):
     """Leaves a metric out."""
 
-    def _record(self, section, metrics):
-        super()._record(section, {k: v for k, v in metrics.items() if k != "completion_length_max"})
+    def record(self, metrics):
+        super().record({k: v for k, v in metrics.items() if k != "rollout/completion_length_max"})
 
 
 class Chatty(GRPO):
@@ -226,14 +226,14 @@ class Contrary(GRPO):
 
 @dataclass(kw_only=True, eq=False)
 class Undocumented(GRPO):
-    """A hyper-parameter without a docstring."""
+    """A hyperparameter without a docstring."""
 
     sharpness: float = 1.0
 
 
 @dataclass(kw_only=True, eq=False)
 class Unchecked(GRPO):
-    """A hyper-parameter that takes anything."""
+    """A hyperparameter that takes anything."""
 
     sharpness: float = 1.0
     """How sharp."""

@@ -1,4 +1,4 @@
-"""The steps of decoding: the functional one against the model's own, and both against a recomputation from scratch."""
+"""The decoding steps: the packed one against the model's own, and both against a recomputation from scratch."""
 
 import copy
 import warnings
@@ -19,12 +19,10 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from espo_gym.policy import Policy, sampling
-from espo_gym.policy import packed_step as functional
+from espo_gym.policy import Policy, packed_step
 from espo_gym.policy.cuda_graphs import GraphStep
-from espo_gym.policy.decoding import make_step
-from espo_gym.policy.packed_step import FunctionalStep
-from espo_gym.policy.sampling import GOLDEN, Sampling, Uniforms, _close_ranks, splitmix
+from espo_gym.policy.packed_step import PackedStep
+from espo_gym.policy.sampler import GOLDEN, Sampling, Uniforms, _close_ranks, splitmix
 
 SIZES = {
     "hidden_size": 24,
@@ -87,17 +85,17 @@ def prompts_of(policy, lengths, copies):
     return [p for n in lengths for p in [rng.integers(2, policy.vocab_size, n).tolist()] for _ in range(copies)]
 
 
-@pytest.mark.parametrize("sampler", ["functional", "hf"])
+@pytest.mark.parametrize("sampler", ["packed", "hf"])
 @pytest.mark.parametrize("lengths", [[3, 9, 1], [60, 52, 49]], ids=["short prompts", "long prompts"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_what_is_captured_equals_a_recomputation_from_scratch(family, lengths, sampler):
     policy = make_policy(family)
     policy.sampler = sampler
-    assert (lengths[0] >= functional.SHARED_PROMPT) == (lengths[0] == 60)
+    assert (lengths[0] >= packed_step.SHARED_PROMPT) == (lengths[0] == 60)
     prompts = prompts_of(policy, lengths, 4)
     said = policy.generate(prompts, range(12), Sampling(max_completion_tokens=70))
     widths = said.mask.sum(1).tolist()
-    assert len(set(widths)) > 4 and max(widths) > 3 * functional.GROWTH  # rows leave, buffers grow
+    assert len(set(widths)) > 4 and max(widths) > 3 * packed_step.GROWTH  # rows leave, buffers grow
     for i, (prompt, n) in enumerate(zip(prompts, widths, strict=True)):
         logps, entropies = scratch(policy, prompt, said.tokens[i, :n].tolist())
         assert (said.logps[i, :n] - logps).abs().max() <= 2e-5
@@ -110,15 +108,15 @@ def test_the_fastest_step_is_taken_where_it_passes_its_check(family):
     policy = make_policy(family)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert policy.decodes_functionally and isinstance(make_step(policy), FunctionalStep)
+        assert policy.decodes_packed and isinstance(policy.make_step(), PackedStep)
     plain = copy.deepcopy(policy)
-    plain.reference, plain.sampler = True, "hf"
+    plain.shortcuts, plain.sampler = False, "hf"
     prompts = prompts_of(policy, [3, 50, 9], 4)
     said, expected = (p.generate(prompts, range(12), Sampling(max_completion_tokens=40)) for p in (policy, plain))
     assert torch.equal(said.tokens, expected.tokens) and torch.equal(said.truncated, expected.truncated)
 
 
-@pytest.mark.parametrize("sampler", ["functional", "hf"])
+@pytest.mark.parametrize("sampler", ["packed", "hf"])
 def test_a_completion_does_not_depend_on_who_shares_its_batch(sampler):
     policy = make_policy("qwen2")
     policy.sampler = sampler
@@ -148,21 +146,21 @@ def test_weights_are_packed_anew_each_time(change):
     assert (after.logps[0, :n] - logps).abs().max() <= 2e-5
 
 
-# -- where the functional step is not for it ---------------------------------------------------------------------------
+# -- where the packed step does not apply ---------------------------------------------------------------------------
 
 
-def test_a_functional_step_that_differs_is_not_used_and_says_so(monkeypatch):
-    monkeypatch.setattr(functional, "silu", torch.nn.functional.gelu)
+def test_a_packed_step_that_differs_is_not_used_and_says_so(monkeypatch):
+    monkeypatch.setattr(packed_step, "silu", torch.nn.functional.gelu)
     policy = make_policy("qwen3")
-    with pytest.warns(UserWarning, match=r"own forward pass: .* differs from it by .* nats, more than"):
-        assert not policy.decodes_functionally
-    assert not isinstance(make_step(policy), FunctionalStep)
+    with pytest.warns(UserWarning, match=r"own forward pass: .* is off by .* nats \(limit"):
+        assert not policy.decodes_packed
+    assert not isinstance(policy.make_step(), PackedStep)
 
 
-def test_a_functional_step_that_fails_is_not_used_and_says_so(monkeypatch):
-    monkeypatch.setattr(FunctionalStep, "_pack", lambda *_: {}["a weight by another name"])
-    with pytest.warns(UserWarning, match="own forward pass: KeyError"):
-        assert not make_policy("qwen3").decodes_functionally
+def test_a_packed_step_that_fails_is_not_used_and_says_so(monkeypatch):
+    monkeypatch.setattr(PackedStep, "_pack", lambda *_: {}["a weight by another name"])
+    with pytest.warns(UserWarning, match="own forward pass: .* KeyError"):
+        assert not make_policy("qwen3").decodes_packed
 
 
 @pytest.mark.parametrize(
@@ -177,7 +175,7 @@ def test_variants_that_it_does_not_know_are_left_to_the_model_in_silence(family,
     policy = make_policy(family, **more)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert not policy.decodes_functionally and not tiny_policy("gpt2").decodes_functionally
+        assert not policy.decodes_packed and not tiny_policy("gpt2").decodes_packed
     prompts = prompts_of(policy, [3, 20], 3)
     said = policy.generate(prompts, range(6), Sampling(max_completion_tokens=20))
     for i, prompt in enumerate(prompts):
@@ -189,7 +187,7 @@ def test_variants_that_it_does_not_know_are_left_to_the_model_in_silence(family,
 def test_autocast_samples_in_16_bits_and_scores_in_32():
     policy = make_policy("qwen2")
     policy.autocast = torch.bfloat16
-    assert policy.decodes_functionally
+    assert policy.decodes_packed
     prompts = prompts_of(policy, [5, 50], 3)
     said = policy.generate(prompts, range(6), Sampling(max_completion_tokens=12))
     assert said.logps.dtype == torch.float32
@@ -200,11 +198,11 @@ def test_autocast_samples_in_16_bits_and_scores_in_32():
 
 def test_a_sampler_that_is_not_for_this_model_is_refused():
     policy = tiny_policy("gpt2")
-    policy.sampler = "functional"
-    with pytest.raises(ValueError, match="not for this GPT2LMHeadModel: take 'auto' or 'hf'"):
+    policy.sampler = "packed"
+    with pytest.raises(ValueError, match="not this GPT2LMHeadModel: use 'auto' or 'hf'"):
         policy.generate([[3, 4]], [0], Sampling(max_completion_tokens=2))
     policy = tiny_policy()
-    with pytest.raises(ValueError, match="sampler must be one of auto, functional, hf, vllm, not 'fast'"):
+    with pytest.raises(ValueError, match="sampler must be one of auto, packed, hf, vllm, not 'fast'"):
         Policy(policy.model, policy.tokenizer, sampler="fast")
 
 
@@ -265,7 +263,7 @@ def test_rows_that_are_refilled_say_what_they_say_all_at_once(monkeypatch, famil
         def slots(self, n, columns):
             return min(n, slots)
 
-    monkeypatch.setattr(sampling, "make_step", lambda policy: Few(policy.model, policy.compute_dtype))
+    monkeypatch.setattr(Policy, "make_step", lambda policy: Few(policy.model, policy.compute_dtype))
     few = policy.generate(prompts, range(12), Sampling(max_completion_tokens=40))
     assert torch.equal(few.tokens, said.tokens) and torch.equal(few.truncated, said.truncated)
     assert (few.logps - said.logps).abs().max() < 2e-5 and (few.entropies - said.entropies).abs().max() < 2e-5
@@ -284,7 +282,7 @@ def test_what_a_graph_has_seen_stays_where_it_is(monkeypatch):
             super()._step(rows)
             seen.append([x.data_ptr() for x in (*self.cache, *vars(self).values()) if isinstance(x, torch.Tensor)])
 
-    monkeypatch.setattr(sampling, "make_step", lambda policy: Watched(policy.model, policy.compute_dtype))
+    monkeypatch.setattr(Policy, "make_step", lambda policy: Watched(policy.model, policy.compute_dtype))
     policy.generate(prompts, range(4), Sampling(max_completion_tokens=3))
     assert len(seen) > 3 and all(addresses == seen[0] for addresses in seen)
 
@@ -294,7 +292,7 @@ def test_refilled_rows_stop_at_their_own_stop_strings(monkeypatch):
     prompts, how = prompts_of(policy, [3, 9, 5], 4), Sampling(max_completion_tokens=30, stop=("7", "1="))
     said = policy.generate(prompts, range(12), how)
     monkeypatch.setattr(GraphStep, "slots", lambda self, n, columns: 2)
-    monkeypatch.setattr(sampling, "make_step", lambda policy: GraphStep(policy.model, policy.compute_dtype))
+    monkeypatch.setattr(Policy, "make_step", lambda policy: GraphStep(policy.model, policy.compute_dtype))
     few = policy.generate(prompts, range(12), how)
     assert few.texts == said.texts and any(text.endswith("7") for text in few.texts)
 
@@ -310,7 +308,7 @@ def test_on_a_gpu_the_graphs_say_what_the_model_says(family):
     policy = make_policy(family).to("cuda")
     prompts = prompts_of(policy, [3, 9, 1, 60], 3)
     graphs = policy.generate(prompts, range(12), Sampling(max_completion_tokens=40))
-    assert isinstance(make_step(policy), GraphStep)
+    assert isinstance(policy.make_step(), GraphStep)
     policy.sampler = "hf"
     plain = policy.generate(prompts, range(12), Sampling(max_completion_tokens=40))
     assert torch.equal(graphs.tokens, plain.tokens) and (graphs.logps - plain.logps).abs().max() < 1e-4

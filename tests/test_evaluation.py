@@ -11,7 +11,7 @@ from tiny import teaching_policy, tiny_policy
 from espo_gym.environment import as_vector_env
 from espo_gym.envs import Addition, MathVectorEnv, UnicodeText, Verdict
 from espo_gym.evaluation import Estimate, evaluate, majority, pass_at_k
-from espo_gym.policy.sampling import Sampling
+from espo_gym.sampling import Sampling
 
 SAMPLING = Sampling(max_completion_tokens=40)
 

@@ -1,4 +1,4 @@
-"""Every hyper-parameter of every algorithm changes what happens, or is refused: none is there for show."""
+"""Every hyperparameter of every algorithm changes what happens, or is refused: none is there for show."""
 
 import contextlib
 import functools
@@ -27,7 +27,7 @@ ROLLOUTS = 2
 KL = {"kl_coef": 0.5}
 PAIRS = {"group_size": 2}  # whose rewards are often equal
 
-# What to compare with the default: a value, or settings without which the hyper-parameter has no part, and a value.
+# What to compare with the default: a value, or settings without which the hyperparameter has no effect, and a value.
 OTHER = {
     "preset": "teaching",
     "kl_coef": 0.5,
@@ -100,7 +100,7 @@ REFUSED = {
     ("ppo", "dynamic_sampling"),
     ("ppo", "max_resamples"),
 }
-"""What means nothing for an algorithm, and is an error that says so."""
+"""What has no effect for an algorithm, and is an error that says so."""
 
 
 class Letters(Task):
@@ -175,7 +175,7 @@ def test_every_hyperparameter_changes_behaviour_or_is_refused(name, hyperparamet
     assert hyperparameter in OTHER, f"say in OTHER what to compare the default of {hyperparameter} with"
     before, after = case(name, hyperparameter)
     if (name, hyperparameter) in REFUSED:
-        with pytest.raises(ValueError, match=f"means nothing for {ALGORITHMS[name].__name__}"):
+        with pytest.raises(ValueError, match=f"has no effect for {ALGORITHMS[name].__name__}"):
             behaviour(name, tuple(after.items()))
         return
     if hyperparameter == "activation_checkpointing":  # it must change nothing; tests/test_scoring.py sees what it does

@@ -162,7 +162,9 @@ def test_deleting_the_rows_without_a_verdict_leaves_the_advantages_unchanged(alg
         setattr(rollout, name, getattr(rollout, name).double())
         getattr(rollout, name)[~rollout.has_verdict] = torch.nan
     rest = rollout.rows(rollout.has_verdict.nonzero().squeeze(1))
-    whole, part = algorithm.formula().advantages(rollout), algorithm.formula().advantages(rest)
+    formula = algorithm.formula()
+    rollout, rest = formula.annotate(rollout), formula.annotate(rest)
+    whole, part = formula.advantages(rollout), formula.advantages(rest)
     assert whole[~rollout.has_verdict].eq(0).all()
     np.testing.assert_allclose(whole[rollout.has_verdict], part, rtol=1e-12, atol=1e-12)
     if algorithm is PPO:

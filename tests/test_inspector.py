@@ -153,8 +153,8 @@ class TestBatch:
         made = {"policy": teaching_policy(), "env": "espo_gym/Addition-v0", "rollout_size": 32, "n_minibatches": 3}
         inspection = inspect_batch(ESPO(**made))
         twin = ESPO(**(made | {"policy": teaching_policy()}))
-        losses, step = [], twin._minibatch
-        twin._minibatch = lambda *args: losses.append(step(*args)) or losses[-1]
+        losses, step = [], twin.step
+        twin.step = lambda *args: losses.append(step(*args)) or losses[-1]
         twin.learn(32)
         assert inspection.views["espo"].loss == pytest.approx(sum(float(out.loss) for out in losses[2]), abs=1e-7)
 

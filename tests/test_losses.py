@@ -209,7 +209,7 @@ def test_the_reward_stands_at_the_last_token_of_the_policy_in_ppo():
     rollout.mask[2, 3] = False
     rollout.rewards = torch.tensor([1.0, 2.0, 3.0])
     rollout.values = torch.zeros(3, 4)
-    PPO.formula(gamma=0.5, lam=1.0).advantages(rollout)
+    rollout = PPO.formula(gamma=0.5, lam=1.0).annotate(rollout)
     assert rollout.returns.tolist() == [[0.25, 0.5, 1, 0], [2, 0, 0, 0], [1.5, 0, 3, 0]]
 
 
@@ -394,7 +394,8 @@ def gradients(algorithm, *, micro_batch_tokens=None, rollout=None, policy=None, 
         rollout.ref_logps = rollout.old_logps + 0.1
     if algorithm.needs_values and rollout.values is None:
         rollout.values = 0.1 + 0.2 * rollout.entropies.double()
-    outputs = algo._minibatch(rollout, algo.advantages(rollout), torch.arange(8))
+    rollout = algo.annotate(rollout)
+    outputs = algo.step(rollout, algo.advantages(rollout), torch.arange(8))
     loss = sum(float(out.loss) for out in outputs)
     return loss, {n: p.grad.clone() for n, p in policy.named_parameters()}
 
@@ -422,7 +423,8 @@ def test_the_gradient_of_a_step_holds_nothing_of_the_step_before(algorithm):
     rollout.values = torch.zeros_like(rollout.old_logps)
     norms = []
     for _ in range(2):
-        algo._minibatch(rollout, algo.advantages(rollout), torch.arange(4))
+        rollout = algo.annotate(rollout)
+        algo.step(rollout, algo.advantages(rollout), torch.arange(4))
         norms.append(sum(float(p.grad.square().sum()) for p in policy.parameters()))
     assert norms[0] > 0 and norms[1] == pytest.approx(norms[0], rel=1e-5)
 
@@ -433,7 +435,8 @@ def test_the_step_takes_the_loss_of_the_pure_function(algorithm):
         policy.add_value_head()
     rollout = random_rollout(policy, lengths=[3, 1, 7, 2, 5, 5, 1, 4], no_verdict=[4])
     formula = algorithm.formula()
-    advantages = formula.advantages(rollout)  # PPO's fills in the returns
+    rollout = formula.annotate(rollout)  # PPO's fills in the returns
+    advantages = formula.advantages(rollout)
     scores = policy.logps(rollout)
     batch = LossBatch(
         logps=scores.logps,
@@ -449,7 +452,8 @@ def test_the_step_takes_the_loss_of_the_pure_function(algorithm):
     )
     expected = float(LOSSES[name_of(algorithm)](batch).loss.detach())
     algo = algorithm(policy, "espo_gym/Addition-v0", rollout_size=8, group_size=4, n_minibatches=1)
-    outputs = algo._minibatch(rollout, algo.advantages(rollout), torch.arange(8))
+    rollout = algo.annotate(rollout)
+    outputs = algo.step(rollout, algo.advantages(rollout), torch.arange(8))
     assert float(outputs[0].loss) == pytest.approx(expected, rel=1e-6)
 
 
@@ -479,7 +483,7 @@ def test_a_divergence_without_reference_is_an_error():
         grpo_loss(random_batch(ref_logps=None), kl_coef=0.1)
 
 
-# -- the pure functions and the classes are the same code; hyper-parameters ------------------------------------------
+# -- the pure functions and the classes are the same code; hyperparameters ------------------------------------------
 
 
 OPTIONS = {
@@ -542,7 +546,7 @@ def test_the_pure_function_is_documented(algorithm):
 @pytest.mark.parametrize("call", ["function", "formula"])
 def test_an_unknown_hyperparameter_is_an_error_that_names_the_possible_ones(algorithm, call):
     make = LOSSES[name_of(algorithm)] if call == "function" else None
-    with pytest.raises(TypeError, match=r"no hyper-parameter clip_lo; it has .*kl_coef.*kl_estimator") as raised:
+    with pytest.raises(TypeError, match=r"no hyperparameter clip_lo; it has .*kl_coef.*kl_estimator") as raised:
         make(random_batch(), clip_lo=1) if make else algorithm.formula(clip_lo=1)
     assert algorithm.__name__ in str(raised.value)
 

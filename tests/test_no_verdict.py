@@ -27,7 +27,8 @@ def test_the_gradient_is_that_of_the_rows_with_a_verdict(name):
         part = rollout.rows(rows)
         short = {"max_completion_tokens": 8}  # Dr. GRPO divides by it
         algorithm = cls(policy, "espo_gym/Addition-v0", group_size=4, rollout_size=12, n_minibatches=1, **short)
-        algorithm._minibatch(part, algorithm.advantages(part), torch.arange(len(part)))
+        part = algorithm.annotate(part)
+        algorithm.step(part, algorithm.advantages(part), torch.arange(len(part)))
         return [p.grad for p in policy.parameters()]
 
     whole, rest = after(torch.arange(len(LENGTHS))), after(kept)
@@ -54,6 +55,7 @@ def test_a_group_that_failed_carries_nothing(name):
     rollout = algorithm.collect_rollout()
     failed = ~rollout.has_verdict
     assert 0 < int(failed.sum()) < 64 or algorithm.dynamic_sampling
+    rollout = algorithm.annotate(rollout)
     advantages = algorithm.advantages(rollout)
     assert advantages[failed].eq(0).all()
     assert algorithm.token_weights(algorithm.loss_batch(rollout, advantages))[failed].eq(0).all()

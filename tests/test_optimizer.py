@@ -13,7 +13,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from stable_baselines3.common.logger import configure
 from tiny import SMALL, global_random_state, random_rollout, same_state, state, teaching_policy, tiny_policy
 
-from espo_gym.algorithms import DAPO, ESPO, GRPO, PPO, base
+from espo_gym.algorithms import DAPO, ESPO, GRPO, PPO, collector
 from espo_gym.algorithms.base import PolicyOptimizer
 from espo_gym.envs import Addition, MathVectorEnv, TextEnv, UnicodeText, Verdict
 from espo_gym.metrics import explained_variance, logp_gap, rollout_metrics
@@ -140,7 +140,7 @@ def test_training_never_asks_a_problem_of_the_test_split():
 
 def test_rollout_size_must_agree_with_the_vector_environment():
     env = gymnasium.make_vec(ADDITION, num_envs=8)
-    with pytest.raises(ValueError, match="rollout_size is 16 but the vector environment has 8 rows"):
+    with pytest.raises(ValueError, match="rollout_size=16 conflicts with num_envs=8"):
         GRPO(tiny_policy(), env, rollout_size=16)
     assert GRPO(tiny_policy(), env, group_size=4).rollout_size == 8
     assert GRPO(tiny_policy(), env, group_size=4, preset="teaching").rollout_size == 8
@@ -384,13 +384,13 @@ def test_a_gradient_that_is_not_finite_stops_before_the_step(algorithm, bad):
 )
 def test_old_log_probs_are_recomputed_below_float32_or_when_asked(dtype, old_logps, recomputed, monkeypatch):
     """The sampler is made to lie by 1 nat, so that it shows whose log-probs are used."""
-    honest = base.collect
+    honest = collector.collect
 
     def collect(*args, **kwargs):
         rollout = honest(*args, **kwargs)
         return replace(rollout, old_logps=rollout.old_logps + 1.0, entropies=rollout.entropies + 1.0)
 
-    monkeypatch.setattr(base, "collect", collect)
+    monkeypatch.setattr(collector, "collect", collect)
     algo = make(env=Echo(), policy=tiny_policy(dtype=dtype), old_logps=old_logps, temperature=0.8)
     rollout = algo.collect_rollout()
     with torch.no_grad():

@@ -12,7 +12,7 @@ from espo_gym import collect as module
 from espo_gym.collect import collect
 from espo_gym.envs import Addition, MathVectorEnv, Verdict, any_thread, verify
 from espo_gym.envs.verifier.verify import clear_cache, close
-from espo_gym.policy.sampling import Sampling
+from espo_gym.sampling import Sampling
 
 SAMPLING = Sampling(max_completion_tokens=40)
 POLICY = teaching_policy()

@@ -237,8 +237,7 @@ def test_random_groups_are_a_function_of_seed_and_rollout():
     def groups(seed, n):
         control = RandomGroups.formula(seed=seed)
         control.n_rollouts = n
-        control.advantages(rollout)
-        return rollout.token_groups
+        return control.annotate(rollout).token_groups
 
     assert torch.equal(groups(0, 3), groups(0, 3))
     assert not torch.equal(groups(0, 3), groups(0, 4)) and not torch.equal(groups(0, 3), groups(1, 3))
@@ -270,12 +269,12 @@ def test_the_same_weight_control_weighs_like_espo_and_clips_like_gspo():
 
 def test_the_same_weight_control_has_gspos_advantages_and_espos_groups():
     kwargs = {"lengths": [9, 5, 7, 8, 6, 9, 4, 9], "no_verdict": [2]}
-    rollouts = [random_rollout(tiny_policy(), **kwargs) for _ in range(3)]
-    control, espo, gspo = (
-        cls.formula().advantages(r) for cls, r in zip((GSPOWithESPOWeights, ESPO, GSPO), rollouts, strict=True)
-    )
+    rollout = random_rollout(tiny_policy(), **kwargs)
+    formulas = [cls.formula() for cls in (GSPOWithESPOWeights, ESPO, GSPO)]
+    control, espo, gspo = (formula.advantages(rollout) for formula in formulas)
     assert torch.equal(control, gspo) and torch.equal(control, espo)
-    assert torch.equal(rollouts[0].token_groups, rollouts[1].token_groups)
+    groups = [formula.annotate(rollout).token_groups for formula in formulas[:2]]
+    assert torch.equal(groups[0], groups[1]) and len(groups[0].unique()) == 2
 
 
 @pytest.mark.parametrize("cls", [RandomGroups, GSPOWithESPOWeights])
@@ -284,7 +283,7 @@ def test_the_controls_train_and_micro_batches_make_no_difference(cls, policy):
         algorithm = cls(tiny_policy(), "espo_gym/Addition-v0", micro_batch_tokens=micro, seed=1, **SMALL)
         rollout = random_rollout(algorithm.policy, lengths=[6, 3, 5, 4, 6, 2, 6, 1])
         algorithm.train(rollout)
-        return rollout_fields(rollout), algorithm.policy.state_dict()
+        return rollout_fields(algorithm.annotate(rollout)), algorithm.policy.state_dict()
 
     (_, whole), (fields, parts) = trained(None), trained(12)
     assert "token_groups" in fields

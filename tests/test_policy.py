@@ -19,7 +19,7 @@ from espo_gym.algorithms import GRPO
 from espo_gym.collect import collect
 from espo_gym.environment import as_vector_env
 from espo_gym.policy import Policy
-from espo_gym.policy.sampling import Sampling
+from espo_gym.sampling import Sampling
 
 KINDS = ["llama", "gpt2", "qwen2"]
 LENGTHS = [3, 1, 7, 2, 5, 5, 1, 4]

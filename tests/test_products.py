@@ -9,7 +9,7 @@ from torch import nn
 
 from espo_gym.policy import decoding
 from espo_gym.policy import matmul as products
-from espo_gym.policy.matmul import HEIGHTS, TERMS, linear, product, quick_linears
+from espo_gym.policy.matmul import MAX_SUM, TILE_ROWS, fast_linear_layers, linear, product
 
 pytestmark = pytest.mark.skipif(
     not hasattr(torch.ops.mkldnn, "_linear_pointwise") or not torch.backends.mkldnn.is_available(),
@@ -27,7 +27,7 @@ def shapes(monkeypatch):
         return onednn(x, weight, bias)
 
     monkeypatch.setattr(products, "prefers_onednn", lambda: True)
-    monkeypatch.setattr(products, "WORK", 0)
+    monkeypatch.setattr(products, "MIN_FLOPS", 0)
     monkeypatch.setattr(products, "_onednn", recorded)
     return seen
 
@@ -68,7 +68,7 @@ def test_long_sums_are_as_exact_as_those_of_mkl(shapes, terms):
     assert (ours - exact).norm() < 1.5 * (theirs - exact).norm()
     turned = product(x.t().contiguous().t(), weight.t().contiguous().t(), bias)  # as they come in a backward pass
     torch.testing.assert_close(turned, ours, rtol=0, atol=1e-6 * float(exact.norm()) / len(exact))
-    assert {k for _, k, _ in shapes} <= set(range(TERMS // 2, TERMS + 1)) and len(set(shapes)) <= 2
+    assert {k for _, k, _ in shapes} <= set(range(MAX_SUM // 2, MAX_SUM + 1)) and len(set(shapes)) <= 2
 
 
 def test_a_wide_model_has_a_gradient_as_exact_as_the_plain_one(shapes):
@@ -84,7 +84,7 @@ def test_a_wide_model_has_a_gradient_as_exact_as_the_plain_one(shapes):
 def test_no_matrix_with_gaps_reaches_onednn(monkeypatch):
     """It would multiply such a one by a loop that takes a thousand times as long."""
     monkeypatch.setattr(products, "prefers_onednn", lambda: True)
-    monkeypatch.setattr(products, "WORK", 0)
+    monkeypatch.setattr(products, "MIN_FLOPS", 0)
     seen = []
 
     def recorded(x, weight, *rest):
@@ -115,7 +115,7 @@ def test_batches_of_any_size_come_in_few_shapes(shapes):
     weight.requires_grad_()
     for rows in range(1, 1500, 7):
         linear(torch.ones(rows, 40, requires_grad=True), weight).sum().backward()
-    assert len(HEIGHTS) < len(set(shapes)) <= 3 * len(HEIGHTS)
+    assert len(TILE_ROWS) < len(set(shapes)) <= 3 * len(TILE_ROWS)
 
 
 def test_small_products_and_other_dtypes_are_left_to_pytorch(monkeypatch):
@@ -135,7 +135,7 @@ def test_where_mkl_is_as_fast_nothing_changes(monkeypatch):
     assert torch.equal(product(x, weight, bias), nn.functional.linear(x, weight, bias))
     assert torch.equal(linear(x, weight, bias), nn.functional.linear(x, weight, bias))
     layer = nn.Linear(100, 200)
-    with quick_linears([layer]):
+    with fast_linear_layers([layer]):
         assert "forward" not in layer.__dict__
 
 
@@ -148,8 +148,8 @@ def test_linear_layers_are_quick_only_within(shapes):
         model = nn.Sequential(nn.Linear(8, 12), nn.Sequential(Other(12, 8), nn.Linear(8, 4)))
     (x,) = tensors((90, 8))
     expected = model(x)
-    with pytest.raises(RuntimeError, match="inside"), quick_linears([model]):
-        with quick_linears([model[1]]):  # as a checkpointed layer does
+    with pytest.raises(RuntimeError, match="inside"), fast_linear_layers([model]):
+        with fast_linear_layers([model[1]]):  # as a checkpointed layer does
             torch.testing.assert_close(model(x), expected)
         assert "forward" in model[1][1].__dict__  # what has begun outside ends outside
         torch.testing.assert_close(model(x), expected)
@@ -158,7 +158,7 @@ def test_linear_layers_are_quick_only_within(shapes):
     assert not any("forward" in module.__dict__ for module in model.modules())
 
 
-def test_the_functional_step_is_checked_with_the_products_that_will_run(shapes, monkeypatch):
+def test_the_packed_step_is_checked_with_the_products_that_will_run(shapes, monkeypatch):
     """Two libraries round differently; what is checked is whether two ways through the layer are the same."""
     policy, seen = tiny_policy("llama"), []
 
@@ -167,7 +167,7 @@ def test_the_functional_step_is_checked_with_the_products_that_will_run(shapes, 
         return 0.0, 1.0
 
     monkeypatch.setattr(decoding, "_gap", gap)
-    assert policy.decodes_functionally and seen == [True]
+    assert policy.decodes_packed and seen == [True]
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])

@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerFast
 
 from espo_gym.policy import Policy
 from espo_gym.policy.lm_head import inverse_cdf
-from espo_gym.policy.sampling import Sampling, _restrict
+from espo_gym.policy.sampler import Sampling, _restrict
 
 KINDS = ["llama", "gpt2", "qwen2"]
 PROMPTS = ["1+1=", "358+467=", "9", "12*(3+4)-5=", "1+1=", "0-0="]

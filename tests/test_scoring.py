@@ -1,4 +1,4 @@
-"""Log-probs and gradients of the learner against the plain padded computation (``Policy(reference=True)``)."""
+"""Log-probs and gradients of the learner against the plain padded computation (``Policy(shortcuts=False)``)."""
 
 import copy
 from dataclasses import dataclass, replace
@@ -23,7 +23,7 @@ def pair(kind="llama", *, dtype=torch.float64, critic=None, **config):
         with torch.no_grad():
             policy.value_head.weight.normal_(generator=torch.Generator().manual_seed(1))
     plain = copy.deepcopy(policy)
-    plain.reference, plain.sampler = True, "hf"
+    plain.shortcuts, plain.sampler = False, "hf"
     return policy.to(dtype), plain.to(dtype)
 
 
@@ -184,7 +184,7 @@ def test_a_model_that_bends_its_logits_is_run_as_it_is():
     policy, plain = pair()
     for p in (policy, plain):
         p.model.forward = bent(p.model)
-    assert policy.head is None and not policy.shares_prompts and not policy.decodes_functionally
+    assert policy.head is None and not policy.shares_prompts and not policy.decodes_packed
     rollout = grouped_rollout(policy)
     scores, slope, _ = gradients(policy, rollout, tokens=30)
     expected, plain_slope, _ = gradients(plain, rollout)
@@ -203,8 +203,8 @@ def test_a_sliding_window_keeps_its_own_cache():
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = MistralForCausalLM(config).double()
-    policy, plain = Policy(model, tokenizer), Policy(copy.deepcopy(model), tokenizer, reference=True)
-    assert not policy.shares_prompts and not policy.decodes_functionally
+    policy, plain = Policy(model, tokenizer), Policy(copy.deepcopy(model), tokenizer, shortcuts=False)
+    assert not policy.shares_prompts and not policy.decodes_packed
     rollout = grouped_rollout(policy)
     torch.testing.assert_close(policy.logps(rollout).logps, plain.logps(rollout).logps, rtol=0, atol=1e-10)
 
@@ -303,7 +303,7 @@ def test_a_run_with_every_shortcut_is_the_plain_run(name):
     outcomes = []
     for reference in (False, True):
         policy = teaching_policy()
-        policy.reference, policy.sampler = reference, "hf" if reference else "auto"
+        policy.shortcuts, policy.sampler = not reference, "hf" if reference else "auto"
         settings = {"rollout_size": 32, "max_completion_tokens": 40, "preset": "teaching", "seed": 1}
         algo = ALGORITHMS[name](policy, "espo_gym/Addition-v0", **settings)
         texts = []

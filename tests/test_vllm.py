@@ -25,7 +25,7 @@ from espo_gym.environment import as_vector_env
 from espo_gym.envs import UnicodeText
 from espo_gym.experiments.run import RunConfig
 from espo_gym.policy import Policy
-from espo_gym.policy.sampling import Sampling
+from espo_gym.sampling import Sampling
 
 ADDITION = "espo_gym/Addition-v0"
 ENV = "VLLM_ENABLE_V1_MULTIPROCESSING"
@@ -233,7 +233,7 @@ def test_the_entropy_is_that_of_the_kept_completions_with_dynamic_sampling():
 
 
 def test_sampled_old_log_probs_are_refused():
-    with pytest.raises(ValueError, match=r"old_logps='sampled' does not go with sampler='vllm'.*'auto'"):
+    with pytest.raises(ValueError, match=r"old_logps='sampled' cannot be used with sampler='vllm'.*'auto'"):
         small(ESPO, old_logps="sampled")
 
 
@@ -259,7 +259,7 @@ def test_the_command_line(tmp_path):
         options = [str(tmp_path / "run"), "--problems", "2", "--k", "0", *option]
         assert CliRunner().invoke(main, ["eval", *options]).exit_code == 0
         assert vllm_stand_in.LLM.made == made + more
-    with pytest.raises(ValueError, match="sampler must be one of auto, functional, hf, vllm, not 'fast'"):
+    with pytest.raises(ValueError, match="sampler must be one of auto, packed, hf, vllm, not 'fast'"):
         RunConfig(sampler="fast").validate()
 
 

@@ -99,7 +99,8 @@ def test_groups_over_the_batch_do_not_depend_on_the_micro_batch():
             quantiles_over="batch",
             micro_batch_tokens=size,
         )
-        algorithm._minibatch(rollout, algorithm.advantages(rollout), torch.arange(8))
+        rollout = algorithm.annotate(rollout)
+        algorithm.step(rollout, algorithm.advantages(rollout), torch.arange(8))
         gradients.append(torch.cat([p.grad.flatten() for p in policy.parameters()]))
     for other in gradients[1:]:
         torch.testing.assert_close(other, gradients[0], rtol=1e-4, atol=1e-7)
@@ -132,7 +133,7 @@ def test_half_a_fixed_clip_or_one_with_a_floor_is_an_error(wrong):
     ],
 )
 def test_an_option_without_its_switch_is_an_error(name, value, switch):
-    with pytest.raises(ValueError, match=f"{name}=.* means nothing without {switch}"):
+    with pytest.raises(ValueError, match=f"{name}=.* has no effect without {switch}"):
         GRPO.formula(**{name: value})
 
 
@@ -152,12 +153,12 @@ def test_dual_clip_bounds_the_loss_of_a_bad_response():
 
 @pytest.mark.parametrize("name", ["cispo", "gmpo", "sapo"])
 def test_dual_clip_means_nothing_where_there_is_no_such_ratio(name):
-    with pytest.raises(ValueError, match="dual_clip means nothing for"):
+    with pytest.raises(ValueError, match="dual_clip has no effect for"):
         getattr(algorithms, f"{name}_loss")(random_batch(), dual_clip=3.0)
 
 
 def test_a_divergence_in_the_reward_means_nothing_where_it_is_not_taken_off():
-    with pytest.raises(ValueError, match="kl_in='reward' means nothing for GRPO"):
+    with pytest.raises(ValueError, match="kl_in='reward' has no effect for GRPO"):
         GRPO.formula(kl_in="reward")
 
 
@@ -202,7 +203,7 @@ def test_the_sampler_correction_recomputes_the_old_log_probs():
     rollout = algorithm.collect_rollout()
     assert rollout.sampler_logps is not None and not torch.equal(rollout.sampler_logps, rollout.old_logps)
     torch.testing.assert_close(rollout.sampler_logps, rollout.old_logps, atol=1e-4, rtol=0)
-    with pytest.raises(ValueError, match="sampler_correction means nothing"):
+    with pytest.raises(ValueError, match="sampler_correction has no effect"):
         GRPO.formula(sampler_correction="token", old_logps="sampled")
 
 
@@ -282,8 +283,9 @@ def test_a_critic_of_its_own_leaves_the_policy_to_the_surrogate():
     algorithm = PPO(teaching_policy(), ADDITION, critic="separate", value_learning_rate=2e-3, vf_coef=1.0, **SMALL)
     torch.nn.init.constant_(algorithm.policy.value_head.weight, 0.1)  # at 0 no gradient would reach the trunk
     rollout = algorithm.collect_rollout()
+    rollout = algorithm.annotate(rollout)
     advantages = algorithm.advantages(rollout)
-    algorithm._minibatch(rollout, advantages * 0, torch.arange(16))
+    algorithm.step(rollout, advantages * 0, torch.arange(16))
     policy, critic = algorithm.policy, algorithm.policy.critic
     assert all(p.grad is None or p.grad.eq(0).all() for p in policy.model.parameters())
     assert any(p.grad is not None and p.grad.abs().max() > 0 for p in critic.parameters())

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from espo_gym.algorithms import ESPO, GSPO, LossBatch
+from espo_gym.algorithms.streams import stream
 from espo_gym.rollout import Rollout
 
 GROUPS = 100
@@ -24,7 +25,7 @@ class RandomGroups(ESPO):
 
     def part(self, entropies: Tensor, mask: Tensor) -> Tensor:
         rollouts = getattr(self, "n_rollouts", 0)  # a formula has no counters
-        lots = np.random.default_rng(self._stream(GROUPS, rollouts)).random(tuple(entropies.shape))
+        lots = np.random.default_rng(stream(self.seed, GROUPS, rollouts)).random(tuple(entropies.shape))
         return super().part(torch.from_numpy(lots).to(entropies), mask)
 
 
@@ -32,8 +33,8 @@ class RandomGroups(ESPO):
 class GSPOWithESPOWeights(GSPO):
     """GSPO in which a token counts for as much as in ESPO: the uncertain fifth of a response for half of it."""
 
-    def advantages(self, rollout: Rollout) -> Tensor:
-        return ESPO.formula().advantages(rollout)  # (N,) those of GSPO; forms the entropy groups besides
+    def annotate(self, rollout: Rollout) -> Rollout:
+        return ESPO.formula().annotate(rollout)  # the entropy groups that the weights are made of
 
     def token_weights(self, batch: LossBatch) -> Tensor:
         return ESPO.formula().token_weights(batch)  # (B, T)

@@ -67,7 +67,7 @@ GOALS = {
         Goal("G1b", "the same, a third of the rows without advantage", TRL, 3.5, 5),
         Goal("G2", "full GRPO step, 16 M parameters, vocabulary 50,000, per completion token", TRL, 4, 6),
         Goal("G3", "peak memory of G1 beyond the model", TRL, 4, 6),
-        Goal("G4", "sampling, functional step, log-prob and entropy included", HF, 4, 5),
+        Goal("G4", "sampling, packed step, log-prob and entropy included", HF, 4, 5),
         Goal("G5", "sampling over the unmodified forward of any causal model", HF, 2, 3),
         Goal("G6", "LM-head loss, forward and backward, vocabulary 150,000", "TRL's chunked head", 3, 5),
         Goal("G6 memory", "its peak memory, gradients included", "TRL's chunked head", 10),

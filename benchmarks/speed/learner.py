@@ -42,6 +42,7 @@ def padded_step(algorithm: GRPO, rollout: Rollout) -> None:
     logprobs = logits[:, -width - 1 : -1].log_softmax(-1)  # (N, T, V)
     logps = logprobs.gather(-1, rollout.completion_ids[..., None]).squeeze(-1)
     scores = TokenScores(logps.masked_fill(~rollout.mask, 0.0), None, None)
+    rollout = algorithm.annotate(rollout)
     batch = algorithm.loss_batch(rollout, algorithm.advantages(rollout), scores)
     algorithm.loss(batch).loss.backward()
     torch.nn.utils.clip_grad_norm_(algorithm.policy.parameters(), algorithm.max_grad_norm)

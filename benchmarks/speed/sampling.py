@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from espo_gym.policy import Policy
-from espo_gym.policy.sampling import Completions, Sampling, left_pad
+from espo_gym.policy.sampler import Completions, Sampling, left_pad
 
 from . import workload
 from .goals import Interval, Row
@@ -15,7 +15,7 @@ from .workload import MAX_NEW, SMALL
 
 def measure_g4(repeats: int) -> list[Row]:
     peak = gemm_flops()
-    return [_beside_generate("G4", "functional", batch, repeats, peak) for batch in (8, 32, 128, 512)]
+    return [_beside_generate("G4", "packed", batch, repeats, peak) for batch in (8, 32, 128, 512)]
 
 
 def measure_g5(repeats: int) -> list[Row]:

@@ -25,8 +25,8 @@ from espo_gym.environment import as_vector_env, make_from_spec
 from espo_gym.evaluation import Evaluation, evaluate
 from espo_gym.experiments.run import DTYPES, RunConfig, train
 from espo_gym.policy import BUNDLED, SAMPLERS, Policy
-from espo_gym.policy.sampling import Sampling
 from espo_gym.reports.plot import plot_run
+from espo_gym.sampling import Sampling
 
 from .compare import compare_command
 from .errors import report_errors

@@ -11,8 +11,6 @@ import numpy as np
 import torch
 from stable_baselines3.common.callbacks import BaseCallback
 
-from espo_gym.rollout import Rollout
-
 from .comparison import read_rows
 from .run import write_json
 
@@ -37,39 +35,28 @@ class Ledger(BaseCallback):
 
     def _on_training_start(self) -> None:
         algorithm: Any = self.model
+        algorithm.max_timesteps = self.timesteps
         if algorithm.n_rollouts == 0:
-            self._watch_first_rollout(algorithm)
+            self.fingerprints = {
+                "device": algorithm.policy.device.type,
+                "initial_weights": weights_print(algorithm.policy.model),
+            }
             return
         rows = read_rows(self.folder)
         here = rows["time/timesteps"].tolist().index(algorithm.num_timesteps)
         self.used = np.array([rows[name][here] for name in ("time/cpu_seconds", "time/wall_seconds")])
 
-    def _watch_first_rollout(self, algorithm: Any) -> None:
-        """Fingerprints of what all algorithms must have in common at the same seed."""
-        policy = algorithm.policy
-        prints = {"device": policy.device.type, "initial_weights": weights_print(policy.model)}
-        play = algorithm._play
-
-        def watched(timestep: int) -> Rollout:
-            rollout = play(timestep)
-            prints["problems"] = text_print(rollout.prompts)
-            prints["completions"] = text_print(rollout.texts)
-            write_json(self.folder / "pairing.json", prints)
-            algorithm._play = play
-            return rollout
-
-        algorithm._play = watched
-
     def _on_rollout_start(self) -> None:
-        algorithm: Any = self.model
-        self.max_resamples = algorithm.max_resamples
-        left = (self.timesteps - algorithm.num_timesteps) // algorithm.rollout_size
-        algorithm.max_resamples = min(self.max_resamples, max(left - 1, 0))
         self.began = clocks()
 
     def _on_rollout_end(self) -> None:
+        """Fingerprints of what all algorithms must have in common at the same seed: the first pass of sampling."""
         algorithm: Any = self.model
-        algorithm.max_resamples = self.max_resamples  # before a checkpoint is taken
+        if algorithm.n_rollouts == 0:
+            first = slice(algorithm.rollout_size)
+            self.fingerprints["problems"] = text_print(algorithm.played.prompts[first])
+            self.fingerprints["completions"] = text_print(algorithm.played.texts[first])
+            write_json(self.folder / "pairing.json", self.fingerprints)
 
     def _on_step(self) -> bool:
         self.used += clocks() - self.began

@@ -6,8 +6,10 @@ packed layers of :mod:`.packed_step`, their CUDA graphs in :mod:`.cuda_graphs`) 
 is :mod:`.scoring`. :mod:`.lm_head` and :mod:`.matmul` are the arithmetic that both share.
 """
 
+from espo_gym.sampling import Sampling
+
 from .policy import BUNDLED, SAMPLERS, Policy
-from .sampling import Completions, Sampling
+from .sampler import Completions
 from .scoring import TokenScores
 
 __all__ = ["BUNDLED", "SAMPLERS", "Completions", "Policy", "Sampling", "TokenScores"]

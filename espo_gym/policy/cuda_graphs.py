@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .packed_step import FunctionalStep, move_rows
+from .packed_step import PackedStep, move_rows
 
 SLOTS = 256
 """Rows that are written at a time, at most. The others wait until some are over."""
@@ -21,7 +21,7 @@ MEMORY = 0.5
 """Share of the GPU's free memory that the keys and values may take."""
 
 
-class GraphStep(FunctionalStep):
+class GraphStep(PackedStep):
     """On a GPU each number of rows is captured once. Elsewhere the same operations run one by one, for the tests."""
 
     def slots(self, n: int, columns: int) -> int:
@@ -42,11 +42,11 @@ class GraphStep(FunctionalStep):
         self.next_column = torch.zeros(1, dtype=torch.long, device=device)
         self.out = torch.empty(rows, self.embed.shape[1], dtype=self.dtype, device=device)
         self.graphs: dict[int, torch.cuda.CUDAGraph] = {}
-        self._know_rotations(columns)
+        self._extend_rope(columns)
         self.n, self.column = n, ids.shape[1]
         return self._enter(torch.arange(n, device=device), ids, attention, source)
 
-    def admit(self, places: Tensor, ids: Tensor, attention: Tensor) -> None:
+    def refill(self, places: Tensor, ids: Tensor, attention: Tensor) -> None:
         if ids.shape[1]:
             self._enter(places, ids, attention, torch.arange(len(places), device=places.device))
         else:  # nothing comes before the token that follows
@@ -87,11 +87,11 @@ class GraphStep(FunctionalStep):
         """One token more in each of the first ``rows`` rows; no shape and no place in memory depends on the data."""
         self.bias[:rows].index_fill_(3, self.next_column, 0)
         position = self.position[:rows].add_(1)
-        turn = self.turns[position.clamp(max=len(self.turns) - 1)][:, None]  # padding goes on for ever
+        rotation = self.rope[position.clamp(max=len(self.rope) - 1)][:, None]  # padding goes on for ever
         x = self.embed[self.tokens[:rows]]  # (rows, H)
         bias = self.bias[:rows].flatten(0, 1)  # (rows k, 1, columns)
         for i, layer in enumerate(self.layers):
-            qkv = self._project(layer, x, turn)
+            qkv = self._project(layer, x, rotation)
             q, k, v = qkv.split((self.n_q, self.n_kv, self.n_kv), 1)
             keys, values = (buffer[:rows] for buffer in self.cache[2 * i : 2 * i + 2])
             keys.index_copy_(2, self.next_column, k[:, :, None])

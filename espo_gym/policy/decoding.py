@@ -1,16 +1,16 @@
-"""Steps of decoding: what the sampler asks for the next token, row by row, from a cache that stays where it is.
+"""Decoding steps: from one token of each row to what the next one follows from, over a cache that stays in place.
 
-A :class:`Step` holds the keys and values of the rows that are being written. Two of them have one contract:
+A :class:`Step` holds the keys and values of the rows that are being written. There are three, with one contract:
 
-- :class:`ModelStep` runs the model's own forward pass, whatever it is;
-- :class:`~.packed_step.FunctionalStep` knows the layer of Llama, Qwen2, Qwen3 and Mistral, and is several times as
-  fast; on a GPU its :class:`~.cuda_graphs.GraphStep`. It is checked against the model before it is first used.
+- :class:`ModelStep` runs the model's own forward pass, for any model;
+- :class:`~.packed_step.PackedStep` runs the layer of Llama, Qwen2, Qwen3 and Mistral from packed weights, several times
+  as fast, and :class:`~.cuda_graphs.GraphStep` does so on a GPU. Both are checked against the model before first use.
 """
 
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -18,102 +18,85 @@ from torch.nn.functional import pad
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-from . import packed_step as functional
-from .cuda_graphs import GraphStep
+from .language_model import LanguageModel
 from .lm_head import head_logits
-from .matmul import quick_linears
-from .packed_step import GROWTH, move_rows, widened, wider
-from .scoring import hooked
-
-if TYPE_CHECKING:
-    from .policy import Policy
+from .matmul import fast_linear_layers
+from .packed_step import GROWTH, SHARED_PROMPT, PackedStep, move_rows, supports, widened, wider
 
 
 class Step(Protocol):
     """What the next token of N rows follows from: hidden states (N, H) or, without a plain head, logits (N, V)."""
 
     def slots(self, n: int, columns: int) -> int:
-        """Of ``n`` rows, each of at most ``columns`` tokens, so many are written at a time."""
+        """How many of ``n`` rows, each of at most ``columns`` tokens, are written at the same time."""
 
     def start(self, ids: Tensor, attention: Tensor, source: Tensor, columns: int) -> Tensor:
         """Run the distinct prompts ``ids`` (U, S), padded on the left; row i of N continues prompt ``source[i]``."""
 
     def advance(self, tokens: Tensor) -> Tensor:
-        """Append ``tokens`` (n,), one a row."""
+        """Append ``tokens`` (n,), one per row."""
 
     def keep(self, order: Tensor) -> None:
-        """Go on with fewer rows, (n',): row i from now on is what row ``order[i]`` was."""
+        """Continue with fewer rows, (n',): row i is now what row ``order[i]`` was."""
 
-    def admit(self, places: Tensor, ids: Tensor, attention: Tensor) -> None:
-        """Rows ``places`` (m,) are over: from now on they are ``ids`` (m, s), padded on the left."""
-
-
-def make_step(policy: Policy) -> Step:
-    """The step that ``policy.sampler`` asks for; "auto" is the fastest that passes its check."""
-    if policy.sampler != "hf" and policy.decodes_functionally and not hooked(policy.model):
-        kind = GraphStep if policy.device.type == "cuda" else functional.FunctionalStep
-        return kind(policy.model, policy.compute_dtype)
-    if policy.sampler == "functional":
-        raise ValueError(
-            f"sampler='functional' is for models of the families {', '.join(functional.FAMILIES)} whose modules have "
-            f"no hooks, not for this {type(policy.model).__name__}: take 'auto' or 'hf'"
-        )
-    return ModelStep(policy)
+    def refill(self, places: Tensor, ids: Tensor, attention: Tensor) -> None:
+        """Replace the finished rows ``places`` (m,) by new prompts ``ids`` (m, s), padded on the left."""
 
 
-def check_functional(policy: Policy) -> bool:
-    """Whether the functional step says the same as the model; a model that it should know and does not is named.
+def check_packed_step(lm: LanguageModel) -> bool:
+    """Whether the packed step agrees with the model. Warns if it should know the model and does not agree.
 
-    In float32 the log-probs must agree to 1e-5 and a millionth of the largest logit, in 16 bits to 0.05 and a fiftieth.
+    In float32 log-probs must agree to 1e-5 plus a millionth of the largest logit, in 16 bits to 0.05 plus a fiftieth.
     """
-    model = policy.model
-    if policy.head is None or not functional.supports(model):
+    name = type(lm.model).__name__
+    if lm.head is None or not supports(lm.model):
         return False
     try:
-        with quick_linears([model]):  # as both would run
-            gap, allowed = _gap(policy)
+        with fast_linear_layers([lm.model]):  # as both would run
+            gap, limit = _gap(lm)
     except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        warnings.warn(f"sampling by the model's own forward pass: {type(error).__name__}: {error}", stacklevel=2)
-        return False
-    if not gap <= allowed:
         warnings.warn(
-            f"sampling by the model's own forward pass: the functional step of {type(model).__name__} differs from it "
-            f"by {gap:.1e} nats, more than {allowed:.1e}",
+            f"falling back to the model's own forward pass: the packed decoder for {name} failed with "
+            f"{type(error).__name__}: {error}",
             stacklevel=2,
         )
-    return gap <= allowed
+        return False
+    if not gap <= limit:
+        warnings.warn(
+            f"falling back to the model's own forward pass: the packed decoder for {name} is off by {gap:.1e} nats "
+            f"(limit {limit:.1e})",
+            stacklevel=2,
+        )
+    return gap <= limit
 
 
 @torch.no_grad()
-def _gap(policy: Policy) -> tuple[float, float]:
-    """The largest difference of log-probs between both steps, and how large it may be.
+def _gap(lm: LanguageModel) -> tuple[float, float]:
+    """The largest difference of log-probs between the two steps, and the largest that is allowed.
 
-    Looked at with short prompts and with long ones, whose keys and values are shared.
+    Measured with short prompts and with long ones, whose keys and values are shared.
     """
     gaps, largest = [0.0], [0.0]
-    lengths = [n for n in (4, functional.SHARED_PROMPT) if n + 3 <= policy.context_length]
+    lengths = [n for n in (4, SHARED_PROMPT) if n + 3 <= lm.context_length]
     for n in lengths:
-        seen = [
-            _probe(policy, step, n)
-            for step in (functional.FunctionalStep(policy.model, policy.compute_dtype), ModelStep(policy))
-        ]
-        gaps.append(float((seen[0].log_softmax(-1) - seen[1].log_softmax(-1)).abs().max()))
-        largest.append(float(seen[1][seen[1] > -torch.inf].abs().max()))
-    noise = (1e-5, 1e-6) if policy.compute_dtype.itemsize >= 4 else (0.05, 0.02)
+        packed, plain = (_probe(lm, step, n) for step in (PackedStep(lm.model, lm.compute_dtype), ModelStep(lm)))
+        gaps.append(float((packed.log_softmax(-1) - plain.log_softmax(-1)).abs().max()))
+        largest.append(float(plain[plain > -torch.inf].abs().max()))
+    noise = (1e-5, 1e-6) if lm.compute_dtype.itemsize >= 4 else (0.05, 0.02)
     return max(gaps), noise[0] + noise[1] * max(largest)
 
 
-def _probe(policy: Policy, step: Step, length: int) -> Tensor:
-    """Logits of ``step`` on any tokens: two prompts of up to ``length``, four rows, one of which leaves."""
-    prompts = 1 + torch.arange(2 * length, device=policy.device).view(2, -1) * 7 % (policy.vocab_size - 1)
+def _probe(lm: LanguageModel, step: Step, length: int) -> Tensor:
+    """Logits of ``step`` on arbitrary tokens: two prompts of up to ``length``, four rows, one of which leaves."""
+    prompts = 1 + torch.arange(2 * length, device=lm.device).view(2, -1) * 7 % (lm.vocab_size - 1)
     attention = torch.ones_like(prompts)
     attention[0, 0] = 0
-    source = torch.tensor([0, 1, 1, 0], device=policy.device)
-    order = torch.tensor([3, 1, 2], device=policy.device)  # the last row moves into the place of the first
+    source = torch.tensor([0, 1, 1, 0], device=lm.device)
+    order = torch.tensor([3, 1, 2], device=lm.device)  # the last row moves into the place of the first
     states = [step.start(prompts, attention, source, length + 2), step.advance(prompts[source, 1])]
     step.keep(order)
     states.append(step.advance(prompts[source[order], 2]))
-    return torch.cat([head_logits(x, policy.head) for x in states])
+    return torch.cat([head_logits(x, lm.head) for x in states])
 
 
 class BufferLayer(DynamicLayer):
@@ -158,23 +141,23 @@ class BufferLayer(DynamicLayer):
 
 
 class ModelStep:
-    """The model's own forward pass. A cache of another kind than the standard one is copied, row by row, as it is."""
+    """The model's own forward pass. A cache of a non-standard kind is reordered by its own method, not in place."""
 
-    def __init__(self, policy: Policy) -> None:
-        self.policy = policy
-        self.cache: Any = DynamicCache(config=policy.model.config)
-        self.in_place = not policy.reference and all(type(layer) is DynamicLayer for layer in self.cache.layers)
+    def __init__(self, lm: LanguageModel) -> None:
+        self.lm = lm
+        self.cache: Any = DynamicCache(config=lm.model.config)
+        self.in_place = lm.shortcuts and all(type(layer) is DynamicLayer for layer in self.cache.layers)
         if self.in_place:
             self.cache.layers = [BufferLayer() for _ in self.cache.layers]
 
     def slots(self, n: int, columns: int) -> int:
         return n
 
-    def admit(self, places: Tensor, ids: Tensor, attention: Tensor) -> None:
-        raise NotImplementedError("all rows are there from the start")
+    def refill(self, places: Tensor, ids: Tensor, attention: Tensor) -> None:
+        raise NotImplementedError("every row starts at once, so none is refilled")
 
     def start(self, ids: Tensor, attention: Tensor, source: Tensor, columns: int) -> Tensor:
-        out = self.policy.next_states(ids, attention, self.cache)
+        out = self.lm.next_states(ids, attention, self.cache)
         self.length = attention.shape[1]
         self.attention = attention[source]  # (N, columns)
         if self.in_place:
@@ -191,7 +174,7 @@ class ModelStep:
             self.attention = pad(self.attention, (0, wider(width) - width if self.in_place else 1))
         self.attention[:, self.length] = 1
         self.length += 1
-        return self.policy.next_states(tokens[:, None], self.attention, self.cache)
+        return self.lm.next_states(tokens[:, None], self.attention, self.cache)
 
     def keep(self, order: Tensor) -> None:
         self.attention = self.attention[order]

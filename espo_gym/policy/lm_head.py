@@ -40,10 +40,10 @@ def head_logits(states: Tensor, head: tuple[Tensor, Tensor | None] | None) -> Te
         weight, bias = head
         bias = None if bias is None else bias.to(states.dtype)
         states = product_by_rows(states, weight.to(states.dtype), bias)
-    return wide(states)
+    return upcast_float32(states)
 
 
-def wide(x: Tensor) -> Tensor:
+def upcast_float32(x: Tensor) -> Tensor:
     """``x`` in float32 at least."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
@@ -76,7 +76,7 @@ def head_scores(
 
 def _logits(weight: Tensor, hidden: Tensor, bias: Tensor | None) -> Tensor:
     """(columns, rows) of one tile, before the temperature."""
-    logits = wide(product(weight, hidden))
+    logits = upcast_float32(product(weight, hidden))
     return logits if bias is None else logits.add_(bias[:, None])
 
 
@@ -94,7 +94,7 @@ def _columns(weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Iterato
     width = _tile(weight.device)[1]
     for start in range(0, len(weight), width):
         part = slice(start, min(start + width, len(weight)))
-        yield part, weight[part].to(dtype), None if bias is None else wide(bias[part]).clamp(min=FORBIDDEN)
+        yield part, weight[part].to(dtype), None if bias is None else upcast_float32(bias[part]).clamp(min=FORBIDDEN)
 
 
 class _HeadScores(torch.autograd.Function):
@@ -114,7 +114,7 @@ class _HeadScores(torch.autograd.Function):
             m, unit = len(targets), NAT / temperature
             x = _padded(hidden)
             rows, height = len(x), _tile(hidden.device)[0]
-            top = wide(x.new_full((rows,), -torch.inf))  # of the logits so far, in bits
+            top = upcast_float32(x.new_full((rows,), -torch.inf))  # of the logits so far, in bits
             mass, moment = torch.zeros_like(top), torch.zeros_like(top)  # sums of 2^(bits - top), and of it times bits
             chosen = torch.zeros_like(top)
             wanted = torch.nn.functional.pad(targets, (0, rows - m))
@@ -147,9 +147,9 @@ class _HeadScores(torch.autograd.Function):
             live |= grads[1] != 0
         index = live.nonzero().squeeze(1)  # a clipped token has no gradient: exactly 0
         wants_hidden, wants_weight, wants_bias = ctx.needs_input_grad[:3]
-        grad_hidden = wide(torch.zeros_like(hidden)) if wants_hidden else None
-        grad_weight = wide(torch.zeros_like(weight)) if wants_weight else None
-        grad_bias = wide(torch.zeros_like(bias)) if wants_bias and bias is not None else None
+        grad_hidden = upcast_float32(torch.zeros_like(hidden)) if wants_hidden else None
+        grad_weight = upcast_float32(torch.zeros_like(weight)) if wants_weight else None
+        grad_bias = upcast_float32(torch.zeros_like(bias)) if wants_bias and bias is not None else None
         if len(index):
             with torch.autocast(hidden.device.type, enabled=False):
                 x, height = _padded(hidden[index]), _tile(hidden.device)[0]
@@ -163,7 +163,7 @@ class _HeadScores(torch.autograd.Function):
                 # What a row has in common stays out of the tile: without entropies, its slope is p - 1 and p.
                 common = torch.ones_like(up) if ctx.entropies else -up
                 scaled = (x * common[:, None]).to(x.dtype)
-                out = wide(x.new_zeros(x.shape[::-1]))  # (H, rows)
+                out = upcast_float32(x.new_zeros(x.shape[::-1]))  # (H, rows)
                 for part, w, b in _columns(weight, bias, x.dtype):
                     turned = w.t().contiguous() if wants_hidden else w.t()
                     for start in range(0, len(x), height):
@@ -228,8 +228,8 @@ def _next_tokens(
 ) -> tuple[Tensor, Tensor, Tensor]:
     n, width, unit = len(hidden), _tile(hidden.device)[1], NAT / temperature
     tiles = -(-len(weight) // width)
-    logits = wide(hidden.new_full((tiles, n, width), -torch.inf))
-    top = wide(hidden.new_empty(n, tiles))  # in bits, as all that follows from it
+    logits = upcast_float32(hidden.new_full((tiles, n, width), -torch.inf))
+    top = upcast_float32(hidden.new_empty(n, tiles))  # in bits, as all that follows from it
     mass, moment = torch.empty_like(top), torch.empty_like(top)
     for j, (part, w, b) in enumerate(_columns(weight, bias, hidden.dtype)):
         tile = logits[j, :, : part.stop - part.start]

@@ -21,13 +21,13 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import pad
 from transformers.pytorch_utils import Conv1D
 
-HEIGHTS = (32, 48, 64, 96, 128, 192, 256, 384, 512)
+TILE_ROWS = (32, 48, 64, 96, 128, 192, 256, 384, 512)
 """Rows of a piece; fewer are filled up with zeros."""
 
-TERMS = 256
+MAX_SUM = 256
 """Summed up in one go at most."""
 
-WORK = 3_000_000
+MIN_FLOPS = 3_000_000
 """Multiplications of a call below which MKL is done as soon, since a call of it costs less."""
 
 
@@ -54,9 +54,9 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """
     if not _suits_onednn(x, weight):
         return nn.functional.linear(x, weight, bias)
-    if x.shape[1] <= TERMS:
+    if x.shape[1] <= MAX_SUM:
         return _onednn(x, weight, bias)
-    parts = -(-x.shape[1] // TERMS)
+    parts = -(-x.shape[1] // MAX_SUM)
     first, *others = zip(x.chunk(parts, 1), weight.chunk(parts, 1), strict=True)
     total = _onednn(*first, bias)
     for x_part, weight_part in others:
@@ -72,7 +72,7 @@ def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """``torch.nn.functional.linear`` of x (..., k), weight (n, k) and bias (n,), with its gradients."""
-    if x.numel() * weight.shape[0] < WORK or not _suits_onednn(x, weight) or torch.is_autocast_enabled("cpu"):
+    if x.numel() * weight.shape[0] < MIN_FLOPS or not _suits_onednn(x, weight) or torch.is_autocast_enabled("cpu"):
         return nn.functional.linear(x, weight, bias)
     apply = _Linear.apply if torch.is_grad_enabled() else product_by_rows
     return apply(x.reshape(-1, x.shape[-1]), weight, bias).view(*x.shape[:-1], -1)
@@ -98,12 +98,12 @@ class _Linear(torch.autograd.Function):
 
 def product_by_rows(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """The same as :func:`product`, of any number of rows."""
-    if x.numel() * weight.shape[0] < WORK or not _suits_onednn(x, weight):
+    if x.numel() * weight.shape[0] < MIN_FLOPS or not _suits_onednn(x, weight):
         return nn.functional.linear(x, weight, bias)
-    if len(x) <= HEIGHTS[-1]:
+    if len(x) <= TILE_ROWS[-1]:
         return _piece(x, weight, bias)
     out = x.new_empty(len(x), len(weight))
-    for target, part in zip(out.split(HEIGHTS[-1]), x.split(HEIGHTS[-1]), strict=True):
+    for target, part in zip(out.split(TILE_ROWS[-1]), x.split(TILE_ROWS[-1]), strict=True):
         target.copy_(_piece(part, weight, bias))
     return out
 
@@ -118,7 +118,7 @@ def _piece(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 def _over_rows(left: Tensor, right: Tensor) -> Tensor:
     """``left.T @ right``, (n, k), of left (m, n) and right (m, k)."""
     total: Tensor | None = None
-    for a, b in zip(left.split(HEIGHTS[-1]), right.split(HEIGHTS[-1]), strict=True):
+    for a, b in zip(left.split(TILE_ROWS[-1]), right.split(TILE_ROWS[-1]), strict=True):
         height = _height(len(a), a.shape[1], b.shape[1])
         part = a.t() @ b if height is None else product(_filled(a, height).t(), _filled(b, height).t())
         total = part if total is None else total.add_(part)
@@ -128,8 +128,8 @@ def _over_rows(left: Tensor, right: Tensor) -> Tensor:
 
 def _height(rows: int, n: int, k: int) -> int | None:
     """Of the piece for ``rows``, each multiplied by n x k numbers; None where MKL is as fast."""
-    height = next(h for h in HEIGHTS if h >= rows)
-    return height if rows * n * min(k, TERMS) >= WORK and 2 * rows > height else None
+    height = next(h for h in TILE_ROWS if h >= rows)
+    return height if rows * n * min(k, MAX_SUM) >= MIN_FLOPS and 2 * rows > height else None
 
 
 def _filled(x: Tensor, height: int) -> Tensor:
@@ -137,7 +137,7 @@ def _filled(x: Tensor, height: int) -> Tensor:
 
 
 @contextmanager
-def quick_linears(models: Sequence[nn.Module]) -> Iterator[None]:
+def fast_linear_layers(models: Sequence[nn.Module]) -> Iterator[None]:
     """Within it, the linear layers of ``models`` use :func:`linear` (and GPT-2's, whose weights lie the other way)."""
     modules = [module for model in models for module in model.modules()] if prefers_onednn() else []
     layers = [m for m in modules if type(m) in (nn.Linear, Conv1D) and m.weight.is_cpu and "forward" not in m.__dict__]

@@ -6,7 +6,7 @@ RMS norm multiplies by and the attention's 1 / sqrt(d) are folded into the matri
 embeddings pair up are interleaved, so that the rotation is one multiplication by complex numbers; that permutes
 queries and keys alike and leaves their products as they are.
 
-:class:`FunctionalStep` is checked against the model's own forward pass before it is first used (:mod:`.decoding`).
+:class:`PackedStep` is checked against the model's own forward pass before it is first used (:mod:`.decoding`).
 """
 
 from __future__ import annotations
@@ -96,8 +96,8 @@ def supports(model: Any) -> bool:
     )
 
 
-class FunctionalStep:
-    """Next-token hidden states from a persistent cache (the contract is :class:`espo_gym.policy.decoding.Step`).
+class PackedStep:
+    """Next-token hidden states from a persistent cache (the contract is :class:`.decoding.Step`).
 
     Keys and values of each layer lie in a buffer, (n, k, columns, d). All rows are at the same column: prompts
     are padded on the left, and a bias of -inf hides the padding and the columns to come. The last rows take the places
@@ -118,7 +118,7 @@ class FunctionalStep:
         self.embed = model.model.embed_tokens.weight.to(dtype)
         self.norm = (model.model.norm.weight * self.root).to(dtype)
         self.layers = [self._pack(layer) for layer in model.model.layers]
-        self.turns = torch.empty(0, self.d // 2, dtype=torch.complex64, device=model.device)
+        self.rope = torch.empty(0, self.d // 2, dtype=torch.complex64, device=model.device)
 
     def _pack(self, layer: Any) -> _Layer:
         attention, mlp, order = layer.self_attn, layer.mlp, self.order
@@ -169,7 +169,7 @@ class FunctionalStep:
         Returns the last hidden states, (N, H).
         """
         (u, s), n = ids.shape, len(source)
-        self._know_rotations(s + GROWTH)
+        self._extend_rope(s + GROWTH)
         hidden, prompts, hides, last = self._prefill(ids, attention)
         self.n, self.position = n, last[source]  # (n,) of the latest token
         self.shared = s >= SHARED_PROMPT and n >= 2 * u
@@ -197,10 +197,10 @@ class FunctionalStep:
         # A padded position looks at itself: a softmax over nothing would be NaN.
         visible = (causal & mask[:, None] | torch.eye(s, dtype=torch.bool, device=ids.device))[:, None]
         x = self.embed[ids.flatten()]  # (U S, H)
-        turn = self.turns[positions.flatten()][:, None]
+        rotation = self.rope[positions.flatten()][:, None]
         prompts = []
         for layer in self.layers:
-            qkv = self._project(layer, x, turn).view(u, s, -1, self.d).transpose(1, 2)  # (U, q + k + v, S, d)
+            qkv = self._project(layer, x, rotation).view(u, s, -1, self.d).transpose(1, 2)  # (U, q + k + v, S, d)
             q, k, v = qkv.split((self.n_q, self.n_kv, self.n_kv), 1)
             attended = scaled_dot_product_attention(
                 q, k, v, visible, scale=1.0, enable_gqa=self.n_q != self.n_kv
@@ -210,7 +210,7 @@ class FunctionalStep:
         hides = torch.zeros(u, s, dtype=self.dtype, device=ids.device).masked_fill_(~mask, -torch.inf)
         return self._normed(x.view(u, s, -1)[:, -1]).mul_(self.norm), prompts, hides, attention.sum(1) - 1
 
-    def admit(self, places: Tensor, ids: Tensor, attention: Tensor) -> None:
+    def refill(self, places: Tensor, ids: Tensor, attention: Tensor) -> None:
         raise NotImplementedError("all rows are there from the start: on a CPU refilling does not pay")
 
     def advance(self, tokens: Tensor) -> Tensor:
@@ -218,11 +218,11 @@ class FunctionalStep:
         self._make_room()
         self.bias[: self.n, ..., self.column] = 0
         self.position += 1
-        turn = self.turns[self.position][:, None]  # (n, 1, d/2)
+        rotation = self.rope[self.position][:, None]  # (n, 1, d/2)
         x = self.embed[tokens]  # (n, H)
         heads = (self.n_q, self.n_kv, self.n_kv)
         for i, layer in enumerate(self.layers):
-            qkv = self._project(layer, x, turn)  # (n, q + k + v, d)
+            qkv = self._project(layer, x, rotation)  # (n, q + k + v, d)
             _, k, v = qkv.split(heads, 1)
             self.cache[2 * i][: self.n, :, self.column] = k
             self.cache[2 * i + 1][: self.n, :, self.column] = v
@@ -242,16 +242,18 @@ class FunctionalStep:
 
     # -- parts of a layer --------------------------------------------------------------------------------------------
 
-    def _project(self, layer: _Layer, x: Tensor, turn: Tensor) -> Tensor:
-        """(n, q + k + v, d) of ``x`` (n, H); queries and keys rotated by ``turn`` (n, 1, d/2)."""
+    def _project(self, layer: _Layer, x: Tensor, rotation: Tensor) -> Tensor:
+        """(n, q + k + v, d) of ``x`` (n, H); queries and keys rotated by ``rotation`` (n, 1, d/2)."""
         qkv = product_by_rows(self._normed(x), layer.qkv, layer.qkv_bias).view(len(x), -1, self.d)
         qk = qkv[:, : self.n_q + self.n_kv]
         if layer.qk_norm is not None:
             qk.copy_(rms_norm(qk, (self.d,), None, self.qk_eps) * layer.qk_norm)
         if self.dtype.itemsize >= 4:
-            torch.view_as_complex(qk.unflatten(-1, (-1, 2))).mul_(turn)
+            torch.view_as_complex(qk.unflatten(-1, (-1, 2))).mul_(rotation)
         else:
-            qk.copy_(torch.view_as_real(torch.view_as_complex(qk.float().unflatten(-1, (-1, 2))) * turn).flatten(-2))
+            qk.copy_(
+                torch.view_as_real(torch.view_as_complex(qk.float().unflatten(-1, (-1, 2))) * rotation).flatten(-2)
+            )
         return qkv
 
     def _attend(self, i: int, q: Tensor) -> Tensor:
@@ -310,12 +312,12 @@ class FunctionalStep:
         norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
         return (x / torch.hypot(norm, self.floor)).to(self.dtype)
 
-    def _know_rotations(self, length: int) -> None:
+    def _extend_rope(self, length: int) -> None:
         """Have ``turns`` (at least length, d/2) complex64, the rotation at each position below ``length``."""
-        if len(self.turns) < length:
+        if len(self.rope) < length:
             positions = torch.arange(length, device=self.embed.device)[None]
             cos, sin = self.rotary(self.embed.new_empty(1, dtype=torch.float32), positions)  # (1, length, d)
-            self.turns = torch.complex(cos[0, :, : self.d // 2], sin[0, :, : self.d // 2])
+            self.rope = torch.complex(cos[0, :, : self.d // 2], sin[0, :, : self.d // 2])
 
     def _make_room(self) -> None:
         """Make the buffers wider before their last column is taken."""
@@ -327,7 +329,7 @@ class FunctionalStep:
             self.cache[i] = widened(buffer[: self.n], more)
             del buffer  # so that it is freed before the next one grows
         self.bias = pad(self.bias[: self.n], (0, more), value=-torch.inf)
-        self._know_rotations(width + more + (self.prompts[0].shape[2] if self.shared else 0))
+        self._extend_rope(width + more + (self.prompts[0].shape[2] if self.shared else 0))
 
 
 def _added(residual: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

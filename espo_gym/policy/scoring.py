@@ -2,7 +2,7 @@
 
 Each distinct prompt is run once, its keys and values serve all of its completions, and the gradient goes back through
 them. Completions are sorted by length and cut into micro-batches of so many tokens, so that little of a batch is
-padding. The head runs over the policy's own tokens alone, in tiles (:mod:`espo_gym.policy.lm_head`).
+padding. The head runs over the policy's own tokens alone, in tiles (:mod:`espo_gym.lm.lm_head`).
 
 Axes: B completions, U distinct prompts, S tokens of the longest prompt, T of the longest completion.
 """
@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -24,11 +24,9 @@ from transformers.cache_utils import DynamicLayer
 
 from espo_gym.rollout import Rollout
 
+from .language_model import LanguageModel
 from .lm_head import head_scores
-from .matmul import quick_linears
-
-if TYPE_CHECKING:
-    from .policy import Policy
+from .matmul import fast_linear_layers
 
 
 @dataclass
@@ -84,12 +82,12 @@ class _Prompts:
     leaves: list[Tensor]  # the same without it; gradients add up here
 
     @classmethod
-    def run(cls, policy: Policy, model: Any, ids: Tensor, mask: Tensor, whole: bool) -> _Prompts:
+    def run(cls, lm: LanguageModel, model: Any, ids: Tensor, mask: Tensor, whole: bool) -> _Prompts:
         """``ids`` and ``mask`` (U, S - 1), all tokens but the last: that one opens the completion."""
         cache = DynamicCache()
         if ids.shape[1]:
             cache.layer_class_to_replicate = _Recorded
-            policy.trunk_states(model, ids, mask.long(), cache)
+            lm.trunk_states(model, ids, mask.long(), cache)
         heads: list[Tensor] = [half for layer in cast(Any, cache.layers) for half in (layer.keys, layer.values)]
         leaves = heads if whole else [head.detach().requires_grad_(head.requires_grad) for head in heads]
         return cls(mask, heads, leaves)
@@ -113,7 +111,7 @@ class _Prompts:
 
 
 def shared_prompt_pieces(
-    policy: Policy,
+    lm: LanguageModel,
     rollout: Rollout,
     tokens: int,
     temperature: float,
@@ -127,19 +125,19 @@ def shared_prompt_pieces(
     )
     distinct, prompt_mask = both[:, 0], both[:, 1].bool()  # (U, S)
     prompt_lengths, lengths = prompt_mask.sum(1), rollout.completion_mask.sum(1)
-    models = [policy.model] if policy.critic is None else [policy.model, policy.critic]
+    models = [lm.model] if lm.critic is None else [lm.model, lm.critic]
     for chosen in _within(prompt_lengths, prompt_lengths.argsort(stable=True), tokens):  # (U',) prompts
         local = torch.full_like(prompt_lengths, -1)
         local[chosen] = torch.arange(len(chosen), device=local.device)
         ids = distinct[chosen, -int(prompt_lengths[chosen].max()) :]
         mask = prompt_mask[chosen, -ids.shape[1] :]
         with prepared(models, checkpointing):
-            prompts = [_Prompts.run(policy, model, ids[:, :-1], mask[:, :-1], whole) for model in models]
+            prompts = [_Prompts.run(lm, model, ids[:, :-1], mask[:, :-1], whole) for model in models]
         mine = (local[prompt_of] >= 0).nonzero().squeeze(1)
         for rows in _within(lengths, mine[lengths[mine].argsort(stable=True)], tokens):
             which = local[prompt_of[rows]]
             with prepared(models, checkpointing):
-                scores = _scores(policy, rollout.rows(rows), ids[which, -1:], which, prompts, temperature, entropies)
+                scores = _scores(lm, rollout.rows(rows), ids[which, -1:], which, prompts, temperature, entropies)
             yield rows, scores
         if not whole:
             for prompt in prompts:
@@ -166,7 +164,7 @@ def _within(lengths: Tensor, order: Tensor, tokens: int) -> Iterator[Tensor]:
 
 
 def _scores(
-    policy: Policy,
+    lm: LanguageModel,
     part: Rollout,
     opening: Tensor,
     which: Tensor,
@@ -182,17 +180,17 @@ def _scores(
 
     def states(i: int, model: Any) -> Tensor:
         attention = torch.cat([prompts[i].mask[which], present], 1).long()
-        return policy.trunk_states(model, ids, attention, prompts[i].cache(which))  # (B, width, H)
+        return lm.trunk_states(model, ids, attention, prompts[i].cache(which))  # (B, width, H)
 
-    hidden = states(0, policy.model)
-    assert policy.head is not None
-    weight, bias = policy.head
+    hidden = states(0, lm.model)
+    assert lm.head is not None
+    weight, bias = lm.head
     logps, entropy = head_scores(
         hidden[own], weight, bias, part.completion_ids[:, :width][own], temperature=temperature, entropies=entropies
     )
     values = None
-    if policy.value_head is not None:
-        values = policy.values_of(hidden if policy.critic is None else states(1, policy.critic))
+    if lm.value_head is not None:
+        values = lm.values_of(hidden if lm.critic is None else states(1, lm.critic))
         values = pad(values.masked_fill(~own, 0.0), (0, part.mask.shape[1] - width))
 
     def table(flat: Tensor) -> Tensor:
@@ -203,7 +201,7 @@ def _scores(
 
 
 @contextmanager
-def prepared(models: Sequence[Any], checkpointing: bool, quick: bool = True) -> Iterator[None]:
+def prepared(models: Sequence[Any], checkpointing: bool, fast: bool = True) -> Iterator[None]:
     """Within it ``models`` take the quicker matrix products (:mod:`.products`), unless they are to run as they are.
 
     With ``checkpointing`` their decoder layers keep no activations but compute them again in the backward pass.
@@ -213,13 +211,13 @@ def prepared(models: Sequence[Any], checkpointing: bool, quick: bool = True) -> 
     layers = [layer for model in models for layer in _decoder_layers(model)] if checkpointing else []
 
     def run(layer: Any, forward: Any, *args: Any, **kwargs: Any) -> Any:
-        with quick_linears([layer] if quick else []):  # the second time, nothing else would see to it
+        with fast_linear_layers([layer] if fast else []):  # the second time, nothing else would see to it
             return forward(*args, **kwargs)
 
     try:
         for layer in layers:
             layer.forward = partial(checkpoint, partial(run, layer, layer.forward), use_reentrant=False)
-        with quick_linears(models if quick else []):
+        with fast_linear_layers(models if fast else []):
             yield
     finally:
         for layer in layers:
@@ -234,60 +232,18 @@ def _decoder_layers(model: Any) -> Sequence[Any]:
     raise ValueError(f"no list of {n} layers in {type(model).__name__}, so activations cannot be checkpointed")
 
 
-# -- does this model work like that? -----------------------------------------------------------------------------------
-
-
 @torch.no_grad()
-def check_head(policy: Policy) -> bool:
-    """The model's logits are a linear map of its last hidden states, and nothing is done to them afterwards."""
-    head = policy.model.get_output_embeddings()
-    if not isinstance(head, torch.nn.Linear) or not hasattr(policy.model, "base_model"):
+def check_prefix(lm: LanguageModel) -> bool:
+    """Whether the hidden states stay the same when the keys and values of the first tokens come out of a cache."""
+    cache = DynamicCache(config=lm.model.config)
+    if lm.head is None or any(type(layer) is not DynamicLayer for layer in cache.layers):
         return False
-    with _without_autocast(policy):
-        ids, attention = _probe(policy)
-        hidden = policy.trunk_states(policy.model, ids, attention, None)
-        ours = torch.nn.functional.linear(hidden.to(head.weight.dtype), head.weight, head.bias)
-        return _close(policy, ours, policy.model_logits(ids, attention))
-
-
-@torch.no_grad()
-def check_prefix(policy: Policy) -> bool:
-    """The model's hidden states are the same when the first tokens come out of a cache."""
-    if policy.head is None or any(type(x) is not DynamicLayer for x in DynamicCache(config=policy.model.config).layers):
-        return False
-    with _without_autocast(policy):
-        ids, attention = _probe(policy)
-        whole = policy.trunk_states(policy.model, ids, attention, None)[:, 3:]
+    with lm.without_autocast():
+        ids, attention = lm.probe()
+        whole = lm.trunk_states(lm.model, ids, attention, None)[:, 3:]
         try:
-            prompts = _Prompts.run(policy, policy.model, ids[:, :3], attention[:, :3].bool(), whole=True)
-            split = policy.trunk_states(policy.model, ids[:, 3:], attention, prompts.cache(torch.arange(len(ids))))
+            prompts = _Prompts.run(lm, lm.model, ids[:, :3], attention[:, :3].bool(), whole=True)
+            split = lm.trunk_states(lm.model, ids[:, 3:], attention, prompts.cache(torch.arange(len(ids))))
         except (AttributeError, TypeError, ValueError, RuntimeError, IndexError):
-            return False  # a cache of its own kind
-        return _close(policy, whole, split)
-
-
-def hooked(module: torch.nn.Module) -> bool:
-    """Somebody looks on, or changes things, when ``module`` or one inside is called: so it has to be called."""
-    return any(m._forward_hooks or m._forward_pre_hooks for m in module.modules())
-
-
-@contextmanager
-def _without_autocast(policy: Policy) -> Iterator[None]:
-    autocast, policy.autocast = policy.autocast, None
-    try:
-        yield
-    finally:
-        policy.autocast = autocast
-
-
-def _probe(policy: Policy) -> tuple[Tensor, Tensor]:
-    """Any tokens, (2, 6), and their attention mask, the first of them padding."""
-    ids = 1 + torch.arange(12, device=policy.device).view(2, 6) * 7 % (policy.vocab_size - 1)
-    attention = torch.ones_like(ids)
-    attention[0, 0] = 0
-    return ids, attention
-
-
-def _close(policy: Policy, a: Tensor, b: Tensor) -> bool:
-    tolerance = 1e-4 if policy.dtype.itemsize >= 4 else 0.05
-    return bool(torch.allclose(a.float(), b.float(), rtol=tolerance, atol=tolerance))
+            return False  # the model has a cache of another kind
+        return lm.agree(whole, split)

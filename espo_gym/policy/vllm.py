@@ -15,15 +15,15 @@ import tempfile
 import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 
-from .sampling import Completions, Sampling
+from espo_gym.sampling import Sampling
 
-if TYPE_CHECKING:
-    from .policy import Policy
+from .language_model import LanguageModel
+from .sampler import Completions
 
 MULTIPROCESSING = "VLLM_ENABLE_V1_MULTIPROCESSING"
 LOWEST_TEMPERATURE = 0.01
@@ -31,7 +31,7 @@ LOWEST_TEMPERATURE = 0.01
 
 
 class VLLMSampler:
-    """An engine of vLLM that follows a policy. It is started by the first completions, and no copy of it has it."""
+    """An engine of vLLM that follows a lm. It is started by the first completions, and no copy of it has it."""
 
     options: dict[str, Any]
     """More arguments of ``vllm.LLM``; change them before the first completions. ``gpu_memory_utilization`` is the share
@@ -45,7 +45,7 @@ class VLLMSampler:
         return {"options": dict(self.options), "_llm": None}  # an engine is neither copied nor pickled
 
     def generate(
-        self, policy: Policy, prompts: Sequence[Sequence[int]], seeds: Sequence[int], sampling: Sampling
+        self, lm: LanguageModel, prompts: Sequence[Sequence[int]], seeds: Sequence[int], sampling: Sampling
     ) -> Completions:
         """One completion for each prompt under the weights as they are now. See :meth:`Policy.generate`.
 
@@ -63,18 +63,18 @@ class VLLMSampler:
                 'take a higher one, 0 (greedy), or sampler="auto"'
             )
         if self._llm is None:
-            self._start(policy)
-        self._sync(policy)
+            self._start(lm)
+        self._sync(lm)
         from vllm import SamplingParams
 
-        ends = policy.eos_token_ids.tolist()
+        ends = lm.eos_token_ids.tolist()
         params = [
             SamplingParams(
                 temperature=sampling.temperature,
                 top_p=sampling.top_p,
                 top_k=sampling.top_k,
                 seed=int(seed) % 2**63,  # the engine keeps it in 64 bits with a sign, and -1 would be no seed
-                max_tokens=min(sampling.max_completion_tokens, policy.context_length - len(prompt)),
+                max_tokens=min(sampling.max_completion_tokens, lm.context_length - len(prompt)),
                 stop=list(sampling.stop),
                 stop_token_ids=ends,
                 include_stop_str_in_output=True,
@@ -84,7 +84,7 @@ class VLLMSampler:
             for prompt, seed in zip(prompts, seeds, strict=True)
         ]
         requests = [{"prompt_token_ids": list(prompt)} for prompt in prompts]
-        return _completions(policy, self._llm.generate(requests, params, use_tqdm=False))
+        return _completions(lm, self._llm.generate(requests, params, use_tqdm=False))
 
     def close(self) -> None:
         """Let the engine and its folder go; the next completions start another one."""
@@ -92,7 +92,7 @@ class VLLMSampler:
             self._llm = None
             self._remove_folder()
 
-    def _start(self, policy: Policy) -> None:
+    def _start(self, lm: LanguageModel) -> None:
         os.environ.setdefault(MULTIPROCESSING, "0")  # read by vLLM when it is imported or an engine is made
         try:
             from vllm import LLM
@@ -109,24 +109,24 @@ class VLLMSampler:
                 f"{MULTIPROCESSING} is {os.environ[MULTIPROCESSING]!r}, which puts the engine into a process that the "
                 "policy's weights do not reach: unset it"
             )
-        if policy.device.type != current_platform.device_type:
+        if lm.device.type != current_platform.device_type:
             raise RuntimeError(
-                f"the policy is on {policy.device}, and this vLLM "
+                f"the policy is on {lm.device}, and this vLLM "
                 + (f"computes on {where}" if (where := current_platform.device_type) else "has found no GPU")
                 + ': vLLM needs the policy on a GPU that it can use; sampler="auto" needs none'
             )
         folder = tempfile.mkdtemp(prefix="espo-gym-vllm-")
         self._remove_folder = weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
         # Without a value head: vLLM takes every safetensors file for the model's.
-        type(policy)(policy.model, policy.tokenizer).save_pretrained(folder)
+        LanguageModel.save_pretrained(lm, folder)
         options: dict[str, Any] = {
             "model": folder,
-            "dtype": str(policy.compute_dtype).removeprefix("torch."),
+            "dtype": str(lm.compute_dtype).removeprefix("torch."),
             "seed": 0,
             "logprobs_mode": "processed_logprobs",  # at the temperature
         }
-        if policy.context_length < 2**31:
-            options["max_model_len"] = policy.context_length
+        if lm.context_length < 2**31:
+            options["max_model_len"] = lm.context_length
         try:
             with _random_state_kept():
                 self._llm = LLM(**(options | self.options))
@@ -134,9 +134,9 @@ class VLLMSampler:
             self._remove_folder()
             raise
 
-    def _sync(self, policy: Policy) -> None:
+    def _sync(self, lm: LanguageModel) -> None:
         """Copy the policy's weights into the engine's, and forget the keys and values of the old ones."""
-        weights = [(name, p.detach()) for name, p in policy.model.named_parameters()]
+        weights = [(name, p.detach()) for name, p in lm.model.named_parameters()]
 
         def load(model: Any) -> None:
             model.load_weights(weights)
@@ -145,7 +145,7 @@ class VLLMSampler:
         self._llm.reset_prefix_cache()
 
 
-def _completions(policy: Policy, outputs: Sequence[Any]) -> Completions:
+def _completions(lm: LanguageModel, outputs: Sequence[Any]) -> Completions:
     """What the engine returned, a ``vllm.RequestOutput`` a row, in the order of the rows."""
     said = [output.outputs[0] for output in outputs]
     for one in said:
@@ -153,14 +153,14 @@ def _completions(policy: Policy, outputs: Sequence[Any]) -> Completions:
             raise RuntimeError(f"vLLM gave a completion up: its finish_reason is {one.finish_reason!r}")
     ids = [list(one.token_ids) for one in said]
     drawn = [[at[t].logprob for t, at in zip(one.token_ids, one.logprobs, strict=True)] for one in said]
-    width, device = max(map(len, ids)), policy.device
-    tokens = torch.tensor([row + [policy.pad_token_id] * (width - len(row)) for row in ids], device=device)  # (N, T)
+    width, device = max(map(len, ids)), lm.device
+    tokens = torch.tensor([row + [lm.pad_token_id] * (width - len(row)) for row in ids], device=device)  # (N, T)
     logps = torch.tensor([row + [0.0] * (width - len(row)) for row in drawn], device=device)  # (N, T)
     lengths = torch.tensor([len(row) for row in ids], device=device)
     mask = torch.arange(width, device=device) < lengths[:, None]  # (N, T)
     entropies = torch.zeros_like(logps).masked_fill(mask, torch.nan)
     truncated = torch.tensor([one.finish_reason == "length" for one in said], device=device)
-    return Completions(policy.decode(ids), tokens, mask, logps, entropies, truncated)
+    return Completions(lm.decode(ids), tokens, mask, logps, entropies, truncated)
 
 
 @contextmanager

@@ -170,10 +170,11 @@ def inspect_batch(
             )
         twin.rollout_size = wanted // twin.group_size * twin.group_size
         rollout = twin.collect_rollout()
-    advantages = twin.advantages(rollout)
-    minibatches = list(twin._minibatches(len(rollout)))
+    annotated = twin.annotate(rollout)
+    advantages = twin.advantages(annotated)
+    minibatches = list(twin.minibatches(len(rollout)))
     for rows in minibatches[:steps]:
-        twin._minibatch(rollout, advantages, rows)
+        twin.step(annotated, advantages, rows)
     rows = minibatches[min(steps, total - 1)]
     rows = rows[rollout.groups[rows].argsort(stable=True)]
 
@@ -181,9 +182,11 @@ def inspect_batch(
     scores = _scores(twin, rollout, rows)
     views = {}
     for name, objective in objectives.items():
-        seen = replace(rollout, token_groups=None)  # a copy: ``advantages`` leaves its findings in it
+        seen = rollout
         if objective.needs_values and seen.values is None:
-            seen.values = torch.full_like(seen.old_logps, float(seen.rewards[seen.has_verdict].mean()))
+            mean = float(seen.rewards[seen.has_verdict].mean())
+            seen = replace(seen, values=torch.full_like(seen.old_logps, mean))
+        seen = objective.annotate(seen)
         credited = objective.advantages(seen)
         batch = twin.loss_batch(seen.rows(rows), credited[rows], scores)
         if objective.needs_values and batch.values is None:

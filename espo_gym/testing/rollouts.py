@@ -119,7 +119,7 @@ def outcome(
     ``logps`` (N, T) are the new policy's; ``advantages`` replace the algorithm's own; ``parts`` are the rows of each
     micro-batch.
     """
-    rollout = replace(rollout)  # an algorithm may fill in fields
+    rollout = algo.annotate(rollout)
     credited = algo.advantages(rollout)
     advantages = credited if advantages is None else advantages
     weights = algo.token_weights(algo.loss_batch(rollout, advantages))

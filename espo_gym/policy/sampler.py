@@ -2,7 +2,7 @@
 
 One schedule for every model. Each distinct prompt is run once, however many rows continue it; finished rows leave the
 batch and the last ones take their places; the log-prob and the entropy come out of the softmax that the choice needs
-anyway. How a row gets from one token to the next is a :class:`~espo_gym.policy.decoding.Step`.
+anyway. How a row gets from one token to the next is a :class:`~.decoding.Step`.
 """
 
 from __future__ import annotations
@@ -10,60 +10,21 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from .decoding import make_step
-from .lm_head import FORBIDDEN, NAT, first_above, head_logits, next_tokens
+from espo_gym.sampling import Sampling
 
-if TYPE_CHECKING:
-    from .policy import Policy
+from .decoding import Step
+from .language_model import LanguageModel
+from .lm_head import FORBIDDEN, NAT, first_above, head_logits, next_tokens
 
 TILED_VOCABULARY = 8_192
 """Above so many entries the logits of a batch no longer fit a processor's cache. (A GPU has them all at once.)"""
 
 AHEAD = 16
 """Tokens for which random numbers are made at a time."""
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How tokens are drawn."""
-
-    temperature: float = 1.0
-    """Logits are divided by it; 0 takes the most likely token (log-probs are then those of temperature 1)."""
-    top_p: float = 1.0
-    """Draw among the fewest tokens whose probabilities add up to this much (1 = all)."""
-    top_k: int = 0
-    """Draw among this many most likely tokens (0 = all)."""
-    max_completion_tokens: int = 16_384
-    """Tokens per completion, the end token included; the model's context may allow fewer."""
-    stop: tuple[str, ...] = ()
-    """Strings that end a completion; they are kept as its end."""
-
-    def __post_init__(self) -> None:
-        if self.temperature < 0:
-            raise ValueError(f"temperature must be >= 0 (0 is greedy), not {self.temperature}")
-        if not 0 < self.top_p <= 1:
-            raise ValueError(f"top_p must be in (0, 1], not {self.top_p}")
-        if self.top_k < 0:
-            raise ValueError(f"top_k must be >= 0 (0 is all tokens), not {self.top_k}")
-        if self.max_completion_tokens < 1:
-            raise ValueError(f"max_completion_tokens must be at least 1, not {self.max_completion_tokens}")
-        if isinstance(self.stop, str) or any(not s for s in self.stop):
-            raise ValueError(f"stop must be a sequence of non-empty strings, not {self.stop!r}")
-
-    @property
-    def unrestricted(self) -> bool:
-        """Every token can be drawn."""
-        return self.top_k == 0 and self.top_p == 1
-
-    @property
-    def scale(self) -> float:
-        """The temperature at which log-probs are taken: greedy decoding has none of its own, so 1."""
-        return self.temperature or 1.0
 
 
 @dataclass
@@ -86,16 +47,21 @@ class Completions:
 
 
 @torch.no_grad()
-def generate(policy: Policy, prompts: Sequence[Sequence[int]], seeds: Sequence[int], sampling: Sampling) -> Completions:
-    """One completion for each prompt (a list of token ids). See :meth:`Policy.generate`."""
-    device, pad, n = policy.device, policy.pad_token_id, len(prompts)
-    context = policy.context_length
+def generate(
+    lm: LanguageModel, step: Step, prompts: Sequence[Sequence[int]], seeds: Sequence[int], sampling: Sampling
+) -> Completions:
+    """One completion for each prompt (a list of token ids), token by token through ``step``.
+
+    See :meth:`Policy.generate`.
+    """
+    device, pad, n = lm.device, lm.pad_token_id, len(prompts)
+    context = lm.context_length
     limits = [min(sampling.max_completion_tokens, context - len(p)) for p in prompts]
     limit = torch.tensor(limits, device=device)  # (N,) tokens allowed
-    is_end = torch.zeros(policy.vocab_size, dtype=torch.bool, device=device)
-    is_end[policy.eos_token_ids] = True
+    is_end = torch.zeros(lm.vocab_size, dtype=torch.bool, device=device)
+    is_end[lm.eos_token_ids] = True
 
-    step, draws, head = make_step(policy), Uniforms(seeds, device), policy.head
+    draws, head = Uniforms(seeds, device), lm.head
     columns = max(map(len, prompts)) + max(limits)
     slots = step.slots(n, columns)
     waiting = deque(range(slots, n))  # rows that begin where others have ended
@@ -116,7 +82,7 @@ def generate(policy: Policy, prompts: Sequence[Sequence[int]], seeds: Sequence[i
         over = is_end[choice]
         if sampling.stop:
             tails = torch.cat([tails, choice[:, None]], 1)
-            over = over | _stopped(policy, tails, sampling.stop)
+            over = over | _stopped(lm, tails, sampling.stop)
         if len(written) >= min(limits):
             cut = ~over & (column + 1 >= limit[rows])
             truncated[rows[cut]] = True
@@ -127,7 +93,7 @@ def generate(policy: Policy, prompts: Sequence[Sequence[int]], seeds: Sequence[i
                 free = [place for place, end in enumerate(ended) if end][: len(waiting)]
                 fresh = [waiting.popleft() for _ in free]
                 places = torch.tensor(free, device=device)
-                step.admit(places, *left_pad([prompts[i][:-1] for i in fresh], pad, device))
+                step.refill(places, *left_pad([prompts[i][:-1] for i in fresh], pad, device))
                 rows, choice = rows.clone(), choice.clone()
                 rows[places] = torch.tensor(fresh, device=device)
                 choice[places] = torch.tensor([prompts[i][-1] for i in fresh], device=device)  # opens the completion
@@ -149,7 +115,7 @@ def generate(policy: Policy, prompts: Sequence[Sequence[int]], seeds: Sequence[i
     for table, value in zip((tokens, logps, entropies), values, strict=True):
         table[row, column] = value.to(table.dtype)
     mask = torch.arange(width, device=device) < age[:, None]  # (N, T)
-    texts = policy.decode([ids[:k] for ids, k in zip(tokens.tolist(), age.tolist(), strict=True)])
+    texts = lm.decode([ids[:k] for ids, k in zip(tokens.tolist(), age.tolist(), strict=True)])
     return Completions(texts, tokens, mask, logps, entropies, truncated)
 
 
@@ -257,11 +223,11 @@ def _restrict(probs: Tensor, sampling: Sampling) -> Tensor:
     return probs
 
 
-def _stopped(policy: Policy, tokens: Tensor, stop: tuple[str, ...]) -> Tensor:
+def _stopped(lm: LanguageModel, tokens: Tensor, stop: tuple[str, ...]) -> Tensor:
     """(N,) bool: the text of this row, ``tokens`` (N, t), has just come to hold a stop string."""
     if not stop:
         return torch.zeros(len(tokens), dtype=torch.bool, device=tokens.device)
     # A token is at least a byte, so a stop string of b bytes ends within the last b + 1 tokens.
     tail = max(len(s.encode()) for s in stop) + 1
-    texts = policy.decode(tokens[:, -tail:].tolist())
+    texts = lm.decode(tokens[:, -tail:].tolist())
     return torch.tensor([any(s in text for s in stop) for text in texts], device=tokens.device)
