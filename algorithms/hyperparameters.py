@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Generic, TypeVar, cast
 
 from typing_extensions import Self
 
@@ -103,3 +103,29 @@ class Hyperparameters:
                 fine = False
             if not fine:
                 raise ValueError(f"{name} must be {expected}, not {getattr(self, name)!r}")
+
+
+Given = TypeVar("Given")
+Held = TypeVar("Held")
+
+
+class Argument(Generic[Given, Held]):
+    """A required field that is given as one type and held as another, so that ``algo.policy.`` completes in an editor.
+
+    Type checkers read the types off ``__set__`` and ``__get__``; the conversion itself is the owner's.
+    """
+
+    name: str
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, instance: object, owner: type | None = None) -> Held:
+        if instance is None:
+            raise AttributeError(self.name)
+        return cast(Held, vars(instance)[self.name])
+
+    def __set__(self, instance: object, value: Given) -> None:
+        if isinstance(value, Argument):  # the default
+            raise TypeError(f"{type(instance).__name__}(policy, env, ...): {self.name} is missing")
+        vars(instance)[self.name] = value

@@ -51,7 +51,7 @@ def step(
         micro = live[part]
         out = state.loss(state.loss_batch(minibatch.rows(micro), advantages[micro], scores), weights[micro])
         _check_finite(state, "loss", out.loss)
-        out.loss.backward()  # type: ignore[no-untyped-call]
+        out.loss.backward()
         outputs.append(out.detach())
     groups = state.optimizer.param_groups
     norm, *others = (torch.nn.utils.clip_grad_norm_(group["params"], state.max_grad_norm) for group in groups)

@@ -209,7 +209,8 @@ class Objective(Hyperparameters):
         log_weight = (batch.old_logps - batch.need("sampler_logps")).detach()
         if self.sampler_correction == "sequence":
             log_weight = log_weight.sum(1, keepdim=True)
-        return log_weight.exp().clamp(max=self.sampler_cap)
+        weight: Tensor = log_weight.exp()
+        return weight.clamp(max=self.sampler_cap)
 
     def denominator(self, mask: Tensor) -> Tensor:
         """Scalar: what the weights of a batch with ``mask`` (B, T) are divided by.

@@ -6,6 +6,7 @@ So a checkpoint keeps the counters alone, and the numbers do not depend on what 
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 PROBLEMS, SAMPLES, SHUFFLE, PREDICT = range(4)
 
@@ -26,6 +27,6 @@ def sample_seeds(seed: int, stream_id: int, timestep: int, n: int) -> list[int]:
     return [int(word) for word in stream(seed, stream_id, timestep).generate_state(n, np.uint64)]
 
 
-def shuffled(seed: int, n_rollouts: int, epoch: int, n: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+def shuffled(seed: int, n_rollouts: int, epoch: int, n: int) -> NDArray[np.int64]:
     """(n,) the order of the rows of a rollout in an epoch."""
     return np.random.default_rng(stream(seed, SHUFFLE, n_rollouts, epoch)).permutation(n)

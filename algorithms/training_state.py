@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import dataclass, field
 from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -16,40 +16,26 @@ from torch import Tensor
 
 from espo_gym.environment import Environment, as_vector_env
 from espo_gym.rollout import Rollout
+from espo_gym.sampling import Sampling
 
+from .hyperparameters import Argument
 from .loss import LossBatch, Objective
 
 # A loss inside another trainer's worker needs torch alone, so whatever loads transformers is imported where it is used.
 if TYPE_CHECKING:
-    from espo_gym.policy import Policy, Sampling, TokenScores
+    from espo_gym.policy import Policy, TokenScores
 
 COUNTERS = ("num_timesteps", "n_rollouts", "n_updates", "n_predictions")
 
 
-class PolicyArgument:
-    """Typing of the field ``policy``: set from a policy or the name of one, read as a :class:`Policy`."""
-
-    def __get__(self, instance: object, owner: type | None = None) -> Policy: ...  # type: ignore[empty-body]
-    def __set__(self, instance: object, value: Policy | str | Path) -> None: ...
-
-
-class EnvArgument:
-    """Typing of the field ``env``: set from anything :func:`as_vector_env` takes, read as a vector environment."""
-
-    def __get__(self, instance: object, owner: type | None = None) -> VectorEnv[Any, Any, Any]: ...  # type: ignore[empty-body]
-    def __set__(self, instance: object, value: Environment) -> None: ...
-
-
-@dataclass(eq=False)
+@dataclass(kw_only=True, eq=False)
 class TrainingState(Objective):
     """An objective with everything that training it needs."""
 
-    policy: PolicyArgument = field(repr=False)
+    policy: Argument[Policy | str | Path, Policy] = field(default=Argument(), kw_only=False, repr=False)
     """A :class:`Policy` once constructed; may be given as a name that :meth:`Policy.from_pretrained` takes."""
-    env: EnvArgument = field(repr=False)
+    env: Argument[Environment, VectorEnv[Any, Any, Any]] = field(default=Argument(), kw_only=False, repr=False)
     """The vector environment that episodes are played in; may be given as an id or a single environment."""
-
-    _: KW_ONLY
 
     group_size: int = 8
     """Completions per problem."""
@@ -126,15 +112,16 @@ class TrainingState(Objective):
     def __post_init__(self) -> None:
         from espo_gym.policy import Policy
 
-        if isinstance(self.env, VectorEnv):
-            if "rollout_size" in self._explicit and self.rollout_size != self.env.num_envs:
+        policy: Policy | str | Path = vars(self)["policy"]
+        env: Environment = vars(self)["env"]
+        if isinstance(env, VectorEnv):
+            if "rollout_size" in self._explicit and self.rollout_size != env.num_envs:
                 raise ValueError(
-                    f"rollout_size={self.rollout_size} conflicts with num_envs={self.env.num_envs}: omit rollout_size, "
+                    f"rollout_size={self.rollout_size} conflicts with num_envs={env.num_envs}: omit rollout_size, "
                     "it is taken from the vector environment"
                 )
-            self.rollout_size, self._explicit = self.env.num_envs, self._explicit | {"rollout_size"}
-        if not isinstance(self.policy, Policy):
-            self.policy = Policy.from_pretrained(self.policy)
+            self.rollout_size, self._explicit = env.num_envs, self._explicit | {"rollout_size"}
+        self.policy = policy if isinstance(policy, Policy) else Policy.from_pretrained(policy)
         self.apply_preset(self.policy.recommended_preset)
         if self.old_logps == "sampled" and not self.policy.captures.entropies:
             raise ValueError(
@@ -143,7 +130,7 @@ class TrainingState(Objective):
                 "recomputes both"
             )
         self.prepare_policy()
-        self.set_env(self.env)
+        self.set_env(env)
         self.reference = self.policy.frozen_copy() if self.reference_kl or self.kl_coef else None
         """The frozen policy that the divergence is measured from, if there is one."""
         self.optimizer = torch.optim.AdamW(
@@ -210,10 +197,12 @@ class TrainingState(Objective):
         Raises:
             ValueError: a vector environment whose number of rows is not the rollout size.
         """
-        env = as_vector_env(env, self.rollout_size)
-        if env.num_envs != self.rollout_size:
-            raise ValueError(f"the vector environment has {env.num_envs} rows, the rollout size is {self.rollout_size}")
-        self.env = env
+        vector = as_vector_env(env, self.rollout_size)
+        if vector.num_envs != self.rollout_size:
+            raise ValueError(
+                f"the vector environment has {vector.num_envs} rows, the rollout size is {self.rollout_size}"
+            )
+        self.env = vector
 
     def loss_batch(self, rollout: Rollout, advantages: Tensor, scores: TokenScores | None = None) -> LossBatch:
         """``rollout`` as a loss sees it; without ``scores`` the new policy is the old one."""
@@ -237,8 +226,6 @@ class TrainingState(Objective):
     @property
     def sampling(self) -> Sampling:
         """How completions are drawn in training."""
-        from espo_gym.policy import Sampling
-
         stop = self.stop if isinstance(self.stop, str) else tuple(self.stop)  # Sampling refuses a bare string
         return Sampling(self.temperature, self.top_p, self.top_k, self.max_completion_tokens, stop)
 

@@ -7,21 +7,23 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from time import perf_counter
-from typing import Any, cast
+from typing import Any, TypeGuard, cast
 
 import numpy as np
 import torch
 from gymnasium.vector import AutoresetMode, VectorEnv
+from numpy.typing import NDArray
 
-from espo_gym.policy.sampler import Sampling, left_pad
+from espo_gym.envs import MathVectorEnv, Verdict
 
 from .environment import task_of
-from .envs import MathVectorEnv, Verdict
 from .policy import Policy
+from .policy.sampler import left_pad
 from .rollout import Rollout
+from .sampling import Sampling
 
-Result = tuple[Sequence[str], np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]
-"""What a step gives: observations, rewards, terminations, truncations, infos."""
+StepResult = tuple[Sequence[str], NDArray[Any], NDArray[Any], NDArray[Any], dict[str, Any]]
+"""What a step returns: observations, rewards, terminations, truncations, infos."""
 
 TRUNCATED = Verdict("no_answer", reason="truncated")
 
@@ -77,8 +79,10 @@ def collect(
         for start in range(0, len(problem_seeds), env.num_envs)
     ]
     seconds = {"generate": 0.0, "verify": 0.0}
-    play = _play_overlapped if len(parts) > 1 and _overlaps(env) else _play
-    episodes = play(env, policy, parts, sampling, options, seconds)
+    if len(parts) > 1 and _overlaps(env):
+        episodes = _play_overlapped(env, policy, parts, sampling, options, seconds)
+    else:
+        episodes = _play(env, policy, parts, sampling, options, seconds)
     return _rollout(episodes, problem_seeds, policy, seconds)
 
 
@@ -96,16 +100,17 @@ def _play(
 ) -> list[_Episode]:
     """The episodes of all parts, one part after the other."""
     played: list[_Episode] = []
-    park = env.metadata.get("autoreset_mode") == AutoresetMode.DISABLED and not isinstance(env.unwrapped, MathVectorEnv)
+    ours = isinstance(env.unwrapped, MathVectorEnv)
+    must_reset = env.metadata.get("autoreset_mode") == AutoresetMode.DISABLED and not ours
     for problem_seeds, sample_seeds in parts:
-        episodes = _open(env, policy, problem_seeds, options)
+        episodes = _reset(env, policy, problem_seeds, options)
         turn = 0
         while active := [i for i, e in enumerate(episodes) if not e.done]:
             seeds = [_turn_seed(sample_seeds[i], turn) for i in active]
-            actions = _speak(env, policy, episodes, active, seeds, sampling, seconds)
-            _listen(policy, episodes, active, _timed(partial(env.step, actions), seconds))
-            if park:
-                _park(env, episodes, problem_seeds)
+            actions = _act(env, policy, episodes, active, seeds, sampling, seconds)
+            _receive(policy, episodes, active, _timed(partial(env.step, actions), seconds))
+            if must_reset:
+                _reset_finished(env, episodes, problem_seeds)
             turn += 1
         played += episodes
     return played
@@ -125,27 +130,27 @@ def _play_overlapped(
     that has gone on meanwhile.
     """
     played: list[_Episode] = []
-    said: list[_Episode] = []
+    waiting: list[_Episode] = []
     with ThreadPoolExecutor(1, "verify") as thread:
-        result: Future[Result] | None = None
+        result: Future[StepResult] | None = None
         for problem_seeds, sample_seeds in parts:
             try:
-                episodes = _open(env, policy, problem_seeds, options)
-                actions = _speak(env, policy, episodes, range(len(episodes)), sample_seeds, sampling, seconds)
+                episodes = _reset(env, policy, problem_seeds, options)
+                actions = _act(env, policy, episodes, range(len(episodes)), sample_seeds, sampling, seconds)
             finally:
                 if result is not None:
-                    _listen(policy, said, range(len(said)), result.result())
-            result, said = thread.submit(_timed, env.begin_step(actions), seconds), episodes
+                    _receive(policy, waiting, range(len(waiting)), result.result())
+            result, waiting = thread.submit(_timed, env.begin_step(actions), seconds), episodes
             played += episodes
         if result is not None:
-            _listen(policy, said, range(len(said)), result.result())
+            _receive(policy, waiting, range(len(waiting)), result.result())
     return played
 
 
-def _overlaps(env: VectorEnv) -> bool:
-    """Whether the next episodes of ``env`` can begin while the last are verified in a thread, and nothing changes.
+def _overlaps(env: VectorEnv[Any, Any, Any]) -> TypeGuard[MathVectorEnv]:
+    """Whether the next episodes of ``env`` can begin while a thread verifies the last ones, with the same results.
 
-    Not in a wrapper or a subclass, which may do anything between a reset and a step.
+    Not so in a wrapper or a subclass, which may do anything between a reset and a step.
     """
     task = task_of(env)
     return (
@@ -157,7 +162,7 @@ def _overlaps(env: VectorEnv) -> bool:
     )
 
 
-def _open(
+def _reset(
     env: VectorEnv, policy: Policy, problem_seeds: Sequence[int], options: dict[str, Any] | None
 ) -> list[_Episode]:
     """Begin at most ``env.num_envs`` episodes."""
@@ -171,7 +176,7 @@ def _open(
     return [_Episode(text, known[text]) for text in observations[: len(problem_seeds)]]
 
 
-def _speak(
+def _act(
     env: VectorEnv,
     policy: Policy,
     episodes: Sequence[_Episode],
@@ -180,14 +185,16 @@ def _speak(
     sampling: Sampling,
     seconds: dict[str, float],
 ) -> tuple[str, ...]:
-    """Let the policy take a turn in the rows ``active``; returns the actions of all rows of ``env``."""
+    """Generate the next turn of the rows ``active``; returns the actions of all rows of ``env``."""
     began = perf_counter()
-    said = policy.generate([episodes[i].context for i in active], [int(seed) for seed in seeds], sampling)
+    completions = policy.generate([episodes[i].context for i in active], [int(seed) for seed in seeds], sampling)
     actions = [""] * env.num_envs
-    lengths = said.mask.sum(1).tolist()
-    rows = zip(said.tokens.tolist(), said.logps.tolist(), said.entropies.tolist(), lengths, strict=True)
+    lengths = completions.mask.sum(1).tolist()
+    rows = zip(
+        completions.tokens.tolist(), completions.logps.tolist(), completions.entropies.tolist(), lengths, strict=True
+    )
     for i, (ids, logps, entropies, length), text, truncated in zip(
-        active, rows, said.texts, said.truncated.tolist(), strict=True
+        active, rows, completions.texts, completions.truncated.tolist(), strict=True
     ):
         episode = episodes[i]
         episode.write(ids[:length], logps[:length], entropies[:length])
@@ -197,24 +204,24 @@ def _speak(
     return tuple(actions)
 
 
-def _timed(step: Callable[[], Result], seconds: dict[str, float]) -> Result:
+def _timed(step: Callable[[], StepResult], seconds: dict[str, float]) -> StepResult:
     began = perf_counter()
     result = step()
     seconds["verify"] += perf_counter() - began
     return result
 
 
-def _listen(policy: Policy, episodes: Sequence[_Episode], active: Sequence[int], result: Result) -> None:
-    """Take in what the environment said to the rows ``active``."""
+def _receive(policy: Policy, episodes: Sequence[_Episode], active: Sequence[int], result: StepResult) -> None:
+    """Record the result of a step for the rows ``active``."""
     observations, rewards, terminations, truncations, infos = result
     for i in active:
-        _conclude(episodes[i], i, observations[i], rewards[i], bool(terminations[i] or truncations[i]), infos)
+        _finish(episodes[i], i, observations[i], rewards[i], bool(terminations[i] or truncations[i]), infos)
         if not episodes[i].done:
             _reply(episodes[i], observations[i], policy)
 
 
-def _conclude(episode: _Episode, row: int, observation: str, reward: float, over: bool, infos: dict[str, Any]) -> None:
-    """Take in what the environment said of row ``row``."""
+def _finish(episode: _Episode, row: int, observation: str, reward: float, over: bool, infos: dict[str, Any]) -> None:
+    """Record reward, verdict and end of row ``row``."""
     if episode.truncated:
         episode.reward, episode.verdict, episode.done = 0.0, TRUNCATED, True
         return
@@ -224,11 +231,11 @@ def _conclude(episode: _Episode, row: int, observation: str, reward: float, over
 
 
 def _verdict(infos: dict[str, Any], row: int, episode: _Episode) -> Verdict:
-    """The environment's verdict or, where it gives none, what its ``is_success`` or its reward amounts to."""
+    """The environment's verdict, or one made from its ``is_success`` or its reward if it gives none."""
     success = episode.reward > 0
     for info in (infos, infos.get("final_info", {})):  # with autoreset on the same step, the end stands in the latter
         if "verdict" in info and isinstance(info["verdict"][row], Verdict):
-            return info["verdict"][row]
+            return cast(Verdict, info["verdict"][row])
         if "is_success" in info:
             success = bool(info["is_success"][row])
     return Verdict("correct" if success else "incorrect", answer=episode.text.strip(), tier="environment")
@@ -243,7 +250,7 @@ def _reply(episode: _Episode, observation: str, policy: Policy) -> None:
         episode.write(reply)
 
 
-def _park(env: VectorEnv, episodes: Sequence[_Episode], problem_seeds: Sequence[int]) -> None:
+def _reset_finished(env: VectorEnv, episodes: Sequence[_Episode], problem_seeds: Sequence[int]) -> None:
     """Gymnasium's own vector classes, autoreset disabled, refuse to step a row that is over: reset those rows."""
     done = np.array([e.done for e in episodes] + [True] * (env.num_envs - len(episodes)))
     if done.any() and not done.all():

@@ -14,6 +14,7 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
 
@@ -30,7 +31,7 @@ class TextVecEnv(DummyVecEnv):
         VecEnv.__init__(self, len(self.envs), self.envs[0].observation_space, self.envs[0].action_space)
         self.metadata = self.envs[0].metadata
         self.keys: list[Any] = [None]
-        self.buf_obs: dict[Any, np.ndarray] = {None: np.full(self.num_envs, "", dtype=object)}  # type: ignore[assignment]
+        self.buf_obs: dict[Any, NDArray[Any]] = {None: np.full(self.num_envs, "", dtype=object)}  # type: ignore[assignment]
         self.buf_dones = np.zeros(self.num_envs, dtype=bool)
         self.buf_rews = np.zeros(self.num_envs, dtype=np.float32)
         self.buf_infos: list[dict[str, Any]] = [{} for _ in self.envs]

@@ -102,8 +102,8 @@ def test_the_conformance_checks_know_no_algorithm_by_name(module):
 
 
 def test_there_is_no_circle_of_imports():
-    """Imports under TYPE_CHECKING and inside of functions happen later or never."""
-    graph = {m: {n for n in imports(m, typing_too=False, lazy_too=False) if n in MODULES} for m in MODULES}
+    """Nor of knowledge: imports under TYPE_CHECKING and inside functions count too."""
+    graph = {m: {n for n in imports(m, typing_too=True) if n in MODULES} for m in MODULES}
     for module in graph:
         graph[module] -= {module, "espo_gym"}  # a package is there while its modules are being imported
     graph[MUTUAL[0]].remove(MUTUAL[1])
@@ -135,6 +135,20 @@ env = gymnasium.make("espo_gym/Addition-v0")
 env.reset(seed=0); env.step("1")
 gymnasium.make_vec("espo_gym/Addition-v0", num_envs=2).reset(seed=0)
 loaded = sorted({HEAVY!r} & set(sys.modules))
+assert not loaded, loaded
+"""
+    done = python(code)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_loss_costs_torch_alone():
+    """It is loaded inside other people's workers, which have a trainer and an engine of their own."""
+    code = f"""
+import sys, torch
+from espo_gym.algorithms import LossBatch, espo_loss
+x = torch.zeros(2, 3)
+espo_loss(LossBatch(x, x, x == 0, torch.ones(2), entropies=x + 1, vocab_size=9))
+loaded = sorted({HEAVY - {"torch"} | {"scipy", "matplotlib", "rich", "math_verify"}!r} & set(sys.modules))
 assert not loaded, loaded
 """
     done = python(code)

@@ -5,7 +5,7 @@ import inspect
 import itertools
 import json
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -686,3 +686,61 @@ def test_every_hyperparameter_has_a_docstring():
                         documented.add(statement.target.id)
         missing = set(algorithm.hyperparameters()) - documented
         assert not missing, f"{algorithm.__name__}: no docstring under {', '.join(sorted(missing))}"
+
+
+# -- for other trainers -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+@pytest.mark.parametrize("seed", range(5))
+def test_weights_of_parts_times_their_share_of_the_denominator_are_the_weights_of_the_whole(name, seed):
+    """What a trainer needs that sees an optimizer batch one micro-batch, or one rank, at a time."""
+    batch, formula = random_batch(seed, rows=12, width=9), ALGORITHMS[name].formula()
+    whole = formula.token_weights(batch)
+    parts = torch.from_numpy(np.random.default_rng(seed).permutation(12)).split([1, 4, 7])
+    cut = [LossBatch(**{k: v[i] if isinstance(v, torch.Tensor) else v for k, v in vars(batch).items()}) for i in parts]
+    total = sum(int(formula.denominator(part.mask)) for part in cut)
+    for rows, part in zip(parts, cut, strict=True):
+        share = int(formula.denominator(part.mask)) / total
+        torch.testing.assert_close(formula.token_weights(part) * share, whole[rows], rtol=1e-12, atol=1e-15)
+
+
+def test_denominators_count_completions_or_tokens():
+    mask = torch.tensor([[1, 1, 1], [1, 0, 0], [0, 0, 0]]).bool()
+    for name, algorithm in ALGORITHMS.items():
+        over_tokens = name in ("ppo", "dapo", "cispo", "rloo", "reinforce_pp")
+        assert int(algorithm.formula().denominator(mask)) == (4 if over_tokens else 2), name
+
+
+def test_a_denominator_of_another_kind_has_to_be_given():
+    @dataclass(kw_only=True, eq=False)
+    class Sum(GRPO):
+        def token_weights(self, batch):
+            return batch.mask.double()
+
+    @dataclass(kw_only=True, eq=False)
+    class Odd(GRPO):
+        def token_weights(self, batch):
+            return batch.mask / batch.mask.sum().sqrt()
+
+    mask = torch.ones(2, 3).bool()
+    assert Sum.formula().denominator(mask) == 1
+    with pytest.raises(ValueError, match="Odd averages neither over completions nor over tokens: override denominator"):
+        Odd.formula().denominator(mask)
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_no_choice_changes_its_argument(name):
+    formula = ALGORITHMS[name].formula()
+    rollout = random_rollout(tiny_policy(), lengths=[5, 3, 6, 2, 4, 4, 1, 6], no_verdict=[3])
+    rollout.values = rollout.old_logps * 0.1
+    before = {k: v.clone() if isinstance(v, torch.Tensor) else v for k, v in vars(rollout).items()}
+    annotated = formula.annotate(rollout)
+    seen = dict(vars(annotated))
+    formula.advantages(annotated)
+    assert all(vars(annotated)[k] is v for k, v in seen.items())
+    for key, value in before.items():
+        same = (
+            torch.equal(vars(rollout)[key], value) if isinstance(value, torch.Tensor) else vars(rollout)[key] == value
+        )
+        assert same, key

@@ -3,20 +3,23 @@
 import math
 import random
 from dataclasses import replace
+from typing import Any
 
 import gymnasium
 import numpy as np
 import pytest
 import torch
 from gymnasium.spaces import Discrete, Text
-from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from stable_baselines3.common.logger import configure
 from tiny import SMALL, global_random_state, random_rollout, same_state, state, teaching_policy, tiny_policy
+from typing_extensions import assert_type
 
 from espo_gym.algorithms import DAPO, ESPO, GRPO, PPO, collector
 from espo_gym.algorithms.base import PolicyOptimizer
 from espo_gym.envs import Addition, MathVectorEnv, TextEnv, UnicodeText, Verdict
 from espo_gym.metrics import explained_variance, logp_gap, rollout_metrics
+from espo_gym.policy import Policy
 
 ADDITION = "espo_gym/Addition-v0"
 
@@ -50,6 +53,13 @@ class Failing(Addition):
 
 class AllFailing(Failing):
     broken = 1.0
+
+
+class Nothing(Addition):
+    """Addition where nothing is right, so no group has rewards that differ."""
+
+    def verify(self, completions, problems):
+        return [Verdict("incorrect", answer="0") for _ in completions]
 
 
 class Numbers(gymnasium.Env):
@@ -518,11 +528,34 @@ def test_dynamic_sampling_replaces_groups_of_equal_rewards_and_counts_what_it_dr
 
 
 def test_dynamic_sampling_makes_do_where_no_group_is_informative():
-    class Nothing(Addition):
-        def verify(self, completions, problems):
-            return [Verdict("incorrect", answer="0") for _ in completions]
-
     algo = DAPO("espo_gym/teaching", MathVectorEnv(Nothing(), num_envs=16), max_resamples=2, weight_decay=0.0)
     before = [p.clone() for p in algo.policy.parameters()]
     assert algo.learn(16).num_timesteps == 16 * 3
     assert all(torch.equal(a, b) for a, b in zip(before, algo.policy.parameters(), strict=True))
+
+
+def test_policy_and_environment_have_their_types_and_are_required():
+    """``assert_type`` is checked by mypy: an editor completes ``algo.policy.`` whatever the policy was given as."""
+    algo = GRPO("espo_gym/teaching", "espo_gym/Addition-v0", rollout_size=16)
+    assert_type(algo.policy, Policy)
+    assert_type(algo.env, VectorEnv[Any, Any, Any])
+    assert isinstance(algo.policy, Policy) and isinstance(algo.env, VectorEnv)
+    with pytest.raises(TypeError, match="env is missing"):
+        GRPO("espo_gym/teaching")
+
+
+def test_callbacks_find_the_rollout_and_everything_that_was_sampled_for_it():
+    found = []
+    algo = make(DAPO, env=Echo(), max_resamples=1)
+    algo.learn(8, lambda *_: found.append((algo.rollout, algo.played)) or True)
+    ((rollout, played),) = found
+    assert len(played) == algo.num_timesteps == rollout.n_generated and len(rollout) <= algo.rollout_size
+
+
+@pytest.mark.parametrize(("limit", "drawn"), [(None, 24), (24, 24), (16, 16), (8, 8), (0, 8)])
+def test_dynamic_sampling_keeps_to_the_limit_of_a_run(limit, drawn):
+    settings = {name: value for name, value in SMALL.items() if name != "rollout_size"}
+    algo = DAPO(tiny_policy(), MathVectorEnv(Nothing(), num_envs=8), max_resamples=2, **settings)
+    algo.max_timesteps = limit
+    algo.learn(1)
+    assert algo.num_timesteps == drawn and algo.max_resamples == 2

@@ -148,7 +148,7 @@ class ModelStep:
         self.cache: Any = DynamicCache(config=lm.model.config)
         self.in_place = lm.shortcuts and all(type(layer) is DynamicLayer for layer in self.cache.layers)
         if self.in_place:
-            self.cache.layers = [BufferLayer() for _ in self.cache.layers]
+            self.cache.layers = [BufferLayer() for _ in self.cache.layers]  # type: ignore[no-untyped-call]
 
     def slots(self, n: int, columns: int) -> int:
         return n

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -182,17 +182,17 @@ class LanguageModel(nn.Module):
 
         ``attention`` (B, s') covers what lies in ``cache`` as well.
         """
-        return self._run(model.base_model, ids, attention, cache).last_hidden_state
+        return cast(Tensor, self._run(model.base_model, ids, attention, cache).last_hidden_state)
 
     def next_states(self, ids: Tensor, attention: Tensor, cache: Any) -> Tensor:
         """One decoding step: last hidden states (N, H) or, without a plain head, logits (N, V) after ``ids`` (N, s)."""
         if self.head is not None:
             return self.trunk_states(self.model, ids, attention, cache)[:, -1]
-        return self._run(self.model, ids, attention, cache, keep=1).logits[:, -1]
+        return cast(Tensor, self._run(self.model, ids, attention, cache, keep=1).logits)[:, -1]
 
     def model_logits(self, ids: Tensor, attention: Tensor) -> Tensor:
         """(B, s, V) logits of the model itself, on ``ids`` (B, s) padded on the left."""
-        return self._run(self.model, ids, attention, None).logits
+        return cast(Tensor, self._run(self.model, ids, attention, None).logits)
 
     @property
     def head(self) -> tuple[Tensor, Tensor | None] | None:

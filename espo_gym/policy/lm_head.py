@@ -70,7 +70,9 @@ def head_scores(
         ``(logps, entropies)``, each (M,), in nats, float32 at least; the latter None unless asked for. Gradients go to
         ``hidden``, ``weight`` and ``bias``. A row whose gradient is 0 costs nothing in the backward pass.
     """
-    logps, entropy = _HeadScores.apply(hidden, weight, bias, targets, temperature, entropies)
+    logps, entropy = _HeadScores.apply(  # type: ignore[no-untyped-call]
+        hidden, weight, bias, targets, temperature, entropies
+    )
     return logps, entropy if entropies else None
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from espo_gym.algorithms import LossOutput, PolicyOptimizer
@@ -51,7 +52,7 @@ def random_rollout(
     rng = np.random.default_rng(seed)
     n, width = len(lengths), max(1, *lengths)
 
-    def tensor(x: np.ndarray) -> Tensor:
+    def tensor(x: NDArray[Any]) -> Tensor:
         return torch.from_numpy(np.where(written, x, 0)).to(dtype)
 
     written = np.arange(width) < np.array(lengths)[:, None]

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 from espo_gym.envs import Verdict
 from espo_gym.envs.verifier.verdict import Status
@@ -219,7 +219,7 @@ def _in_time(subject: Subject, completion: str, reference: str) -> Verdict:
         raise Fault(f"{found} on {_short([completion])}", "a deadline, in a process that can be ended")
     if isinstance(answer[0], Fault):
         raise answer[0]
-    return answer[0]
+    return cast(Verdict, answer[0])
 
 
 def _short(texts: Sequence[str]) -> str:
