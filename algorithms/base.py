@@ -74,7 +74,7 @@ class PolicyOptimizer(SB3Model):
         Args:
             callback: one or several of Stable-Baselines3's. ``on_step`` comes after each rollout has been trained on,
                 so that a checkpoint taken there resumes exactly; returning False ends training.
-            log_interval: write the metrics every so many rollouts.
+            log_interval: write the metrics every this many rollouts.
             progress_bar: show Stable-Baselines3's.
 
         Raises:
@@ -196,7 +196,7 @@ class PolicyOptimizer(SB3Model):
 
         Args:
             env: needed where the environment was not made from an id.
-            overrides: hyper-parameters to change.
+            overrides: hyperparameters to change.
 
         Raises:
             FileNotFoundError: no such file.

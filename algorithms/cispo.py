@@ -2,7 +2,7 @@ r"""Clipped Importance Sampling Policy Optimization. MiniMax-M1, arXiv:2506.1358
 
 Maximises sum_it w_it J_it, where::
 
-    A = (R_i - mean R) / std R                         over the responses to one problem
+    A = (R_i - mean R) / std R                         over the completions to one problem
     r = pi(y_t) / pi_old(y_t)                          one ratio per token
     J = sg[clip(r, ratio_min, ratio_max)] A log pi(y_t)    the weight is clipped, the gradient never cut
     w = 1 / sum_i L_i                                  mean over the tokens of the batch

@@ -2,7 +2,7 @@ r"""Decoupled Clip and Dynamic Sampling Policy Optimization. arXiv:2503.14476, E
 
 Maximises sum_it w_it J_it, where::
 
-    A = (R_i + P_i - mean) / std                       over the responses to one problem
+    A = (R_i + P_i - mean) / std                       over the completions to one problem
     P = min(0, (T_max - T_buffer - L_i) / T_buffer)    soft overlong penalty                        (13)
     r = pi(y_t) / pi_old(y_t)                          one ratio per token
     J = min(r A, clip(r, 1 - low, 1 + high) A)         clip higher                                  (10)
@@ -45,7 +45,7 @@ class DAPO(PolicyOptimizer):
         return group_advantages(rewards, rollout.groups, rollout.has_verdict)  # (N,)
 
     def overlong_penalty(self, lengths: Tensor) -> Tensor:
-        """(N,) from 0 down to -1, for responses of ``lengths`` (N,) tokens."""
+        """(N,) from 0 down to -1, for completions of ``lengths`` (N,) tokens."""
         if not self.overlong_buffer:
             return lengths * 0.0
         return ((self.max_completion_tokens - self.overlong_buffer - lengths) / self.overlong_buffer).clamp(-1, 0)

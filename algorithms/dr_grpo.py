@@ -2,7 +2,7 @@ r"""Dr. GRPO, GRPO done right. arXiv:2503.20783, Section 3.2.
 
 Maximises sum_it w_it J_it, where::
 
-    A = R_i - mean R                                   over the responses to one problem, not divided by the std
+    A = R_i - mean R                                   over the completions to one problem, not divided by the std
     r = pi(y_t) / pi_old(y_t)                          one ratio per token
     J = min(r A, clip(r, 1 - low, 1 + high) A)
     w = 1 / (N T_max)                                  sum over tokens by a constant: long answers do not weigh less
@@ -23,7 +23,7 @@ from .terms import Clip, group_advantages, per_constant
 
 @dataclass(kw_only=True, eq=False)
 class DrGRPO(PolicyOptimizer):
-    """GRPO without its two biases: no division by the group's std, none by the response's length.
+    """GRPO without its two biases: no division by the group's std, none by the completion's length.
 
     The constant is ``max_completion_tokens`` as given, as in TRL's ``loss_type="dr_grpo"``.
     """

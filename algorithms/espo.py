@@ -2,17 +2,17 @@ r"""Entropy Importance Sampling Policy Optimization. arXiv:2512.00499v2, Eq. 5-1
 
 Maximises sum_it w_it J_it, where::
 
-    A   = (R_i - mean R) / std R                       over the responses with a verdict           (11)
+    A   = (R_i - mean R) / std R                       over the completions with a verdict           (11)
     tau = the most uncertain fifth of y_i, or the rest                                              (7)
     s   = exp mean_{t in tau} log pi(y_t) / pi_old(y_t)   one ratio per group (geometric mean)     (10)
     r   = sg[s] pi(y_t) / sg[pi(y_t)]                  its value; the gradient through each token   (9)
     eps = alpha / log V * mean_{t in tau} entropy_t    one clip per group                           (8)
     J   = min(r A, clip(r, 1 - eps, 1 + eps) A)
-    w   = 1 / (N K_i |tau|)                            mean over responses, groups, tokens          (5)
+    w   = 1 / (N K_i |tau|)                            mean over completions, groups, tokens          (5)
 
 Where the paper is silent: ranks break ties by position, the earlier token counting as the more uncertain; a quantile q
-leaves round((1 - q) L) tokens above it and the highest at least one, so a response of one token is one group; an empty
-group is left out of the mean over groups (K_i counts the others).
+leaves round((1 - q) L) tokens above it and the highest at least one, so a completion of one token is one group; an
+empty group is left out of the mean over groups (K_i counts the others).
 """
 
 from __future__ import annotations
@@ -46,14 +46,14 @@ class ESPO(PolicyOptimizer):
     eps_min: float = 0.0
     """The clip is at least this wide."""
     clip_low: float | None = None
-    """With clip_high: a fixed clip for all groups, from 1 - clip_low, instead of Eq. 8; alpha then has no part."""
+    """With clip_high: a fixed clip for all groups, from 1 - clip_low, instead of Eq. 8; alpha then has no effect."""
     clip_high: float | None = None
     """With clip_low: up to 1 + clip_high."""
     quantiles: tuple[float, ...] | None = (0.8,)
     """Quantiles of the entropies that part the groups (Fig. 6: the upper 20 % best of 10, 20, 40 %). None of them make
-    one group; None makes each token a group of its own."""
-    quantiles_over: str = "response"
-    """The quantiles are those of each "response", or of the tokens of the whole "batch" (in training: the rollout)."""
+    one group; None makes each token its own group."""
+    quantiles_over: str = "completion"
+    """The quantiles are taken over each "completion", or over all tokens of the "batch" (in training: the rollout)."""
     ratio: str = "group"
     """"group": Eq. 9 after GSPO-token, as above. "group_token": as printed in v2, sg[s] pi(y_t) / sg[pi_old(y_t)]."""
     group_weighting: str = "groups"
@@ -116,7 +116,7 @@ class ESPO(PolicyOptimizer):
         - ``grpo``: each token a group, GRPO's fixed clip: equal to GRPO
         - ``gspo``: one group, GSPO's fixed clip: equal to GSPO
         - ``no_adaptive_clip``, ``no_adaptive_clip_wide``: entropy groups with a fixed clip, GSPO's or DAPO's
-        - ``no_grouping``: each token a group with a clip of its own; ``one_group``: GSPO with an adaptive clip
+        - ``no_grouping``: each token a group with its own clip; ``one_group``: GSPO with an adaptive clip
         - ``token_weighting``: the weights of GSPO
         - ``espo``: nothing taken away
         """
@@ -132,7 +132,7 @@ class ESPO(PolicyOptimizer):
         q = self.quantiles
         if q is not None and (any(not 0 < x < 1 for x in q) or len(set(q)) < len(q)):
             raise ValueError(f"quantiles must be distinct numbers between 0 and 1, not {q}")
-        self.check(("quantiles_over",), lambda x: x in ("response", "batch"), "'response' or 'batch'")
+        self.check(("quantiles_over",), lambda x: x in ("completion", "batch"), "'completion' or 'batch'")
         self.check(("ratio",), lambda x: x in ("group", "group_token"), "'group' or 'group_token'")
         self.check(("group_weighting",), lambda x: x in ("groups", "tokens"), "'groups' or 'tokens'")
         if (self.clip_low is None) != (self.clip_high is None):

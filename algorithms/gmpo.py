@@ -2,11 +2,11 @@ r"""Geometric-Mean Policy Optimization. arXiv:2507.20673, Eq. 4.
 
 Maximises sum_it w_it J_it, where::
 
-    A = (R_i - mean R) / std R                         over the responses to one problem
+    A = (R_i - mean R) / std R                         over the completions to one problem
     l = log pi(y_t) / pi_old(y_t)                      one log-ratio per token
     m = mean_t min(l, clip(l, -low, high))             for A > 0; the max for A < 0
-    J = exp(m) A                                       a geometric mean, the same at every token of the response
-    w = 1 / (N L_i)                                    mean over responses
+    J = exp(m) A                                       a geometric mean, the same at every token of the completion
+    w = 1 / (N L_i)                                    mean over completions
 """
 
 from __future__ import annotations

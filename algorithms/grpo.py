@@ -2,10 +2,10 @@ r"""Group Relative Policy Optimization. arXiv:2402.03300, Eq. 3 (without its KL 
 
 Maximises sum_it w_it J_it, where::
 
-    A = (R_i - mean R) / std R                         over the responses to one problem
+    A = (R_i - mean R) / std R                         over the completions to one problem
     r = pi(y_t) / pi_old(y_t)                          one ratio per token
     J = min(r A, clip(r, 1 - low, 1 + high) A)
-    w = 1 / (N L_i)                                    mean over responses of the mean over tokens
+    w = 1 / (N L_i)                                    mean over completions of the mean over tokens
 """
 
 from __future__ import annotations

@@ -2,11 +2,11 @@ r"""Group Sequence Policy Optimization. arXiv:2507.18071, Eq. 5-7, in the token 
 
 Maximises sum_it w_it J_it, where::
 
-    A = (R_i - mean R) / std R                         over the responses to one problem
-    s = exp mean_t log pi(y_t) / pi_old(y_t)           one ratio per response (geometric mean)
+    A = (R_i - mean R) / std R                         over the completions to one problem
+    s = exp mean_t log pi(y_t) / pi_old(y_t)           one ratio per completion (geometric mean)
     r = sg[s] pi(y_t) / sg[pi(y_t)]                    its value; the gradient through each token
     J = min(r A, clip(r, 1 - low, 1 + high) A)
-    w = 1 / (N L_i)                                    mean over responses of the mean over tokens
+    w = 1 / (N L_i)                                    mean over completions of the mean over tokens
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from .terms import Clip, group_advantages, per_sequence, sequence_mean, through
 
 @dataclass(kw_only=True, eq=False)
 class GSPO(PolicyOptimizer):
-    """One ratio per response, one clip for all.
+    """One ratio per completion, one clip for all.
 
     The clip is narrow because a mean over tokens moves far less than a token: at GRPO's 0.2 it would never act.
     """

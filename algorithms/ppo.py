@@ -39,7 +39,7 @@ class PPO(PolicyOptimizer):
     value_clip: float = 0.2
     """How far a prediction may move from the old one before its loss stops pulling it on."""
     critic: str = "shared"
-    """The value head sits on the policy's own trunk ("shared") or on a trunk of its own, a copy ("separate")."""
+    """The value head sits on the policy's trunk ("shared") or on a separate copy of it ("separate")."""
     value_learning_rate: float | None = None
     """Step size of the value head and its own trunk; None: that of the policy."""
     vf_coef: float = 0.5

@@ -2,7 +2,7 @@ r"""REINFORCE++ with a group baseline. arXiv:2501.03262, Section 3.3.
 
 Maximises sum_it w_it J_it, where::
 
-    A = (R_i - mean R) / std R                         mean over the responses to one problem, std over the batch
+    A = (R_i - mean R) / std R                         mean over the completions to one problem, std over the batch
     r = pi(y_t) / pi_old(y_t)                          one ratio per token
     J = min(r A, clip(r, 1 - low, 1 + high) A)
     w = 1 / sum_i L_i                                  mean over the tokens of the batch

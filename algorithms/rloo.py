@@ -2,7 +2,7 @@ r"""REINFORCE Leave-One-Out. arXiv:2402.14740, with PPO's clip for several steps
 
 Maximises sum_it w_it J_it, where::
 
-    A = R_i - mean of the other R                      over the responses to one problem
+    A = R_i - mean of the other R                      over the completions to one problem
     r = pi(y_t) / pi_old(y_t)                          one ratio per token
     J = min(r A, clip(r, 1 - low, 1 + high) A)
     w = 1 / sum_i L_i                                  mean over the tokens of the batch
@@ -24,9 +24,9 @@ from .terms import Clip, leave_one_out, per_token
 
 @dataclass(kw_only=True, eq=False)
 class RLOO(PolicyOptimizer):
-    """An unbiased baseline from the group's other responses. ``kl_in="reward"`` takes the divergence off the rewards.
+    """An unbiased baseline from the group's other completions. ``kl_in="reward"`` takes the divergence off the rewards.
 
-    The paper and TRL take one ratio per response; token ratios are verl's and what the siblings here can be compared
+    The paper and TRL take one ratio per completion; token ratios are verl's and what the siblings here can be compared
     with.
     """
 

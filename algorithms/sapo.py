@@ -2,11 +2,11 @@ r"""Soft Adaptive Policy Optimization. arXiv:2511.20347, Eq. 6-8.
 
 Maximises sum_it w_it J_it, where::
 
-    A   = (R_i - mean R) / std R                       over the responses to one problem
+    A   = (R_i - mean R) / std R                       over the completions to one problem
     r   = pi(y_t) / pi_old(y_t)                        one ratio per token
     tau = tau_pos for A > 0, else tau_neg
     J   = 4 / tau sigmoid(tau (r - 1)) A               a gate that closes softly instead of a clip
-    w   = 1 / (N L_i)                                  mean over responses of the mean over tokens
+    w   = 1 / (N L_i)                                  mean over completions of the mean over tokens
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class SAPO(PolicyOptimizer):
     """A sigmoid gate on the ratio instead of a clip; at ratio 1 its slope is 1, and nowhere is a gradient cut."""
 
     tau_pos: float = 1.0
-    """How fast the gate closes for good responses."""
+    """How fast the gate closes for good completions."""
     tau_neg: float = 1.05
     """How fast it closes for bad ones."""
 

@@ -1,6 +1,6 @@
 """The terms that the formulas are written in: pure functions of tensors, no state.
 
-B responses, T tokens, padded on the right; ``mask`` (B, T) bool marks the policy's own tokens.
+B completions, T tokens, padded on the right; ``mask`` (B, T) bool marks the policy's own tokens.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ Clip = Any  # a number, or a Tensor (B, T); torch.clamp wants both ends of one k
 
 
 def sequence_mean(x: Tensor, mask: Tensor) -> Tensor:
-    """(B, 1) mean of ``x`` (B, T) over each response's tokens; 0 for a response without any."""
+    """(B, 1) mean of ``x`` (B, T) over each completion's tokens; 0 for a completion without any."""
     return (x * mask).sum(1, keepdim=True) / mask.sum(1, keepdim=True).clamp(min=1)
 
 
 def group_mean(x: Tensor, groups: Tensor, mask: Tensor) -> Tensor:
     """(B, T) at each token the mean of ``x`` (B, T) over the tokens of its group; 0 where masked.
 
-    ``groups`` (B, T) long numbers the groups within each response.
+    ``groups`` (B, T) long numbers the groups within each completion.
     """
     member = _one_hot(groups, mask, x.dtype)  # (B, T, K)
     means = (x[..., None] * member).sum(1) / member.sum(1).clamp(min=1)  # (B, K)
@@ -47,7 +47,7 @@ def _one_hot(groups: Tensor, mask: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def per_sequence(mask: Tensor, dtype: torch.dtype) -> Tensor:
-    """(B, T) 1 / (N L_i): the mean over responses of the mean over their tokens. N counts responses with a token."""
+    """(B, T) 1 / (N L_i): the mean over completions of the mean over their tokens. N counts those with a token."""
     lengths = mask.sum(1, keepdim=True).clamp(min=1)
     return mask.to(dtype) / (lengths * mask.any(1).sum().clamp(min=1))
 
@@ -58,7 +58,7 @@ def per_token(mask: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def per_constant(mask: Tensor, dtype: torch.dtype, constant: int) -> Tensor:
-    """(B, T) 1 / (N constant): the mean over responses of the sum over their tokens, by a constant."""
+    """(B, T) 1 / (N constant): the mean over completions of the sum over their tokens, by a constant."""
     return mask.to(dtype) / (constant * mask.any(1).sum().clamp(min=1))
 
 
@@ -96,12 +96,12 @@ def clipped_surrogate(
 def group_advantages(
     rewards: Tensor, groups: Tensor, has_verdict: Tensor, *, scale: str | None = "group", eps: float = 1e-6
 ) -> Tensor:
-    """(N,) how much better a response did than its group: ``(R - mean) / (std + eps)``.
+    """(N,) how much better a completion did than its group: ``(R - mean) / (std + eps)``.
 
-    ``rewards`` (N,), ``groups`` (N,) long, ``has_verdict`` (N,) bool. The mean runs over the responses of the group
+    ``rewards`` (N,), ``groups`` (N,) long, ``has_verdict`` (N,) bool. The mean runs over the completions of the group
     with a verdict (ESPO's Eq. 11), the std (ddof 1) over the same ones, or over the whole batch for ``scale="batch"``
     (REINFORCE++ with baseline); None leaves the division out (Dr. GRPO). Responses without a verdict get exactly 0,
-    and so does a group whose rewards are all equal or that has a single response left.
+    and so does a group whose rewards are all equal or that has a single completion left.
     """
     centred, count = _centred(rewards, groups, has_verdict)  # (N, n groups), (n groups,)
     if scale == "group":
@@ -113,13 +113,13 @@ def group_advantages(
 
 
 def leave_one_out(rewards: Tensor, groups: Tensor, has_verdict: Tensor) -> Tensor:
-    """(N,) reward less the mean of the group's *other* responses (RLOO); 0 where there is no other, or no verdict."""
+    """(N,) reward less the mean of the group's *other* completions (RLOO); 0 where there is no other, or no verdict."""
     centred, count = _centred(rewards, groups, has_verdict)
     return (centred * count / (count - 1).clamp(min=1)).sum(1)
 
 
 def _centred(rewards: Tensor, groups: Tensor, has_verdict: Tensor) -> tuple[Tensor, Tensor]:
-    """(N, n groups) reward less its group's mean, 0 for the other groups, and (n groups,) responses with a verdict."""
+    """(N, n groups) reward less its group's mean, 0 for other groups, and (n groups,) completions with a verdict."""
     rewards = torch.where(has_verdict, rewards, 0.0)[:, None]
     member = (groups[:, None] == groups.unique()) & has_verdict[:, None]  # (N, n groups)
     count = member.to(rewards.dtype).sum(0)

@@ -47,7 +47,7 @@ class TrainingState(Objective):
     """Optimizer steps per pass. With one step in all, every ratio is 1 and no clip ever acts."""
     micro_batch_tokens: int | None = None
     """Completion tokens, padding included, per forward and backward pass (none: 512 on a CPU, 16,384 on a GPU). A
-    longer completion is a pass of its own. Changes memory and speed, not the gradient."""
+    longer completion gets a separate pass. Changes memory and speed, not the gradient."""
     activation_checkpointing: bool = False
     """Compute activations again in the backward pass instead of keeping them: less memory, a third more work."""
     learning_rate: float = 1e-6
@@ -80,7 +80,7 @@ class TrainingState(Objective):
     dynamic_sampling: bool = False
     """Replace groups whose rewards are all equal by fresh ones, in up to max_resamples further rollouts."""
     max_resamples: int = 4
-    """Further rollouts that dynamic sampling may draw before it makes do with the groups it has."""
+    """Further rollouts that dynamic sampling may draw before it settles for the groups it has."""
     target_kl: float | None = None
     """End the steps on a rollout once KL(old || new) of a minibatch (k3, nats a token) is above 1.5 times this."""
     kl_target: float | None = None

@@ -12,7 +12,7 @@ from .evaluation import Evaluation
 class EvaluateCallback(EventCallback):
     """Evaluate every ``eval_freq`` rollouts and record ``eval/greedy``, ``eval/avg@k``, ... with the metrics.
 
-    Where Stable-Baselines3's ``EvalCallback`` takes whatever problems come next, this takes the same held-out ones
+    Stable-Baselines3's ``EvalCallback`` takes the next problems of its environment; this takes the same held-out ones
     each time. Its ``best_mean_reward`` is the best greedy accuracy so far, so ``StopTrainingOnRewardThreshold`` works
     as ``callback_on_new_best``.
 

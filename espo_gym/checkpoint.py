@@ -1,6 +1,6 @@
 """A checkpoint is one zip file of plain parts, no pickle among them, written so that a kill leaves the old or the new.
 
-state.json              class, hyper-parameters, environment, counters, schedule
+state.json              class, hyperparameters, environment, counters, schedule
 optimizer.safetensors   moments of the optimizer
 policy/                 a folder that plain transformers loads
 reference/              the same for the frozen reference policy, if there is one
@@ -59,7 +59,7 @@ def write(
 def opened(path: str | Path) -> Iterator[tuple[dict[str, Any], dict[int, dict[str, torch.Tensor]], Path]]:
     """Unpack a checkpoint: ``(state, moments, folder)``; the folder lasts as long as the context.
 
-    ``moments`` are the ``state`` of the optimizer's state dict. Its settings are hyper-parameters, found in ``state``.
+    ``moments`` are the ``state`` of the optimizer's state dict. Its settings are hyperparameters, found in ``state``.
 
     Raises:
         FileNotFoundError: there is no such file.

@@ -1,4 +1,4 @@
-"""How good is a policy? Greedy accuracy, avg@k, pass@k and maj@k on a fixed list of held-out problems."""
+"""Greedy accuracy, avg@k, pass@k and maj@k of a policy on a fixed list of held-out problems."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from .collect import collect
 from .environment import describe, task_of
 from .envs import Verdict
 from .policy import Policy
+from .rollout import Rollout
 
 Z95 = 1.959963984540054
 """The normal quantile of a two-sided 95 % interval."""
@@ -35,6 +36,7 @@ class Estimate(float):
 
     @property
     def value(self) -> float:
+        """The number itself."""
         return float(self)
 
     @classmethod
@@ -68,7 +70,7 @@ class Estimate(float):
 
 @dataclass(frozen=True)
 class ProblemResult:
-    """What the policy made of one problem."""
+    """The policy's completions of one problem, and their verdicts."""
 
     prompt: str
     greedy: str
@@ -84,7 +86,7 @@ class Evaluation(dict[str, Estimate]):
     split: str | None
     n_problems: int
     no_verdict: int
-    """Completions on which the verifier failed; they are in none of the figures."""
+    """Completions on which the verifier failed; no figure includes them."""
     problems: list[ProblemResult]
     """One entry per problem, if ``details=True`` asked for them."""
 
@@ -125,44 +127,46 @@ def evaluate(
     task = task_of(env)
     if split is not None and task is None:
         raise ValueError(
-            f"{describe(env)} has no splits, so there is nothing held out: evaluate(split=None) takes the problems "
-            "of its seeds 0, 1, 2, ...; or give an environment of held-out problems"
+            f"{describe(env)} has no splits, so nothing is held out: evaluate(split=None) takes the problems of its "
+            "seeds 0, 1, 2, ...; or pass an environment of held-out problems"
         )
     size = task.size(split) if task is not None else None
     n = n_problems if size is None else min(n_problems, size)
     options = None if split is None else {"split": split}
-    problems = range(n)
-    greedy_seeds = [0] * n  # greedy decoding draws nothing
     greedy_sampling = Sampling(0.0, max_completion_tokens=sampling.max_completion_tokens, stop=sampling.stop)
-    greedy = collect(env, policy, problems, greedy_seeds, greedy_sampling, options=options)
+    greedy = collect(env, policy, range(n), [0] * n, greedy_sampling, options=options)  # greedy decoding draws nothing
+    sampled = None
+    if k:
+        seeds = np.random.SeedSequence([seed, n, k]).generate_state(max(n * k, 1), np.uint64).tolist()[: n * k]
+        sampled = collect(env, policy, [p for p in range(n) for _ in range(k)], seeds, sampling, options=options)
+    results = [_problem(i, greedy, sampled, k) for i in range(n)]
+    evaluation = Evaluation(_figures(results, k))
+    evaluation.env, evaluation.split, evaluation.n_problems = describe(env), split, n
+    evaluation.no_verdict = sum(not v.has_verdict for r in results for v in (r.greedy_verdict, *r.verdicts))
+    evaluation.problems = results if details else []
+    return evaluation
 
-    streams = np.random.SeedSequence([seed, n, k]).generate_state(max(n * k, 1), np.uint64).tolist()[: n * k]
-    sampled = (
-        collect(env, policy, [p for p in problems for _ in range(k)], streams, sampling, options=options) if k else None
-    )
-    verdicts = [tuple(sampled.verdicts[i * k : (i + 1) * k]) if sampled else () for i in range(n)]
 
-    result = Evaluation()
-    result.env, result.split, result.n_problems = describe(env), split, n
-    result.no_verdict = sum(not v.has_verdict for row in verdicts for v in row)
-    result.no_verdict += sum(not v.has_verdict for v in greedy.verdicts)
-    result["greedy"] = Estimate.of([float(v.correct) for v in greedy.verdicts if v.has_verdict])
-    if sampled:
-        judged = [[v for v in row if v.has_verdict] for row in verdicts]
+def _problem(i: int, greedy: Rollout, sampled: Rollout | None, k: int) -> ProblemResult:
+    """Problem ``i`` of the rollouts: one greedy completion each, and ``k`` sampled ones."""
+    rows = slice(i * k, (i + 1) * k)
+    texts, verdicts = (sampled.texts[rows], sampled.verdicts[rows]) if sampled else ([], [])
+    return ProblemResult(greedy.prompts[i], greedy.texts[i], greedy.verdicts[i], tuple(texts), tuple(verdicts))
+
+
+def _figures(results: Sequence[ProblemResult], k: int) -> dict[str, Estimate]:
+    """The figures of an evaluation; completions without a verdict are left out, and so are problems without any."""
+    greedy = [float(r.greedy_verdict.correct) for r in results if r.greedy_verdict.has_verdict]
+    figures = {"greedy": Estimate.of(greedy)}
+    if k:
+        judged = [[v for v in r.verdicts if v.has_verdict] for r in results]
         judged = [row for row in judged if row]
-        result[f"avg@{k}"] = Estimate.of([float(np.mean([v.correct for v in row])) for row in judged])
-        result[f"pass@{k}"] = Estimate.of(
-            [pass_at_k(len(r), sum(v.correct for v in r), min(k, len(r))) for r in judged]
+        figures[f"avg@{k}"] = Estimate.of([float(np.mean([v.correct for v in row])) for row in judged])
+        figures[f"pass@{k}"] = Estimate.of(
+            [pass_at_k(len(row), sum(v.correct for v in row), min(k, len(row))) for row in judged]
         )
-        result[f"maj@{k}"] = Estimate.of([majority(row) for row in judged])
-    result.problems = []
-    if details:
-        for i in range(n):
-            samples = tuple(sampled.texts[i * k : (i + 1) * k]) if sampled else ()
-            result.problems.append(
-                ProblemResult(greedy.prompts[i], greedy.texts[i], greedy.verdicts[i], samples, verdicts[i])
-            )
-    return result
+        figures[f"maj@{k}"] = Estimate.of([majority(row) for row in judged])
+    return figures
 
 
 def pass_at_k(n: int, c: int, k: int) -> float:

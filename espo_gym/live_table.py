@@ -1,4 +1,4 @@
-"""A live table in the terminal while training: the latest rollouts, and when it will be over."""
+"""A live table in the terminal while training: the latest rollouts, and the time left."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ COLUMNS = {
 
 
 class LiveTable(BaseCallback):
-    """Shows the latest rollouts as they come, the share that is done, and the time that is left.
+    """Shows the latest rollouts as they come, the share of training done, and the time left.
 
-    Where the output is not a terminal, a plain line for every ``lines``-th part of the training instead. Give it after
-    the callbacks whose metrics it is to show: ``learn(20_000, callback=[EvaluateCallback(), LiveTable()])``.
+    If the output is not a terminal, it prints about ``lines`` plain lines instead. Pass it after the callbacks whose
+    metrics it should show: ``learn(20_000, callback=[EvaluateCallback(), LiveTable()])``.
 
     Args:
         rows: rollouts shown.
-        lines: plain lines in all, about, where there is no terminal; 0 for none.
+        lines: about how many plain lines to print without a terminal; 0 for none.
         console: where to show it; None is standard error.
     """
 
@@ -52,7 +52,7 @@ class LiveTable(BaseCallback):
         self._goal, self._began = self.locals["total_timesteps"], perf_counter()
         self.rows.clear()
         if self.console.is_terminal:
-            # It draws itself anew every second; what is printed meanwhile, warnings say, appears above it.
+            # Redraws every second; anything printed meanwhile (e.g. warnings) appears above it.
             self._live = Live(get_renderable=self._render, console=self.console, refresh_per_second=1)
             self._live.start()
 
@@ -66,18 +66,18 @@ class LiveTable(BaseCallback):
         elif self.lines and (over or self._done - self._said >= (self._goal - self._start) / self.lines):
             self._said = self._done
             shown = (f"{name} {_text(name, value)}" for name, value in self.rows[-1].items() if not math.isnan(value))
-            # As it is, whatever width the console believes to have: a line of a log is not to be wrapped.
+            # Not wrapped to the console's width: a line of a log should stay one line.
             self.console.print(f"{', '.join(shown)}, {self._when()}", soft_wrap=True, markup=False)
         return True
 
     def _on_training_end(self) -> None:
-        """Leave the table as it stands and give the terminal back; ``learn`` does so on an exception too."""
+        """Leave the table as it stands and give the terminal back; ``learn`` does this on an exception too."""
         if self._live is not None:
             self._live.stop()
             self._live = None
 
     def _when(self) -> str:
-        """How long it has taken, and will take at the speed so far."""
+        """How long it has taken, and how long the rest will take at the speed so far."""
         passed, share = perf_counter() - self._began, self._share
         if share >= 1:
             return f"done in {_clock(passed)}"

@@ -13,8 +13,8 @@ from .rollout import Rollout
 def rollout_metrics(rollout: Rollout) -> dict[str, float]:
     """What the policy did and how it was judged.
 
-    Everything but the counts of verdicts and the completion lengths is over responses with a verdict; NaN where there
-    is none.
+    Everything but the counts of verdicts and the completion lengths is over completions with a verdict; NaN if there
+    are none.
     """
     n, judged, mask = len(rollout), rollout.has_verdict, rollout.mask
     rewards = rollout.rewards[judged]
@@ -50,7 +50,7 @@ def zero_variance_share(rollout: Rollout) -> float:
 
 
 def informative(rollout: Rollout) -> Rollout:
-    """The groups of ``rollout`` whose rewards, of responses with a verdict, are not all equal."""
+    """The groups of ``rollout`` whose rewards, of completions with a verdict, are not all equal."""
     keep = torch.zeros_like(rollout.has_verdict)
     for g in rollout.groups.unique():
         member = rollout.groups == g
@@ -60,10 +60,10 @@ def informative(rollout: Rollout) -> Rollout:
 
 
 def logp_gap(sampled: Tensor, recomputed: Tensor, mask: Tensor) -> dict[str, float]:
-    """How far the sampler's log-probs are from the training forward pass's under the same weights, in nats.
+    """How far the sampler's log-probs are from those of the training forward pass under the same weights, in nats.
 
     All (B, T). ``logp_gap_token`` is the largest difference at a token, ``logp_gap_sequence`` the largest difference
-    of a response's mean: where that is as large as a clip range, the clip acts on noise.
+    of a completion's mean: if that is as large as a clip range, the clip acts on noise.
     """
     gap = torch.where(mask, recomputed - sampled, 0.0)
     means = gap.sum(1) / mask.sum(1).clamp(min=1)

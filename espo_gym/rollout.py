@@ -1,4 +1,4 @@
-"""A rollout: the one thing that crosses from the environment's side to the algorithm's.
+"""A rollout: the only object that crosses from the environment side to the algorithm side.
 
 Axes, the same in every file:
 
@@ -24,7 +24,7 @@ from .envs import Verdict
 
 @dataclass
 class Rollout:
-    """N episodes as right-padded tensors, and what the verifier said of them. No tensor carries a gradient."""
+    """N episodes as right-padded tensors, with their verdicts. No tensor carries a gradient."""
 
     prompt_ids: Tensor
     """(N, S) long."""
@@ -35,7 +35,7 @@ class Rollout:
     completion_mask: Tensor
     """(N, T) bool: a token, not padding."""
     mask: Tensor
-    """(N, T) bool: a token that the policy chose itself, end tokens included. Everything learnt is about these."""
+    """(N, T) bool: a token that the policy chose itself, end tokens included. Only these are trained on."""
     old_logps: Tensor
     """(N, T) float32 log pi_old(token), nats, at the sampling temperature."""
     entropies: Tensor
@@ -43,7 +43,7 @@ class Rollout:
     rewards: Tensor
     """(N,) float32 return of the episode."""
     has_verdict: Tensor
-    """(N,) bool: False where the verifier failed. Such a row takes no part in any mean, loss or accuracy."""
+    """(N,) bool: False where the verifier failed. Such a row is left out of every mean, loss and accuracy."""
     groups: Tensor
     """(N,) long: rows with the same number answer the same problem."""
     truncated: Tensor
@@ -53,7 +53,7 @@ class Rollout:
     returns: Tensor | None = None
     """(N, T) float32 targets of the value head."""
     token_groups: Tensor | None = None
-    """(N, T) long: the groups into which ESPO parts the tokens of each response."""
+    """(N, T) long: ESPO's entropy group of each token, numbered within its completion."""
     sampler_logps: Tensor | None = None
     """(N, T) float32 log-probs as the sampler saw them, where ``old_logps`` have been recomputed."""
     ref_logps: Tensor | None = None
@@ -68,7 +68,7 @@ class Rollout:
     """Wall-clock seconds of the phases ``generate``, ``verify`` and ``score``."""
 
     n_generated: int = 0
-    """Completions that were sampled for it; more than N where some were thrown away."""
+    """Completions that were sampled for it; more than N if some were thrown away."""
 
     def __len__(self) -> int:
         return len(self.rewards)
@@ -86,7 +86,7 @@ class Rollout:
 
     @classmethod
     def concat(cls, parts: Sequence[Rollout]) -> Rollout:
-        """Rollouts one after the other, in new columns of padding where they differ; groups stay apart."""
+        """Rollouts one after the other, padded to the same width; groups stay apart."""
         joined: dict[str, Any] = {}
         for f in fields(cls):
             values = [getattr(part, f.name) for part in parts]

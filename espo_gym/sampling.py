@@ -39,5 +39,5 @@ class Sampling:
 
     @property
     def scale(self) -> float:
-        """The temperature at which log-probs are taken: greedy decoding has none of its own, so 1."""
+        """The temperature at which log-probs are taken; 1 for greedy decoding."""
         return self.temperature or 1.0

@@ -27,7 +27,7 @@ class TextVecEnv(DummyVecEnv):
     def __init__(self, env_fns: Sequence[Callable[[], gym.Env[Any, Any]]]) -> None:
         self.envs = [make() for make in env_fns]
         if len({id(env.unwrapped) for env in self.envs}) < len(self.envs):
-            raise ValueError("two functions returned the same instance; each must make an environment of its own")
+            raise ValueError("two functions returned the same instance; each must make a new environment")
         VecEnv.__init__(self, len(self.envs), self.envs[0].observation_space, self.envs[0].action_space)
         self.metadata = self.envs[0].metadata
         self.keys: list[Any] = [None]

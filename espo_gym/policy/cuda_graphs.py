@@ -1,10 +1,10 @@
-"""The functional step for a GPU: shapes that never change, replayed as CUDA graphs, and rows that are refilled.
+"""The packed step for a GPU: shapes that never change, replayed as CUDA graphs, and rows that are refilled.
 
-A step of decoding is some hundred small kernels, and Python takes longer to launch them than the GPU to run them. A
+A decoding step is about a hundred small kernels, and Python takes longer to launch them than the GPU to run them. A
 CUDA graph launches all of them at once, but for one shape and one place in memory. So the buffers are as wide as they
 will ever need to be, the number of rows is rounded up to a power of two, and the columns are a ring: every row writes
 into the same column, each reads those that are its own, and a row that begins when others are half way takes the
-columns just behind. Since a key knows its position, the order of the columns means nothing.
+columns just behind. Since a key is already rotated by its position, the order of the columns has no effect.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from torch import Tensor
 from .packed_step import PackedStep, move_rows
 
 SLOTS = 256
-"""Rows that are written at a time, at most. The others wait until some are over."""
+"""At most this many rows are written at the same time. The others wait until some have finished."""
 
 MEMORY = 0.5
-"""Share of the GPU's free memory that the keys and values may take."""
+"""Share of the GPU's free memory that keys and values may take."""
 
 
 class GraphStep(PackedStep):
-    """On a GPU each number of rows is captured once. Elsewhere the same operations run one by one, for the tests."""
+    """On a GPU each number of rows is captured once. Elsewhere the same operations run one by one, for testing."""
 
     def slots(self, n: int, columns: int) -> int:
         slots = min(n, SLOTS)
@@ -87,7 +87,9 @@ class GraphStep(PackedStep):
         """One token more in each of the first ``rows`` rows; no shape and no place in memory depends on the data."""
         self.bias[:rows].index_fill_(3, self.next_column, 0)
         position = self.position[:rows].add_(1)
-        rotation = self.rope[position.clamp(max=len(self.rope) - 1)][:, None]  # padding goes on for ever
+        rotation = self.rope[position.clamp(max=len(self.rope) - 1)][
+            :, None
+        ]  # the positions of padding rows keep growing
         x = self.embed[self.tokens[:rows]]  # (rows, H)
         bias = self.bias[:rows].flatten(0, 1)  # (rows k, 1, columns)
         for i, layer in enumerate(self.layers):

@@ -1,16 +1,9 @@
-"""Decoding steps: from one token of each row to what the next one follows from, over a cache that stays in place.
-
-A :class:`Step` holds the keys and values of the rows that are being written. There are three, with one contract:
-
-- :class:`ModelStep` runs the model's own forward pass, for any model;
-- :class:`~.packed_step.PackedStep` runs the layer of Llama, Qwen2, Qwen3 and Mistral from packed weights, several times
-  as fast, and :class:`~.cuda_graphs.GraphStep` does so on a GPU. Both are checked against the model before first use.
-"""
+"""The decoding step of any model, and the check that the packed one agrees with it."""
 
 from __future__ import annotations
 
 import warnings
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,25 +15,7 @@ from .language_model import LanguageModel
 from .lm_head import head_logits
 from .matmul import fast_linear_layers
 from .packed_step import GROWTH, SHARED_PROMPT, PackedStep, move_rows, supports, widened, wider
-
-
-class Step(Protocol):
-    """What the next token of N rows follows from: hidden states (N, H) or, without a plain head, logits (N, V)."""
-
-    def slots(self, n: int, columns: int) -> int:
-        """How many of ``n`` rows, each of at most ``columns`` tokens, are written at the same time."""
-
-    def start(self, ids: Tensor, attention: Tensor, source: Tensor, columns: int) -> Tensor:
-        """Run the distinct prompts ``ids`` (U, S), padded on the left; row i of N continues prompt ``source[i]``."""
-
-    def advance(self, tokens: Tensor) -> Tensor:
-        """Append ``tokens`` (n,), one per row."""
-
-    def keep(self, order: Tensor) -> None:
-        """Continue with fewer rows, (n',): row i is now what row ``order[i]`` was."""
-
-    def refill(self, places: Tensor, ids: Tensor, attention: Tensor) -> None:
-        """Replace the finished rows ``places`` (m,) by new prompts ``ids`` (m, s), padded on the left."""
+from .step import Step
 
 
 def check_packed_step(lm: LanguageModel) -> bool:
@@ -136,11 +111,12 @@ class BufferLayer(DynamicLayer):
         return wider(width) if self.column == width else width, 0
 
     def keep(self, order: Tensor) -> None:
+        """Continue with the rows ``order`` (n',)."""
         move_rows((self.keys, self.values), order)
         self.keys, self.values = self.keys[: len(order)], self.values[: len(order)]
 
 
-class ModelStep:
+class ModelStep(Step):
     """The model's own forward pass. A cache of a non-standard kind is reordered by its own method, not in place."""
 
     def __init__(self, lm: LanguageModel) -> None:

@@ -73,6 +73,7 @@ class LanguageModel(nn.Module):
 
     @property
     def device(self) -> torch.device:
+        """Where the weights are."""
         return self.model.device
 
     @property
@@ -102,6 +103,7 @@ class LanguageModel(nn.Module):
 
     @property
     def pad_token_id(self) -> int:
+        """What short rows are filled up with; the end token if the tokenizer has no padding token."""
         return int(self.tokenizer.eos_token_id if self.tokenizer.pad_token_id is None else self.tokenizer.pad_token_id)
 
     @property
@@ -135,20 +137,20 @@ class LanguageModel(nn.Module):
         return ids
 
     def encode_reply(self, observation: str, *, ended: bool) -> list[int]:
-        """The tokens that the environment adds after a completion; ``ended`` says that it came to its end token.
+        """The tokens that the environment adds after a completion; ``ended``: the completion has its end token.
 
-        With a chat template the observation is the user's next message; without, a line of its own.
+        With a chat template the observation is the user's next message; without one, a separate line.
         """
         if self.tokenizer.chat_template is None:
             return self._encode(f"\n{observation}\n", add_special_tokens=False)
-        said = "\N{OBJECT REPLACEMENT CHARACTER}"
+        marker = "\N{OBJECT REPLACEMENT CHARACTER}"
         messages = [
             {"role": "user", "content": "?"},
-            {"role": "assistant", "content": said},
+            {"role": "assistant", "content": marker},
             {"role": "user", "content": observation},
         ]
-        ids = self._encode(self._chat(messages).split(said, 1)[1], add_special_tokens=False)
-        # The completion may hold the end of its own turn already: any of the end tokens, not only the tokenizer's.
+        ids = self._encode(self._chat(messages).split(marker, 1)[1], add_special_tokens=False)
+        # The completion may already hold the end of its turn: any of the end tokens, not only the tokenizer's.
         return ids[1:] if ended and ids[0] in self.eos_token_ids.tolist() else ids
 
     def _chat(self, messages: list[dict[str, str]]) -> str:

@@ -1,4 +1,4 @@
-"""The head of a language model, from hidden states to what is wanted of its logits, without ever holding them all.
+"""The head of a language model, from hidden states to log-probs and next tokens, without ever holding all logits.
 
 With a vocabulary of 150,000 the logits of 1,000 tokens are 600 MB, their softmax as much again, and the gradient too.
 Both functions here go over the vocabulary in tiles that stay in a processor's cache: :func:`head_scores` gives the
@@ -31,7 +31,7 @@ NAT = 1 / log(2)
 """In bits. Softmax is taken to the base of 2 here: a power of 2 costs a CPU less than one of e, and is as exact."""
 
 LOGITS_BYTES = 2**26
-"""What :func:`next_tokens` holds of the logits at a time."""
+"""At most this many bytes of logits are held at once by :func:`next_tokens`."""
 
 
 def head_logits(states: Tensor, head: tuple[Tensor, Tensor | None] | None) -> Tensor:
@@ -272,7 +272,10 @@ def inverse_cdf(mass: Tensor, point: Tensor) -> Tensor:
 
 
 def first_above(cdf: Tensor, point: Tensor) -> Tensor:
-    """The same, of cumulative sums ``cdf`` (n, k) float64. A point that rounding took to the total is below it."""
+    """Like :func:`inverse_cdf`, but from cumulative sums (n, k) float64.
+
+    A point rounded up to the total is clamped just below it.
+    """
     total = cdf[:, -1]
     point = torch.minimum(point, torch.nextafter(total, torch.zeros_like(total)))
     # right=True finds the first entry *above* the point.

@@ -1,7 +1,7 @@
-"""Matrix products in float32 on a CPU, by the faster of the two libraries that PyTorch brings.
+"""Matrix products in float32 on a CPU, by the faster of the two libraries that PyTorch ships.
 
-PyTorch hands them to MKL, which leaves AVX-512 alone on a processor of AMD and so reaches half of its speed; oneDNN
-uses it. Elsewhere, and for anything but float32 on a CPU, everything here is the plain product.
+PyTorch calls MKL, which does not use AVX-512 on AMD processors and reaches half of their speed; oneDNN does use it.
+Elsewhere, and for anything but float32 on a CPU, everything here is the plain product.
 
 oneDNN compiles a kernel for each shape and keeps more than half a megabyte of each. So products of many shapes, as they
 come of batches, are taken in pieces of a few heights. And it adds up long sums in one go, which rounds twice as

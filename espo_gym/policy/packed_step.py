@@ -21,25 +21,26 @@ from torch import Tensor
 from torch.nn.functional import pad, rms_norm, scaled_dot_product_attention, silu
 
 from .matmul import product_by_rows
+from .step import Step
 
 FAMILIES = ("llama", "qwen2", "qwen3", "mistral")
-"""The ``model_type`` of the models that have this layer."""
+"""``model_type`` of the models that have this layer."""
 
 SHARED_PROMPT = 48
-"""From so many tokens on, a prompt's keys and values are stored once per group and not copied to its rows."""
+"""Prompts of at least this many tokens store their keys and values once per group instead of once per row."""
 
 GROWTH = 16
-"""Columns by which the cache grows at least."""
+"""The cache grows by at least this many columns."""
 
 KEPT_BYTES = 2**25
-"""Larger pieces of memory go back to the system as soon as they are freed, by glibc at least."""
+"""glibc returns larger blocks to the system as soon as they are freed."""
 
 
 def wider(width: int) -> int:
     """Columns of the next larger cache.
 
-    Attention runs over all columns of the buffer, the empty ones hidden: memory that is read without gaps comes three
-    times as fast. So a buffer is never much wider than what is in it, and is copied now and then.
+    Attention reads all columns of the buffer, with the empty ones masked: contiguous memory is read three times as
+    fast. So a buffer is never much wider than its contents, and is copied now and then.
     """
     return width + max(GROWTH, width // 8)
 
@@ -47,8 +48,8 @@ def wider(width: int) -> int:
 def widened(buffer: Tensor, more: int) -> Tensor:
     """``buffer`` (n, k, columns, d) with ``more`` columns of zeros.
 
-    The buffers of all layers grow one after the other. Where malloc keeps what is freed, sizes are rounded up to powers
-    of two, so that each grows into the memory that the one before has left, which is not new to the processor.
+    The buffers of all layers grow one after the other. Where malloc keeps freed blocks, sizes are rounded up to powers
+    of two, so that each buffer grows into the block that the previous one has just freed and that is still in cache.
     """
     n, k, columns, d = buffer.shape
     size = room = n * k * (columns + more) * d
@@ -61,7 +62,7 @@ def widened(buffer: Tensor, more: int) -> Tensor:
 
 
 def move_rows(buffers: Iterable[Tensor], order: Tensor) -> None:
-    """Make row i of each buffer what row ``order[i]`` was, in place; rows that stay where they are cost nothing."""
+    """Move row ``order[i]`` of each buffer to row i, in place; rows that stay where they are cost nothing."""
     places = (order != torch.arange(len(order), device=order.device)).nonzero().squeeze(1)
     rows = order[places]
     for buffer in buffers if len(places) else ():
@@ -84,20 +85,21 @@ class _Layer:
 
 
 def supports(model: Any) -> bool:
-    """The layer of ``model`` is the one that is written out here."""
+    """Whether the layer of ``model`` is the one written out here."""
     config = model.config
     return (
         getattr(config, "model_type", None) in FAMILIES
         and type(model).__name__.endswith("ForCausalLM")
         and config.hidden_act == "silu"
         and config.rope_parameters.get("rope_type") not in ("dynamic", "longrope")  # they depend on the length
-        and (getattr(config, "sliding_window", None) or inf) >= config.max_position_embeddings  # it never cuts anything
+        and (getattr(config, "sliding_window", None) or inf)
+        >= config.max_position_embeddings  # the window never cuts anything
         and config.rope_parameters.get("partial_rotary_factor", 1.0) == 1.0
     )
 
 
-class PackedStep:
-    """Next-token hidden states from a persistent cache (the contract is :class:`.decoding.Step`).
+class PackedStep(Step):
+    """Next-token hidden states from a persistent cache (the contract is :class:`.step.Step`).
 
     Keys and values of each layer lie in a buffer, (n, k, columns, d). All rows are at the same column: prompts
     are padded on the left, and a bias of -inf hides the padding and the columns to come. The last rows take the places
@@ -160,7 +162,7 @@ class PackedStep:
     # -- the contract ------------------------------------------------------------------------------------------------
 
     def slots(self, n: int, columns: int) -> int:
-        """Of ``n`` rows, each of at most ``columns`` tokens, so many are written at a time."""
+        """All ``n`` rows are written at the same time."""
         return n
 
     def start(self, ids: Tensor, attention: Tensor, source: Tensor, columns: int) -> Tensor:
@@ -181,14 +183,16 @@ class PackedStep:
             self._regroup()
             self.cache = [prompt.new_zeros(n, self.n_kv, width, self.d) for prompt in prompts]
         else:
-            # (index_select, here as elsewhere: it moves whole rows, which brackets do number by number.)
+            # (index_select, here and elsewhere: it moves whole rows, where brackets move single numbers.)
             self.cache = [pad(prompt, (0, 0, 0, GROWTH)).index_select(0, source) for prompt in prompts]
             self.bias[..., :s] = hides[source][:, None, None]
         return hidden[source]
 
     def _prefill(self, ids: Tensor, attention: Tensor) -> tuple[Tensor, list[Tensor], Tensor, Tensor]:
-        """Of prompts ``ids`` (U, S): last hidden states (U, H), keys and values of each layer (U, k, S, d), a bias
-        (U, S) that hides the padding, and the position (U,) of the last token (-1 if there is none).
+        """Run prompts ``ids`` (U, S).
+
+        Returns their last hidden states (U, H), keys and values of each layer (U, k, S, d), a bias (U, S) that hides
+        the padding, and the position (U,) of the last token, -1 for an empty prompt.
         """
         u, s = ids.shape
         mask = attention.bool()
@@ -211,7 +215,7 @@ class PackedStep:
         return self._normed(x.view(u, s, -1)[:, -1]).mul_(self.norm), prompts, hides, attention.sum(1) - 1
 
     def refill(self, places: Tensor, ids: Tensor, attention: Tensor) -> None:
-        raise NotImplementedError("all rows are there from the start: on a CPU refilling does not pay")
+        raise NotImplementedError("all rows start at once: on a CPU refilling does not pay")
 
     def advance(self, tokens: Tensor) -> Tensor:
         """Append ``tokens`` (n,) to the rows and return their last hidden states, (n, H)."""
@@ -232,7 +236,7 @@ class PackedStep:
         return self._normed(x).mul_(self.norm)
 
     def keep(self, order: Tensor) -> None:
-        """Go on with the rows ``order`` (n',): row i from now on is what row ``order[i]`` was."""
+        """Continue with the rows ``order`` (n',): row i is now what row ``order[i]`` was."""
         self.n = len(order)
         self.position = self.position[order]
         move_rows((*self.cache, self.bias), order)
@@ -257,7 +261,7 @@ class PackedStep:
         return qkv
 
     def _attend(self, i: int, q: Tensor) -> Tensor:
-        """Attention of one new token a row, (n k, q / k, d) like ``q``."""
+        """Attention of one new token per row, (n k, q / k, d) like ``q``."""
         keys, values = (buffer[: self.n].flatten(0, 1) for buffer in self.cache[2 * i : 2 * i + 2])  # (n k, columns, d)
         scores = torch.baddbmm(self.bias[: self.n].flatten(0, 1), q, keys.transpose(1, 2))  # (n k, q / k, columns)
         if self.shared:
@@ -265,7 +269,7 @@ class PackedStep:
         return torch.bmm(scores.softmax(-1), values)
 
     def _attend_shared(self, i: int, q: Tensor, own: Tensor, values: Tensor) -> Tensor:
-        """The same in two pieces: over the prompt of the group, all of its rows at once, and over the row's own."""
+        """The same in two parts: over the group's prompt, for all its rows at once, and over the row's own tokens."""
         prompt_keys, prompt_values = (half.flatten(0, 1) for half in self.prompts[2 * i : 2 * i + 2])  # (U k, S, d)
         s = prompt_keys.shape[1]
         hides = self.hides[:, None, None].expand(-1, self.n_kv, 1, -1).flatten(0, 1)  # (U k, 1, S)
@@ -275,7 +279,7 @@ class PackedStep:
         return self._unfold(common).baddbmm_(weights[..., s:], values)
 
     def _regroup(self) -> None:
-        """Find the place of each row in its group: groups are rectangles of as many places as the largest has rows."""
+        """Assign each row a place in its group; every group has as many places as the largest group has rows."""
         alive, member = self.group.unique(return_inverse=True)
         if len(alive) < len(self.hides):
             self.prompts = [prompt[alive] for prompt in self.prompts]
@@ -313,14 +317,14 @@ class PackedStep:
         return (x / torch.hypot(norm, self.floor)).to(self.dtype)
 
     def _extend_rope(self, length: int) -> None:
-        """Have ``turns`` (at least length, d/2) complex64, the rotation at each position below ``length``."""
+        """Extend ``rope`` (positions, d/2) complex64, the rotation at each position, to at least ``length``."""
         if len(self.rope) < length:
             positions = torch.arange(length, device=self.embed.device)[None]
             cos, sin = self.rotary(self.embed.new_empty(1, dtype=torch.float32), positions)  # (1, length, d)
             self.rope = torch.complex(cos[0, :, : self.d // 2], sin[0, :, : self.d // 2])
 
     def _make_room(self) -> None:
-        """Make the buffers wider before their last column is taken."""
+        """Widen the buffers when all of their columns are taken."""
         width = self.bias.shape[-1]
         if self.column < width:
             return

@@ -18,13 +18,14 @@ from espo_gym.rollout import Rollout
 from espo_gym.sampling import Sampling
 
 from .cuda_graphs import GraphStep
-from .decoding import ModelStep, Step, check_packed_step
+from .decoding import ModelStep, check_packed_step
 from .language_model import LanguageModel, hooked, no_progress_bars
 from .lm_head import upcast_float32
 from .matmul import fast_linear_layers
 from .packed_step import FAMILIES, PackedStep
 from .sampler import Completions, generate
 from .scoring import TokenScores, check_prefix, plain_pieces, prepared, shared_prompt_pieces
+from .step import Step
 from .vllm import VLLMSampler
 
 SAMPLERS = ("auto", "packed", "hf", "vllm")
@@ -92,13 +93,13 @@ class Policy(LanguageModel):
         shortcuts: bool = True,
         **kwargs: Any,
     ) -> Policy:
-        """Load a bundled policy (``espo_gym/teaching``), a folder, or a model of the Hugging Face hub.
+        """Load a bundled policy (``espo_gym/teaching``), a folder, or a model from the Hugging Face Hub.
 
-        ``device`` is a GPU where there is one; ``kwargs`` go to ``AutoModelForCausalLM.from_pretrained``. A value head
-        that was saved with the model is loaded with it.
+        ``device`` is a GPU by default if there is one; ``kwargs`` go to ``AutoModelForCausalLM.from_pretrained``. A
+        value head that was saved with the model is loaded with it.
 
         Raises:
-            OSError: neither a bundled name, nor a folder with a model, nor a model that the hub knows.
+            OSError: not a bundled name, not a folder with a model, and not a model that the Hub has.
         """
         source = BUNDLED.get(str(name_or_path), name_or_path)
         try:
@@ -137,9 +138,9 @@ class Policy(LanguageModel):
                 self.critic.save_pretrained(Path(path) / CRITIC_FOLDER)
 
     def add_value_head(self, *, separate: bool = False) -> None:
-        """Give the policy a value head that starts at 0 everywhere; nothing happens if it has one.
+        """Give the policy a value head that starts at 0 everywhere, unless it has one.
 
-        ``separate`` puts it on a trunk of its own, a copy of the policy's as it is now.
+        ``separate`` puts it on its own trunk, a copy of the policy's as it is now.
         """
         if separate and self.critic is None:
             self.critic = copy.deepcopy(self.model)
@@ -151,7 +152,7 @@ class Policy(LanguageModel):
             self.value_head = head
 
     def frozen_copy(self) -> Policy:
-        """The policy as it is now, without gradients and value head: a reference to measure the divergence from."""
+        """The policy as it is now, without gradients or value head: a reference to measure the divergence from."""
         frozen = Policy(copy.deepcopy(self.model), self.tokenizer, autocast=self.autocast, shortcuts=self.shortcuts)
         return frozen.requires_grad_(False)
 
@@ -190,7 +191,7 @@ class Policy(LanguageModel):
 
     @cached_property
     def vllm(self) -> VLLMSampler:
-        """The engine of ``sampler="vllm"``, not started before it is asked for completions."""
+        """The engine of ``sampler="vllm"``; it starts when it is first asked for completions."""
         return VLLMSampler()
 
     def logps(self, rollout: Rollout, *, temperature: float = 1.0, entropies: bool = False) -> TokenScores:
@@ -213,14 +214,14 @@ class Policy(LanguageModel):
     ) -> Iterator[tuple[Tensor, TokenScores]]:
         """Pieces of ``rollout`` as ``(rows (B,) long, scores of those rows)``, one after the other.
 
-        Take the gradient of each piece before you ask for the next one, and go through all of them: what the pieces
-        share, their prompts, gets its gradient at the end.
+        Call ``backward`` on each piece before you take the next one, and go through all of them: the prompts, which
+        pieces share, get their gradient at the end.
 
         Args:
             tokens: completion tokens, padding included, in a piece of more than one row. None is
                 :attr:`default_micro_batch_tokens`.
             temperature: that of sampling.
-            entropies: whether they are wanted; they carry gradient, too.
+            entropies: compute them too; they carry gradient.
             checkpointing: compute activations again in the backward pass instead of keeping them.
         """
         return self._pieces(rollout, tokens, temperature, entropies, checkpointing, whole=False)
@@ -248,10 +249,10 @@ class Policy(LanguageModel):
                 yield rows, scores
 
     def _plain_scores(self, rollout: Rollout, temperature: float, entropies: bool) -> TokenScores:
-        """The model over prompt and completion, (B, S + T), as it is, and all logits of the completion at once."""
+        """Scores from the model itself over prompt and completion, (B, S + T), with all of its logits at once."""
         n_tokens = rollout.completion_ids.shape[1]
         out = self._forward(self.model, rollout, hidden=self.value_head is not None and self.critic is None)
-        # The logits at one position speak of the next one.
+        # The logits at one position predict the next one.
         logprobs = (upcast_float32(out.logits[:, -n_tokens - 1 : -1]) / temperature).log_softmax(-1)  # (B, T, V)
         logps = logprobs.gather(-1, rollout.completion_ids[..., None]).squeeze(-1)  # (B, T)
         entropy = values = None

@@ -2,7 +2,7 @@
 
 One schedule for every model. Each distinct prompt is run once, however many rows continue it; finished rows leave the
 batch and the last ones take their places; the log-prob and the entropy come out of the softmax that the choice needs
-anyway. How a row gets from one token to the next is a :class:`~.decoding.Step`.
+anyway. What the next token of a row follows from is a :class:`~.step.Step`.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from torch import Tensor
 
 from espo_gym.sampling import Sampling
 
-from .decoding import Step
 from .language_model import LanguageModel
 from .lm_head import FORBIDDEN, NAT, first_above, head_logits, next_tokens
+from .step import Step
 
 TILED_VOCABULARY = 8_192
-"""Above so many entries the logits of a batch no longer fit a processor's cache. (A GPU has them all at once.)"""
+"""With more entries than this the logits of a batch no longer fit a CPU's cache. (A GPU holds them all at once.)"""
 
 AHEAD = 16
-"""Tokens for which random numbers are made at a time."""
+"""Random numbers are made for this many tokens at once."""
 
 
 @dataclass
 class Completions:
-    """What the policy said. N rows, T = the longest completion; padded on the right."""
+    """What the policy wrote. N rows, T tokens of the longest completion; padded on the right."""
 
     texts: list[str]
     """Decoded completions, special tokens left out."""
@@ -41,7 +41,7 @@ class Completions:
     """(N, T) float32 log pi(token), nats, of the whole vocabulary at the sampling temperature; 0 where masked."""
     entropies: Tensor
     """(N, T) float32 entropy of pi over the whole vocabulary, nats, same temperature; 0 where masked. NaN where the
-    sampler does not know it (vLLM)."""
+    sampler does not report it (vLLM)."""
     truncated: Tensor
     """(N,) bool: cut off by ``max_completion_tokens`` or by the context, before an end token or a stop string."""
 
@@ -127,9 +127,9 @@ def _distinct(prompts: Sequence[Sequence[int]]) -> tuple[list[tuple[int, ...]], 
 
 
 def _close_ranks(ended: Sequence[bool]) -> list[int]:
-    """The rows to go on with: those that have not ended, the last of them in the places that have become free.
+    """The rows to continue with: those that have not ended, the last of them moved into the places that became free.
 
-    Rows that can stay do, so that little of a cache is moved.
+    Rows stay where they are if they can, so that little of a cache is moved.
     """
     going = len(ended) - sum(ended)
     last = [row for row in range(going, len(ended)) if not ended[row]]
@@ -163,11 +163,11 @@ class Uniforms:
         return ((bits >> 11) & (2**53 - 1)).double() * 2.0**-53
 
     def next(self, rows: Tensor, t: Tensor) -> Tensor:
-        """(n,) number ``t[row]`` of each of ``rows`` (n,); to be asked step by step.
+        """(n,) number ``t[row]`` of each of ``rows`` (n,); called once per step.
 
-        ``t`` (N,) is of all rows, and none of them grows by more than 1 from one call to the next.
+        ``t`` (N,) covers all rows, and no entry grows by more than 1 from one call to the next.
         """
-        if self.calls % AHEAD == 0:  # some at a time: twenty small operations take as long for one as for all of these
+        if self.calls % AHEAD == 0:  # in blocks: twenty small operations take as long for one number as for these
             all_rows, steps = (torch.arange(k, device=t.device) for k in (len(t), AHEAD))
             self.first, self.ahead = t.clone(), self.at(all_rows[:, None], t[:, None] + steps)  # (N,), (N, AHEAD)
         self.calls += 1

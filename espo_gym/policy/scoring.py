@@ -1,7 +1,7 @@
-"""Log-probs of completions that are already written, with gradient, at the price of the tokens that matter.
+"""Log-probs of completions that are already written, with gradient, at the cost of the tokens that matter.
 
 Each distinct prompt is run once, its keys and values serve all of its completions, and the gradient goes back through
-them. Completions are sorted by length and cut into micro-batches of so many tokens, so that little of a batch is
+them. Completions are sorted by length and cut into micro-batches by number of tokens, so that little of a batch is
 padding. The head runs over the policy's own tokens alone, in tiles (:mod:`espo_gym.lm.lm_head`).
 
 Axes: B completions, U distinct prompts, S tokens of the longest prompt, T of the longest completion.
@@ -31,7 +31,7 @@ from .matmul import fast_linear_layers
 
 @dataclass
 class TokenScores:
-    """What a policy says of completions that are already written. B rows, T tokens; 0 where masked."""
+    """Log-probs, entropies and values of completions that are already written. B rows, T tokens; 0 where masked."""
 
     logps: Tensor
     """(B, T) log pi(token), nats, at the sampling temperature; float32 (float64 of a float64 model)."""
@@ -60,7 +60,7 @@ class _Recorded(DynamicLayer):
 
 
 class _Prefix(DynamicLayer):
-    """Keys and values that stand before those of the completions. Nothing is kept, so a layer can be run again."""
+    """Keys and values that precede those of the completions. Nothing is stored, so a layer can be run again."""
 
     keys: Any
     values: Any
@@ -75,7 +75,7 @@ class _Prefix(DynamicLayer):
 
 @dataclass
 class _Prompts:
-    """What has been computed of the prompts of some completions: all of their tokens but the last."""
+    """What has been computed for the prompts of some completions: all of their tokens but the last."""
 
     mask: Tensor  # (U, S - 1) bool, padded on the left
     heads: list[Tensor]  # keys and values of each layer, (U, k, S - 1, d): the graph that leads back
@@ -103,7 +103,7 @@ class _Prompts:
         return cache
 
     def backward(self) -> None:
-        """Take the gradients that have arrived on through the prompts."""
+        """Backpropagate the gradients that have arrived at the prompts' keys and values."""
         pairs = zip(self.heads, self.leaves, strict=True)
         reached = [(head, leaf.grad) for head, leaf in pairs if leaf.grad is not None]
         if reached:
@@ -202,7 +202,7 @@ def _scores(
 
 @contextmanager
 def prepared(models: Sequence[Any], checkpointing: bool, fast: bool = True) -> Iterator[None]:
-    """Within it ``models`` take the quicker matrix products (:mod:`.products`), unless they are to run as they are.
+    """Within it ``models`` use the faster matrix products of :mod:`.matmul`, unless ``fast`` is False.
 
     With ``checkpointing`` their decoder layers keep no activations but compute them again in the backward pass.
     (transformers' own switch for this works in training mode only, where there would be dropout.)
@@ -211,7 +211,7 @@ def prepared(models: Sequence[Any], checkpointing: bool, fast: bool = True) -> I
     layers = [layer for model in models for layer in _decoder_layers(model)] if checkpointing else []
 
     def run(layer: Any, forward: Any, *args: Any, **kwargs: Any) -> Any:
-        with fast_linear_layers([layer] if fast else []):  # the second time, nothing else would see to it
+        with fast_linear_layers([layer] if fast else []):  # the second run happens outside of this context
             return forward(*args, **kwargs)
 
     try:

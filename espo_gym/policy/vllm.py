@@ -1,9 +1,9 @@
-"""Sampling by an engine of vLLM in this process: what ``Policy(..., sampler="vllm")`` asks for completions.
+"""Sampling by a vLLM engine in this process, behind ``Policy(..., sampler="vllm")``.
 
-The engine has weights of its own, in the policy's dtype of computation, which are replaced by the policy's before each
-batch of completions. It says the log-prob of each token as it was drawn, but no entropy over the whole vocabulary; and
-its kernels are not those of training. So old log-probs and entropies are recomputed by the training forward pass, and
-what the engine said is left as ``Rollout.sampler_logps``.
+The engine holds its own copy of the weights, in the policy's compute dtype; the policy's are pushed to it before each
+batch of completions. It returns the log-prob of each token it draws, but no entropy over the whole vocabulary, and its
+kernels are not those of training. So old log-probs and entropies are recomputed by the training forward pass, and
+what the engine returned is kept as ``Rollout.sampler_logps``.
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ from .sampler import Completions
 
 MULTIPROCESSING = "VLLM_ENABLE_V1_MULTIPROCESSING"
 LOWEST_TEMPERATURE = 0.01
-"""What vLLM raises a lower one to, without a word to the caller."""
+"""vLLM silently raises lower temperatures to this."""
 
 
 class VLLMSampler:
-    """An engine of vLLM that follows a lm. It is started by the first completions, and no copy of it has it."""
+    """A vLLM engine that follows a policy. It starts lazily on first use; copies of the policy do not share it."""
 
     options: dict[str, Any]
-    """More arguments of ``vllm.LLM``; change them before the first completions. ``gpu_memory_utilization`` is the share
-    of the GPU's memory that weights and cache of the engine take, beside those of training."""
+    """Further arguments of ``vllm.LLM``; change them before first use. ``gpu_memory_utilization`` is the share of the
+    GPU's memory that weights and cache of the engine take, beside those of training."""
 
     def __init__(self) -> None:
         self.options = {"gpu_memory_utilization": 0.3}
         self._llm: Any = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"options": dict(self.options), "_llm": None}  # an engine is neither copied nor pickled
+        return {"options": dict(self.options), "_llm": None}  # an engine can be neither copied nor pickled
 
     def generate(
         self, lm: LanguageModel, prompts: Sequence[Sequence[int]], seeds: Sequence[int], sampling: Sampling
@@ -54,7 +54,7 @@ class VLLMSampler:
 
         Raises:
             ImportError: vLLM is not installed.
-            RuntimeError: vLLM cannot run beside this policy, or has given a completion up.
+            RuntimeError: vLLM cannot run beside this policy, or aborted a completion.
             ValueError: a temperature that vLLM would change.
         """
         if 0 < sampling.temperature < LOWEST_TEMPERATURE:
@@ -87,7 +87,7 @@ class VLLMSampler:
         return _completions(lm, self._llm.generate(requests, params, use_tqdm=False))
 
     def close(self) -> None:
-        """Let the engine and its folder go; the next completions start another one."""
+        """Stop the engine and remove its folder; the next completions start another one."""
         if self._llm is not None:
             self._llm = None
             self._remove_folder()
@@ -147,25 +147,25 @@ class VLLMSampler:
 
 def _completions(lm: LanguageModel, outputs: Sequence[Any]) -> Completions:
     """What the engine returned, a ``vllm.RequestOutput`` a row, in the order of the rows."""
-    said = [output.outputs[0] for output in outputs]
-    for one in said:
+    completions = [output.outputs[0] for output in outputs]
+    for one in completions:
         if one.finish_reason not in ("stop", "length"):
-            raise RuntimeError(f"vLLM gave a completion up: its finish_reason is {one.finish_reason!r}")
-    ids = [list(one.token_ids) for one in said]
-    drawn = [[at[t].logprob for t, at in zip(one.token_ids, one.logprobs, strict=True)] for one in said]
+            raise RuntimeError(f"vLLM aborted a completion (finish_reason={one.finish_reason!r})")
+    ids = [list(one.token_ids) for one in completions]
+    drawn = [[at[t].logprob for t, at in zip(one.token_ids, one.logprobs, strict=True)] for one in completions]
     width, device = max(map(len, ids)), lm.device
     tokens = torch.tensor([row + [lm.pad_token_id] * (width - len(row)) for row in ids], device=device)  # (N, T)
     logps = torch.tensor([row + [0.0] * (width - len(row)) for row in drawn], device=device)  # (N, T)
     lengths = torch.tensor([len(row) for row in ids], device=device)
     mask = torch.arange(width, device=device) < lengths[:, None]  # (N, T)
     entropies = torch.zeros_like(logps).masked_fill(mask, torch.nan)
-    truncated = torch.tensor([one.finish_reason == "length" for one in said], device=device)
+    truncated = torch.tensor([one.finish_reason == "length" for one in completions], device=device)
     return Completions(lm.decode(ids), tokens, mask, logps, entropies, truncated)
 
 
 @contextmanager
 def _random_state_kept() -> Iterator[None]:
-    """The global generators as they were: an engine seeds all of them when it starts."""
+    """Keep the state of the global generators, all of which an engine seeds when it starts."""
     python, numpy = random.getstate(), np.random.get_state()
     try:
         with torch.random.fork_rng(devices=range(torch.cuda.device_count())):

@@ -36,8 +36,8 @@ def check_algorithm(cls: type[PolicyOptimizer], **hyperparameters: Any) -> None:
 
 
 def finite(cls: type[PolicyOptimizer], chosen: Chosen) -> None:
-    """Advantages, weights, loss, gradient and metrics are finite on every batch that can occur: one-token responses,
-    empty ones, no verdict at all, equal or zero entropies, equal rewards, a single response, ratios of e^-30 to e^30.
+    """Advantages, weights, loss, gradient and metrics are finite on every batch that can occur: one-token completions,
+    empty ones, no verdict at all, equal or zero entropies, equal rewards, a single completion, ratios of e^-30 to e^30.
     """
     algo = make(cls, chosen)
     for name, (rollout, noise) in _edges().items():
@@ -63,16 +63,16 @@ def _edges() -> dict[str, tuple[Rollout, float]]:
     failed = random_rollout(lengths=(2, 3), no_verdict=(0, 1), dtype=torch.float32)
     single = random_rollout(lengths=(3,), no_verdict=(), dtype=torch.float32)
     return {
-        "ragged responses": (plain, 0.02),
+        "ragged completions": (plain, 0.02),
         "huge and tiny ratios": (plain, 15.0),
         "equal entropies": (flat, 0.02),
         "zero entropy": (zero, 0.02),
         "equal rewards": (equal, 0.02),
-        "responses of one token": (short, 0.02),
-        "empty responses": (holes, 0.02),
-        "nothing but empty responses": (empty, 0.02),
+        "completions of one token": (short, 0.02),
+        "empty completions": (holes, 0.02),
+        "nothing but empty completions": (empty, 0.02),
         "no verdict at all": (failed, 0.02),
-        "a single response": (single, 0.02),
+        "a single completion": (single, 0.02),
     }
 
 
@@ -103,7 +103,7 @@ def masked_tokens(cls: type[PolicyOptimizer], chosen: Chosen) -> None:
 
 
 def permutation(cls: type[PolicyOptimizer], chosen: Chosen) -> None:
-    """The responses in another order have the same loss, and their gradients in that order."""
+    """The completions in another order have the same loss, and their gradients in that order."""
     algo, rollout = make(cls, chosen), random_rollout()
     logps, order = logps_near(rollout), torch.tensor([5, 2, 7, 0, 3, 6, 1, 4])
     before = outcome(algo, rollout, logps)
@@ -123,7 +123,7 @@ def padding(cls: type[PolicyOptimizer], chosen: Chosen) -> None:
 
 
 def no_verdict(cls: type[PolicyOptimizer], chosen: Chosen) -> None:
-    """A response without a verdict has a gradient of exactly 0; neither its reward nor its presence changes anything.
+    """A completion without a verdict has a gradient of exactly 0; neither its reward nor its presence changes anything.
 
     The verifier failed there, so nothing is known: it counts neither as wrong nor in any mean or denominator.
     """
@@ -184,7 +184,7 @@ def ratio_one(cls: type[PolicyOptimizer], chosen: Chosen) -> None:
 
 
 def gradient_at_all(cls: type[PolicyOptimizer], chosen: Chosen) -> None:
-    """A batch of good and bad responses has a gradient, on policy."""
+    """A batch of good and bad completions has a gradient, on policy."""
     rollout = random_rollout()
     if not outcome(make(cls, chosen), rollout, rollout.old_logps).gradient.any():
         raise Fault("a gradient of 0 at every token", "advantages, and a detach too many in surrogate")

@@ -1,4 +1,4 @@
-"""The smallest thing that can be learnt, and the smallest policy that learns it."""
+"""The smallest thing that can be learned, and the smallest policy that learns it."""
 
 from __future__ import annotations
 

@@ -40,6 +40,7 @@ class Subject:
         self.first = self.make()
 
     def make(self, **more: Any) -> gym.Env:
+        """A new environment, with ``more`` arguments."""
         if isinstance(self.made_from, str):
             return gym.make(self.made_from, disable_env_checker=True, **(self.kwargs | more))
         return copy.deepcopy(self.made_from)

@@ -1,6 +1,6 @@
 r"""Problems small enough to be solved exactly: the bias and the variance of an estimator, without sampling error.
 
-Two problems, two tokens, at most three of them in a response: there are four responses to each problem, and 35
+Two problems, two tokens, at most three of them in a completion: there are four completions to each problem, and 35
 different groups of four. So the gradient of the expected reward is a sum of a few terms::
 
     J = mean_p sum_y pi(y | p) R(p, y)        grad J = mean_p sum_y pi(y | p) R(p, y) sum_t grad log pi(y_t | p, y_<t)
@@ -53,36 +53,36 @@ class Bias:
 
 @dataclass(frozen=True)
 class Group:
-    """G responses to a problem, in any order."""
+    """G completions to a problem, in any order."""
 
     problem: int
-    responses: tuple[int, ...]
+    completions: tuple[int, ...]
     probability: float
 
 
 class World:
     """Two problems, an easy one and a hard one, and a tabular policy.
 
-    With ``equal_lengths`` a response is two tokens, a or b: the easy problem is solved by aa, ab and ba, the hard one
+    With ``equal_lengths`` a completion is two tokens, a or b: the easy problem is solved by aa, ab and ba, the hard one
     by bb. Else it is up to three tokens, a or the end (a dot): the easy one is solved by "a." and "aa.", the hard one
     by "aaa".
 
-    ``step`` is how far, in logits, the policy has moved since the responses were sampled: at 0 the ratio is 1.
+    ``step`` is how far, in logits, the policy has moved since the completions were sampled: at 0 the ratio is 1.
 
-    Shapes: P problems, R responses, T tokens, S prefixes, V = 2 tokens of the vocabulary, D = P * S * V parameters.
+    Shapes: P problems, R completions, T tokens, S prefixes, V = 2 tokens of the vocabulary, D = P * S * V parameters.
     """
 
     def __init__(self, *, equal_lengths: bool, step: float = 0.0, seed: int = 0) -> None:
         self.horizon = 2 if equal_lengths else 3
         self.end = None if equal_lengths else 1
         alphabet = "ab" if equal_lengths else "a."
-        self.responses = list(self._complete(()))
-        self.prefixes = sorted({y[:t] for y in self.responses for t in range(len(y))})
+        self.completions = list(self._complete(()))
+        self.prefixes = sorted({y[:t] for y in self.completions for t in range(len(y))})
         generator = torch.Generator().manual_seed(seed)
         size = (PROBLEMS, len(self.prefixes), VOCABULARY)
         self.old = 0.5 * torch.randn(size, generator=generator, dtype=torch.float64)  # (P, S, V) logits
         self.new = self.old + step * torch.randn(size, generator=generator, dtype=torch.float64)
-        written = ["".join(alphabet[token] for token in y) for y in self.responses]
+        written = ["".join(alphabet[token] for token in y) for y in self.completions]
         easy, hard = ({"aa", "ab", "ba"}, {"bb"}) if equal_lengths else ({"a.", "aa."}, {"aaa"})
         solved = [[text in solutions for text in written] for solutions in (easy, hard)]
         self.rewards = torch.tensor(solved, dtype=torch.float64)  # (P, R)
@@ -96,11 +96,11 @@ class World:
                 yield from self._complete((*prefix, token))
 
     def _tabulate(self) -> None:
-        """What a batch is put together from, for each problem and response."""
-        n, width = len(self.responses), self.horizon
-        self.mask = torch.tensor([[t < len(y) for t in range(width)] for y in self.responses])  # (R, T)
-        tokens = torch.tensor([[*y, *[0] * (width - len(y))] for y in self.responses])  # (R, T)
-        rows = [[self.prefixes.index(y[:t]) if t < len(y) else 0 for t in range(width)] for y in self.responses]
+        """What a batch is put together from, for each problem and completion."""
+        n, width = len(self.completions), self.horizon
+        self.mask = torch.tensor([[t < len(y) for t in range(width)] for y in self.completions])  # (R, T)
+        tokens = torch.tensor([[*y, *[0] * (width - len(y))] for y in self.completions])  # (R, T)
+        rows = [[self.prefixes.index(y[:t]) if t < len(y) else 0 for t in range(width)] for y in self.completions]
         at = torch.tensor(rows)  # (R, T) the prefix that each token follows
         self.tokens = tokens
         self.old_logps, self.new_logps = (
@@ -118,7 +118,7 @@ class World:
         self.old_probabilities, self.new_probabilities = (x.sum(2).exp() for x in (self.old_logps, self.new_logps))
         self.values = torch.zeros_like(self.old_logps)  # (P, R, T) the expected reward before each token: a true critic
         for y, t in itertools.product(range(n), range(width)):
-            same = torch.tensor([other[:t] == self.responses[y][:t] for other in self.responses])
+            same = torch.tensor([other[:t] == self.completions[y][:t] for other in self.completions])
             weight = self.old_probabilities * same
             self.values[:, y, t] = (weight * self.rewards).sum(1) / weight.sum(1) * self.mask[y, t]
 
@@ -129,11 +129,11 @@ class World:
         return (weight[..., None] * self.scores.sum(2)).sum((0, 1))
 
     def groups(self, size: int) -> list[Group]:
-        """Every group of ``size`` responses, with its probability under the old policy."""
+        """Every group of ``size`` completions, with its probability under the old policy."""
         found = []
         for problem in range(PROBLEMS):
             chances = self.old_probabilities[problem].tolist()
-            for members in itertools.combinations_with_replacement(range(len(self.responses)), size):
+            for members in itertools.combinations_with_replacement(range(len(self.completions)), size):
                 orders = math.factorial(size) / math.prod(map(math.factorial, Counter(members).values()))
                 probability = orders * math.prod(chances[i] for i in members) / PROBLEMS
                 found.append(Group(problem, members, probability))
@@ -141,8 +141,8 @@ class World:
 
     def rollout(self, groups: tuple[Group, ...]) -> tuple[Rollout, Tensor, Tensor]:
         """``groups`` as a rollout, its new log-probs (N, T) and their gradients (N, T, D)."""
-        problem = torch.tensor([g.problem for g in groups for _ in g.responses])  # (N,)
-        y = torch.tensor([i for g in groups for i in g.responses])  # (N,)
+        problem = torch.tensor([g.problem for g in groups for _ in g.completions])  # (N,)
+        y = torch.tensor([i for g in groups for i in g.completions])  # (N,)
         n, rewards, mask = len(y), self.rewards[problem, y], self.mask[y]
         rollout = Rollout(
             prompt_ids=problem[:, None],
@@ -154,7 +154,7 @@ class World:
             entropies=self.entropies[problem, y],
             rewards=rewards,
             has_verdict=torch.ones(n, dtype=torch.bool),
-            groups=torch.tensor([k for k, g in enumerate(groups) for _ in g.responses]),
+            groups=torch.tensor([k for k, g in enumerate(groups) for _ in g.completions]),
             truncated=torch.zeros(n, dtype=torch.bool),
             values=self.values[problem, y],
             verdicts=[Verdict("correct" if r else "incorrect") for r in rewards],
@@ -168,7 +168,7 @@ class World:
         """
         groups = self.groups(group_size)
         if algo.dynamic_sampling:
-            groups = [g for g in groups if len({float(self.rewards[g.problem, y]) for y in g.responses}) > 1]
+            groups = [g for g in groups if len({float(self.rewards[g.problem, y]) for y in g.completions}) > 1]
         total = sum(g.probability for g in groups)
         mean, square = torch.zeros_like(self.gradient), 0.0
         for batch in itertools.combinations_with_replacement(groups, n_groups):

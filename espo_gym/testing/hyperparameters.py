@@ -1,4 +1,4 @@
-"""Checks of how an algorithm declares its hyper-parameters."""
+"""Checks of how an algorithm declares its hyperparameters."""
 
 from __future__ import annotations
 
@@ -48,11 +48,11 @@ OUT_OF_RANGE: dict[str, tuple[Any, ...]] = {
     "seed": (-1,),
     "preset": ("no such",),
 }
-"""For each hyper-parameter that all algorithms have and that has a range: values outside of it."""
+"""For each hyperparameter that all algorithms have and that has a range: values outside of it."""
 
 
 def documented(cls: type[PolicyOptimizer], chosen: dict[str, Any]) -> None:
-    """Every hyper-parameter has a docstring under its line; the command line makes its help of them.
+    """Every hyperparameter has a docstring under its line; the command line makes its help of them.
 
     Classes whose source cannot be found, typed into an interpreter for example, are not looked at.
     """
@@ -80,7 +80,7 @@ def documented_fields(cls: type) -> set[str]:
 
 
 def out_of_range(cls: type[PolicyOptimizer], chosen: dict[str, Any]) -> None:
-    """A hyper-parameter out of its range is a ValueError (or a TypeError) when the algorithm is made.
+    """A hyperparameter out of its range is a ValueError (or a TypeError) when the algorithm is made.
 
     Those of all algorithms are tried with the values of :data:`OUT_OF_RANGE`, those whose default is a float with NaN.
     """

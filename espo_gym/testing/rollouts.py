@@ -45,7 +45,7 @@ def random_rollout(
     dtype: torch.dtype = torch.float64,
     seed: int = 0,
 ) -> Rollout:
-    """N responses of ``lengths`` in groups of ``group_size``, with rewards anywhere between 0 and 1.
+    """N completions of ``lengths`` in groups of ``group_size``, with rewards anywhere between 0 and 1.
 
     In long ones the environment spoke in between: its tokens are in ``completion_mask`` and not in ``mask``.
     """
@@ -87,7 +87,7 @@ def random_rollout(
 
 @dataclass
 class Outcome:
-    """What an algorithm makes of a rollout. N responses, T tokens."""
+    """What an algorithm makes of a rollout. N completions, T tokens."""
 
     advantages: Tensor
     """(N,) or (N, T)."""

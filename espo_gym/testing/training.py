@@ -89,7 +89,7 @@ def resuming(cls: type[PolicyOptimizer], chosen: Chosen) -> None:
     """Two rollouts, save, load and two more give the weights of four rollouts, bit for bit.
 
     What an algorithm remembers from one rollout to the next must be in the checkpoint: weights, the optimizer's
-    moments, the counters and the hyper-parameters are.
+    moments, the counters and the hyperparameters are.
     """
     small = chosen | {"n_epochs": 2, "micro_batch_tokens": 24}
     whole, first = make(cls, small), make(cls, small)
@@ -112,7 +112,7 @@ def resuming(cls: type[PolicyOptimizer], chosen: Chosen) -> None:
 
 
 def learning(cls: type[PolicyOptimizer], chosen: Chosen) -> None:
-    """A two-action bandit is learnt: after at most 40 rollouts of 32 completions 9 in 10 choose the right action."""
+    """A two-action bandit is learned: after at most 40 rollouts of 32 completions 9 in 10 choose the right action."""
     algo = make(cls, {}, **(SMALL | LEARNING | chosen))
     share = 0.0
     for _ in range(ROLLOUTS):

@@ -53,6 +53,7 @@ class Subject:
         return list(verdicts)
 
     def statuses(self, completions: Sequence[str], references: Sequence[str]) -> list[str]:
+        """The status of each verdict."""
         return [verdict.status for verdict in self(completions, references)]
 
 
