@@ -1,4 +1,21 @@
-"""Math problems as Gymnasium text environments with verifiable rewards. Importing it loads no torch."""
+"""Math problems as Gymnasium text environments with verifiable rewards.
+
+===================  ==================================================================================================
+``task``             ``Task`` and ``ProceduralTask``, from which every environment is derived
+``tasks/``           the tasks that come with the package, one file each
+``text_env``         ``TextEnv``: a task as a Gymnasium environment
+``vector_env``       ``MathVectorEnv``: a task as a vector environment, with one verifier call per step
+``registration``     ids for ``gymnasium.make``, and ``make_task``
+``verdict``          ``Verdict``: the outcome of verifying one completion
+``verifier/``        ``verify``: is the final answer of a completion equal to the reference?
+the rest             what the two environments share: ``episode``, ``verification``, ``reset_arguments``, ``spaces``,
+                     ``checks``; and ``rng_streams``, which seeds thousands of problems at once
+===================  ==================================================================================================
+
+Importing this package loads neither torch nor the verifier, which is loaded when it is first used.
+"""
+
+from typing import TYPE_CHECKING, Any
 
 if __name__ != "espo_gym.envs":
     raise ImportError("this package is espo_gym.envs; import it under that name")
@@ -15,7 +32,10 @@ from .tasks.modular import ModularArithmetic
 from .tasks.retry import Retry
 from .text_env import TextEnv
 from .vector_env import MathVectorEnv
-from .verifier import Verdict, verify
+from .verdict import Verdict
+
+if TYPE_CHECKING:
+    from .verifier import verify
 
 __all__ = [
     "AIME",
@@ -53,3 +73,16 @@ register_task("espo_gym/GSM8K-v0", "espo_gym.envs.tasks.dataset:GSM8K")
 register_task("espo_gym/MATH500-v0", "espo_gym.envs.tasks.dataset:MATH500")
 register_task("espo_gym/AIME-v0", "espo_gym.envs.tasks.dataset:AIME")
 register_task("espo_gym/Retry-v0", "espo_gym.envs.tasks.retry:Retry")
+
+
+def __getattr__(name: str) -> Any:
+    if name == "verify":
+        from .verifier import verify
+
+        globals()["verify"] = verify
+        return verify
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

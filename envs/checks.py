@@ -1,4 +1,4 @@
-"""Checks of arguments: each raises one sentence that names the value and what is allowed."""
+"""Argument checks. Each raises an error of one sentence that names the value and what is allowed."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any
 
 
 def check_int(name: str, value: Any, low: int, high: int) -> int:
-    """``value`` as an ``int`` between ``low`` and ``high``, both allowed.
+    """``value`` as an ``int`` from ``low`` to ``high``, both included.
 
-    Raises TypeError if it is no integer, ValueError if it is out of range.
+    Raises TypeError if it is not an integer, ValueError if it is out of range.
     """
     try:
         number = operator.index(value)
@@ -23,7 +23,7 @@ def check_int(name: str, value: Any, low: int, high: int) -> int:
     return number
 
 
-def check_choice(name: str, value: Any, choices: Iterable[str]) -> str:
+def check_choice(name: str, value: str, choices: Iterable[str]) -> str:
     """``value`` if it is one of ``choices``. Raises ValueError otherwise."""
     choices = list(choices)
     if value not in choices:
@@ -32,9 +32,9 @@ def check_choice(name: str, value: Any, choices: Iterable[str]) -> str:
 
 
 def check_template(name: str, template: str, fields: Iterable[str], required: bool = True) -> str:
-    """``template`` if ``str.format`` can fill it from ``fields`` (all of which must occur, if ``required``).
+    """``template`` if ``str.format`` can fill it from ``fields``, all of which must occur if ``required``.
 
-    Raises ValueError for a malformed template, an unknown field or a missing one.
+    Raises TypeError if it is not a string, ValueError if it is malformed or a field is unknown or missing.
     """
     fields = list(fields)
     allowed = ", ".join(f"{{{field}}}" for field in fields)
@@ -57,6 +57,6 @@ def check_template(name: str, template: str, fields: Iterable[str], required: bo
 
 
 def did_you_mean(word: Any, known: Iterable[str]) -> str:
-    """`` Did you mean 'x'?`` with a leading space, or nothing."""
+    """`` Did you mean 'x'?`` (with a leading space) for the closest known word, or an empty string."""
     close = difflib.get_close_matches(str(word), list(known), n=1)
     return f" Did you mean {close[0]!r}?" if close else ""

@@ -1,4 +1,4 @@
-"""From ids to tasks and back."""
+"""Registered ids: from a task to an id of Gymnasium's registry, and from an id to the task."""
 
 from __future__ import annotations
 
@@ -14,10 +14,14 @@ from .task import Task
 
 
 def register_task(id: str, task: str | type[Task], **kwargs: Any) -> None:
-    """Make ``gymnasium.make(id)`` and ``gymnasium.make_vec(id)`` give environments of this task.
+    """Register a task, so that ``gymnasium.make(id)`` and ``gymnasium.make_vec(id)`` make environments from it.
 
-    ``task`` is a class or, so that nothing is imported before it is needed, ``"module:Class"``; ``kwargs`` become the
-    defaults of its keyword arguments.
+    Args:
+        id: ``"namespace/Name-v0"``.
+        task: a ``Task`` subclass, or ``"module:Class"``, which is imported when the first environment is made.
+        kwargs: defaults for the task's keyword arguments.
+
+    Raises gymnasium.error.Error for a malformed id.
     """
     gymnasium.register(
         id=id,
@@ -28,11 +32,10 @@ def register_task(id: str, task: str | type[Task], **kwargs: Any) -> None:
 
 
 def make_task(task: str | type[Task] | Task, **kwargs: Any) -> Task:
-    """The task that is meant by a task, its class, ``"module:Class"`` or a registered id such as
-    ``"espo_gym/Addition-v0"``; ``kwargs`` go to the constructor.
+    """The task for a ``Task``, a ``Task`` subclass, ``"module:Class"`` or a registered id (``"espo_gym/Addition-v0"``).
 
-    Raises UnregisteredEnv for an unknown id, TypeError for keyword arguments that the task does not take or for what is
-    no task at all.
+    ``kwargs`` are passed to the constructor. Raises UnregisteredEnv for an unknown id, TypeError for keyword arguments
+    that the task does not take, for keyword arguments given with a finished task, and for anything else than a task.
     """
     if isinstance(task, str):
         module, _, name = task.rpartition(":")
@@ -45,7 +48,7 @@ def make_task(task: str | type[Task] | Task, **kwargs: Any) -> Task:
             raise TypeError(f"{', '.join(kwargs)}: keyword arguments go with a task's class, not with a finished task")
         return task
     if not (isinstance(task, type) and issubclass(task, Task)):
-        raise TypeError(f"a task, its class, 'module:Class' or a registered id is needed, not {task!r}")
+        raise TypeError(f"expected a Task, a Task subclass, 'module:Class' or a registered id, got {task!r}")
     known = task_arguments(task)
     for name in [] if task.open_arguments else kwargs:
         if name not in known:
@@ -56,7 +59,10 @@ def make_task(task: str | type[Task] | Task, **kwargs: Any) -> Task:
 
 
 def task_spec(id: str) -> gymnasium.envs.registration.EnvSpec:
-    """The registered spec of a text task. Raises UnregisteredEnv for an unknown id, TypeError if it is another kind."""
+    """The spec of a registered task. Raises UnregisteredEnv for an unknown id, TypeError if it is not a text task.
+
+    As in ``gymnasium.make``, an id may have a module to import first: ``"module:namespace/Name-v0"``.
+    """
     module, _, name = id.rpartition(":")
     if module:
         importlib.import_module(module)
@@ -69,7 +75,7 @@ def task_spec(id: str) -> gymnasium.envs.registration.EnvSpec:
 
 
 def task_arguments(task: type[Task]) -> dict[str, inspect.Parameter]:
-    """The keyword arguments of a task's constructor, those which it passes on to its parents included."""
+    """The keyword arguments of a task's constructor by name, including those that it passes on to its parents."""
     arguments: dict[str, inspect.Parameter] = {}
     for cls in task.__mro__:
         if "__init__" not in cls.__dict__:

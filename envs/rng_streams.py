@@ -1,4 +1,4 @@
-"""Random streams by the thousand: numpy's own, number for number, but seeded and drawn from together."""
+"""Thousands of random streams, seeded and drawn from in one go: the same numbers as numpy's, only faster."""
 
 from __future__ import annotations
 
@@ -6,58 +6,64 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from numpy.random.bit_generator import ISeedSequence
 
 WORD = 2**32
 HALF = np.uint64(32)
 FEW = 16
-"""So few seeds are not worth the arrays."""
+"""With fewer seeds the arrays do not pay off."""
 
 
 def seeded(family: int, seeds: Sequence[int]) -> list[np.random.PCG64]:
-    """``PCG64(SeedSequence((family, seed)))`` for each seed; both are of at most 64 bits."""
+    """``PCG64(SeedSequence((family, seed)))`` for each seed. ``family`` and the seeds must be below 2**64."""
     if len(seeds) < FEW:
         return [np.random.PCG64(np.random.SeedSequence((family, seed))) for seed in seeds]
     words = np.array(seeds, np.uint64)
     family_words = [family] if family < WORD else [family % WORD, family >> 32]
     entropy = [np.full(len(seeds), word, np.uint32) for word in family_words]
     states = _seed_states([*entropy, words.astype(np.uint32), (words >> HALF).astype(np.uint32)])
-    return [np.random.PCG64(_State(state)) for state in states]  # type: ignore[arg-type]  # numpy's stubs forget it
+    return [np.random.PCG64(_State(state)) for state in states]  # type: ignore[arg-type]  # missing in numpy's stubs
 
 
-def integers(bits: Sequence[np.random.PCG64], low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """What ``Generator.integers(low[k], high[k])`` draws from each of N fresh streams, for one k after the other.
+def integers(
+    bits: Sequence[np.random.PCG64], low: npt.NDArray[np.int64], high: npt.NDArray[np.int64]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+    """What ``Generator.integers(low[k], high[k])`` draws from each of N fresh streams, for k = 0, 1, ..., K-1.
 
     Args:
-        low: (K,) the least value of each integer.
-        high: (K,) one above its largest; 2 to 2**32 values are possible.
+        bits: N streams from which nothing has been drawn.
+        low: (K,) smallest value of each integer.
+        high: (K,) one above the largest value; there must be 2 to 2**32 possible values.
 
     Returns:
-        (N, K) int64, and (N,) bool: these are the integers. Where it is false a word would have had to be drawn again,
-        once in millions, and the row means nothing.
+        The integers, (N, K) int64, and which rows are valid, (N,) bool. In an invalid row, one in millions, numpy would
+        have rejected a word and drawn another; its values must not be used.
     """
     span = (high - low).astype(np.uint64)
     raw = np.concatenate([one.random_raw((len(low) + 1) // 2) for one in bits])
     words = raw.astype("<u8", copy=False).view("<u4").reshape(len(bits), -1)[:, : len(low)]  # lower half first
-    scaled = words * span  # Lemire, arXiv:1805.10941: the upper half is the number, unless the lower one is too small
-    return low + (scaled >> HALF).view(np.int64), (scaled.astype(np.uint32) >= WORD % span).all(1)
+    # Lemire, arXiv:1805.10941: the number is the upper half, and is rejected if the lower half is too small.
+    scaled = words * span
+    valid: npt.NDArray[np.bool_] = (scaled.astype(np.uint32) >= WORD % span).all(1)
+    return low + (scaled >> HALF).view(np.int64), valid
 
 
 class _State(ISeedSequence):
-    """Hands a generator the state that has been worked out for it."""
+    """Gives a generator the state that was computed for it."""
 
-    def __init__(self, state: np.ndarray) -> None:
+    def __init__(self, state: npt.NDArray[np.uint64]) -> None:
         self._state = state
 
-    def generate_state(self, n_words: int, dtype: Any = np.uint32) -> np.ndarray:
+    def generate_state(self, n_words: int, dtype: Any = np.uint32) -> npt.NDArray[np.uint64]:
         return self._state
 
 
-def _seed_states(entropy: list[np.ndarray]) -> np.ndarray:
-    """``SeedSequence.generate_state(4, np.uint64)`` of N seeds at a time, (N, 4).
+def _seed_states(entropy: list[npt.NDArray[np.uint32]]) -> npt.NDArray[np.uint64]:
+    """``SeedSequence.generate_state(4, np.uint64)`` for N seeds at once, (N, 4).
 
-    ``entropy`` is at most 4 arrays (N,) of uint32, the words of each seed. Missing words are 0: to SeedSequence it is
-    all the same. The algorithm is O'Neill's seed_seq_fe, which numpy promises not to change.
+    ``entropy`` is at most 4 arrays (N,) of uint32, the words of each seed. Missing words are 0, which makes no
+    difference to SeedSequence. The algorithm is O'Neill's seed_seq_fe, which numpy promises not to change.
     """
     entropy = entropy + [np.zeros_like(entropy[0])] * (4 - len(entropy))
     hash_in = _hash(0x43B0D7E5, 0x931E8875)
@@ -73,9 +79,9 @@ def _seed_states(entropy: list[np.ndarray]) -> np.ndarray:
 
 
 def _hash(constant: int, factor: int) -> Any:
-    """A hash function of arrays of uint32 that is another one at each call."""
+    """A hash function for uint32 arrays whose constant changes with each call."""
 
-    def hashed(words: np.ndarray) -> np.ndarray:
+    def hashed(words: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint32]:
         nonlocal constant
         words = words ^ np.uint32(constant)
         constant = constant * factor % WORD

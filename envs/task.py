@@ -1,4 +1,4 @@
-"""Where problems come from and how answers are judged: the class to derive from when making an environment."""
+"""``Task``: problems and how completions are verified. Derive from it to make your own environment."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from .checks import check_choice, check_template
 from .rng_streams import seeded
-from .verifier import Verdict, verify
+from .verdict import Verdict
 
 BOXED = "Please reason step by step, and put your final answer within \\boxed{}."
 MAX_DRAWS = 10_000
@@ -21,26 +21,29 @@ MAX_DRAWS = 10_000
 
 @dataclass(frozen=True)
 class Problem:
-    """One problem: what the model reads, and what its answer is compared with."""
+    """One problem: what the model reads, and what its answer is compared with.
+
+    ``data`` is not part of the hash, so that it may hold lists.
+    """
 
     prompt: str
     """The text that the model completes; the observation."""
     answer: str
     """The reference answer."""
     key: str
-    """What makes it this problem and no other, whatever its wording: equal keys always fall into the same split."""
+    """Identifies the problem independently of its wording: equal keys always belong to the same split."""
     data: Mapping[str, Any] | None = field(default=None, hash=False)
-    """What a verifier needs beyond the answer."""
+    """What a verifier needs besides the answer."""
 
 
 Verify = TypeVar("Verify", bound=Callable[..., Any])
 
 
 def any_thread(verify: Verify) -> Verify:
-    """Marks a ``Task.verify`` that may run in another thread than the main one, while the policy is generating.
+    """Marks a ``Task.verify`` that may run outside the main thread, while the policy is generating.
 
-    What uses signals must not (math-verify's own timeouts do). The mark is the function's: one that overrides it has
-    none.
+    Code that uses signals must not be marked (math-verify's own timeouts do). The mark belongs to the function: an
+    override in a subclass does not inherit it. Returns the function itself.
     """
     verify.any_thread = True  # type: ignore[attr-defined]
     return verify
@@ -49,26 +52,30 @@ def any_thread(verify: Verify) -> Verify:
 class Task(ABC):
     """A family of problems with their verifier. Give it to ``TextEnv`` or ``MathVectorEnv`` to make an environment.
 
-    A task has no state that changes: the same arguments give the same problem for ever, in any process.
+    A task has no mutable state: the same arguments give the same problems forever, in any process.
+
+    The constructor raises ValueError for an unknown ``verifier``, an ``audit_share`` out of range, or an audit of a
+    task that cannot be audited.
     """
 
     name: str = ""
-    """Names the family; the random streams and the splits depend on it. Default: the name of the class."""
+    """Names the family; random streams and splits depend on it. Default: the name of the class."""
     splits: Sequence[str] = ("train", "validation", "test")
-    """The first one is the default of the environments."""
+    """The environments use the first one by default."""
     system_prompt: str | None = None
-    """Instructions for chat models, for tokenizers with a chat template. The keyword overrides it, "" drops it."""
+    """Instructions for chat models, used if the tokenizer has a chat template. The keyword overrides it; "" removes
+    it."""
     max_turns: int = 1
-    """How many completions an episode may have."""
+    """Maximum number of completions in an episode."""
     open_arguments: bool = False
-    """The constructor takes keyword arguments that it does not name, to pass them on to another task."""
+    """The constructor passes keyword arguments that it does not name on to another task."""
 
     auditable: bool = True
-    """An answer is right if and only if it equals the reference, so that a second decision can be made on the two."""
+    """An answer is right if and only if it equals the reference, so that the two can be compared a second time."""
     verifier: str = "standard"
-    """The keyword "audit" has a share of the verdicts decided again by other means, see ``verifier/audit.py``."""
+    """"audit" re-checks a share of the verdicts with an independent method, see ``verifier/audit.py``."""
     audit_share: float = 0.1
-    """That share."""
+    """The share of verdicts that are re-checked, above 0 and at most 1."""
 
     def __init__(
         self, *, system_prompt: str | None = None, verifier: str = "standard", audit_share: float = 0.1
@@ -82,44 +89,48 @@ class Task(ABC):
         self.audit_share = audit_share
         if verifier == "audit" and not self.auditable:
             raise ValueError(
-                f"verifier='audit' means nothing for {self.name!r}: a right answer need not equal its reference"
+                f"verifier='audit' cannot be used with {self.name!r}: a right answer need not equal its reference"
             )
 
     @abstractmethod
     def problem(self, split: str, seed: int) -> Problem:
-        """The problem of this split and seed (>= 0): a pure function of the two."""
+        """The problem for this split and seed (>= 0): a pure function of the two."""
 
     def problems(self, split: str, seeds: Sequence[int]) -> list[Problem]:
-        """The problem of each seed: ``problem``, for a task that can make many of them faster than one at a time."""
+        """The problem for each seed. Override it if many problems can be made faster than one at a time."""
         return [self.problem(split, seed) for seed in seeds]
 
     @any_thread
     def verify(self, completions: Sequence[str], problems: Sequence[Problem]) -> list[Verdict]:
-        """A verdict on each completion, against the problem of the same index."""
+        """One verdict per completion, for the problem with the same index."""
+        from .verifier import verify  # loaded on first use: importing the environments stays cheap
+
         return verify(completions, [problem.answer for problem in problems])
 
     def feedback(self, problem: Problem, completion: str, verdict: Verdict, turn: int) -> str:
-        """What the model reads after its ``turn``-th completion (from 1) was wrong and another turn is left."""
+        """What the model reads after a wrong completion if another turn is left; ``turn`` counts from 1."""
         return "That is not correct. Try again."
 
     def size(self, split: str) -> int | None:
-        """How many problems the split has, ``None`` if it is endless. Seeds 0 .. n-1 visit each of n problems once."""
+        """Number of problems in the split, ``None`` if it is endless. Seeds 0 .. n-1 visit each of n problems once."""
         return None
 
     def generator(self, *seeds: int) -> np.random.Generator:
-        """A random generator of its own for this family and these seeds; a sum of seeds would let streams overlap."""
+        """A separate random generator for this family and these seeds (adding seeds up would let streams overlap)."""
         return np.random.default_rng(np.random.SeedSequence((stable_hash(self.name), *seeds)))
 
 
 class ProceduralTask(Task):
-    """Problems made at random, without end. A subclass defines ``sample``, ``template`` and its keyword arguments.
+    """An endless supply of random problems. A subclass defines ``sample``, ``template`` and its keyword arguments.
 
-    Splits are disjoint whatever the seeds and the difficulty: a stable hash of its key assigns each problem for ever to
-    train (80 %), validation (10 %) or test (10 %), and problems are drawn until one belongs to the split asked for.
+    Splits are disjoint for all seeds and difficulties: a stable hash of its key assigns each problem permanently to
+    train (80%), validation (10%) or test (10%), and problems are drawn until one belongs to the requested split.
+
+    The constructor raises ValueError or TypeError for a ``template`` with other fields than the default one.
     """
 
     template: str
-    """The prompt, with its fields in braces. The keyword ``template`` overrides it and must use the same fields."""
+    """The prompt with its fields in braces. The keyword ``template`` overrides it and must use the same fields."""
 
     def __init__(self, *, template: str | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -129,24 +140,25 @@ class ProceduralTask(Task):
 
     @abstractmethod
     def sample(self, rng: np.random.Generator) -> Problem:
-        """A problem drawn with ``rng``, which is its only source of randomness."""
+        """A random problem; ``rng`` must be the only source of randomness."""
 
     def problem(self, split: str, seed: int) -> Problem:
         """The first problem of the seed's random stream that belongs to the split.
 
-        Raises ValueError if there seems to be none: so few problems at this difficulty that the split is empty.
+        Raises ValueError if 10,000 draws found none: there are so few problems at this difficulty that the split seems
+        to be empty.
         """
         return self._first(split, self.generator(seed))
 
     def problems(self, split: str, seeds: Sequence[int]) -> list[Problem]:
-        if not self._seeds_alone:
+        if not self._default_seeding:
             return super().problems(split, seeds)
         streams = map(np.random.Generator, seeded(stable_hash(self.name), seeds))
         return [self._first(split, rng) for rng in streams]
 
     @property
-    def _seeds_alone(self) -> bool:
-        """No subclass has another way from a seed to its problem."""
+    def _default_seeding(self) -> bool:
+        """No subclass overrides how a seed becomes a problem."""
         return (type(self).problem, type(self).generator) == (ProceduralTask.problem, Task.generator)
 
     def _first(self, split: str, rng: np.random.Generator) -> Problem:
@@ -156,16 +168,16 @@ class ProceduralTask(Task):
                 return problem
         raise ValueError(
             f"none of {MAX_DRAWS} problems of {self.name!r} belongs to the split {split!r}:"
-            " there are too few different ones at this difficulty; raise it"
+            " there are too few different problems at this difficulty; raise it"
         )
 
 
 def split_of(family: str, key: str) -> str:
-    """The split to which a problem belongs for ever: train for 80 % of the keys, validation 10 %, test 10 %."""
+    """The split to which a problem permanently belongs: train for 80% of the keys, validation 10%, test 10%."""
     bucket = stable_hash(f"{family}\0{key}") % 10
     return "train" if bucket < 8 else "validation" if bucket == 8 else "test"
 
 
 def stable_hash(text: str) -> int:
-    """64 bits, the same in every process and version of Python (``hash`` is salted)."""
+    """A 64-bit hash that is the same in every process and Python version (``hash`` is salted)."""
     return int.from_bytes(blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")

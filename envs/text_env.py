@@ -1,4 +1,4 @@
-"""One problem at a time: a task as a Gymnasium environment."""
+"""A task as a Gymnasium environment: one problem at a time."""
 
 from __future__ import annotations
 
@@ -9,33 +9,34 @@ import gymnasium
 from gymnasium.error import ResetNeeded
 
 from .checks import check_choice
-from .episode import (
-    ACTION_SPACE,
-    OBSERVATION_SPACE,
-    Episode,
-    check_options,
-    check_seed,
-    check_split,
-    draw_seed,
-    judge,
-    reset_infos,
-    step_infos,
-)
+from .episode import Episode, reset_infos, step_infos
 from .registration import make_task
+from .reset_arguments import check_options, check_seed, check_split, draw_seed
+from .spaces import ACTION_SPACE, OBSERVATION_SPACE
 from .task import Task
+from .verification import verify_completions
 
 
 class TextEnv(gymnasium.Env[str, str]):
     """A task as an environment: the observation is a prompt, the action a completion, the reward 1 for a right answer.
 
-    A single-turn episode ends with its first step, where the observation is empty. In a multi-turn one (``max_turns``
-    of the task) a wrong answer is followed by feedback until the turns are used up.
+    A single-turn episode ends after the first step, with an empty observation. In a multi-turn one (the task's
+    ``max_turns``) a wrong answer is followed by feedback until no turn is left.
 
-    ``reset(seed=s)`` gives the problem of seed s, always the same one; without a seed the next is drawn from
+    ``reset(seed=s)`` asks the problem with seed s, always the same one; without a seed the next seed is drawn from
     ``np_random``. ``reset(options={"split": "test"})`` takes this episode's problem from another split.
 
-    Info of ``reset``: ``problem``, ``split``, ``seed``. Info of ``step``: ``verdict``, ``is_success``, ``has_verdict``
-    and ``turn`` (from 1). Where the verifier failed ``has_verdict`` is false: the reward 0 then says nothing.
+    ``reset`` puts ``problem``, ``split`` and ``seed`` into the info, ``step`` puts ``verdict``, ``is_success``,
+    ``has_verdict`` and ``turn`` (from 1). If the verifier failed, ``has_verdict`` is false and the reward of 0 carries
+    no information.
+
+    >>> env = TextEnv("espo_gym/Addition-v0", digits=2)
+    >>> prompt, info = env.reset(seed=7)
+    >>> prompt, info["problem"].answer
+    ('92+36=', '128')
+    >>> observation, reward, terminated, truncated, info = env.step("The answer is 128.")
+    >>> reward, terminated, info["verdict"].status
+    (1.0, True, 'correct')
     """
 
     metadata: ClassVar[dict[str, Any]] = {"render_modes": ["ansi"], "render_fps": 1}  # type: ignore[misc]
@@ -47,9 +48,15 @@ class TextEnv(gymnasium.Env[str, str]):
         render_mode: str | None = None,
         **task_kwargs: Any,
     ) -> None:
-        """``task`` is a task, its class, ``"module:Class"`` or a registered id; ``task_kwargs`` go to its constructor.
+        """Make the environment.
 
-        ``split`` is one of the task's, by default its first. Raises ValueError for an unknown split or render mode.
+        Args:
+            task: a ``Task``, a ``Task`` subclass, ``"module:Class"`` or a registered id.
+            split: one of the task's splits; by default its first.
+            render_mode: ``"ansi"`` to have ``render`` return the episode as text.
+            task_kwargs: arguments of the task's constructor.
+
+        Raises ValueError for an unknown split or render mode, and what ``make_task`` and the constructor raise.
         """
         self.task = make_task(task, **task_kwargs)
         self.split = check_split(self.task, split)
@@ -61,6 +68,7 @@ class TextEnv(gymnasium.Env[str, str]):
         self._episode: Episode | None = None
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
+        """Start an episode; returns the prompt and the info. Raises TypeError or ValueError for invalid arguments."""
         split, _ = check_options(self.task, self.split, options)
         if seed is not None:
             seed = check_seed(seed)
@@ -72,7 +80,10 @@ class TextEnv(gymnasium.Env[str, str]):
         return self._episode.observation, _only(reset_infos([self._episode]))
 
     def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
-        """Raises ResetNeeded before the first reset and after an episode's end, TypeError if not given a ``str``."""
+        """Verify a completion; returns feedback or an empty observation, the reward, and whether the episode ended.
+
+        Raises ResetNeeded before the first reset and after the end of an episode, TypeError unless given a ``str``.
+        """
         episode = self._episode
         if episode is None or episode.done:
             raise ResetNeeded(
@@ -80,12 +91,12 @@ class TextEnv(gymnasium.Env[str, str]):
             )
         if not isinstance(action, str):
             raise TypeError(f"the action must be the completion, a str, not {type(action).__name__}")
-        [verdict] = judge(self.task, [action], [episode.problem])
+        [verdict] = verify_completions(self.task, [action], [episode.problem])
         reward = episode.advance(action, verdict)
         return episode.observation, reward, episode.done, False, _only(step_infos([episode]))
 
     def render(self) -> str | None:
-        """The episode so far as text, with ``render_mode="ansi"``; raises ResetNeeded before the first reset."""
+        """The episode so far as text if ``render_mode="ansi"``. Raises ResetNeeded before the first reset."""
         if self.render_mode is None:
             gymnasium.logger.warn(
                 'nothing is rendered without a render mode: make the environment with render_mode="ansi"'
@@ -97,5 +108,5 @@ class TextEnv(gymnasium.Env[str, str]):
 
 
 def _only(infos: dict[str, list[Any]]) -> dict[str, Any]:
-    """The infos of the one episode that there is."""
+    """The infos of a single episode."""
     return {key: value for key, [value] in infos.items()}

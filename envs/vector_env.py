@@ -1,4 +1,4 @@
-"""Many problems at a time, all verified in one call: a task as a native Gymnasium vector environment."""
+"""A task as a native Gymnasium vector environment: many problems at a time, all verified in one call."""
 
 from __future__ import annotations
 
@@ -7,46 +7,47 @@ from copy import deepcopy
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from gymnasium.error import ResetNeeded
 from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from .checks import check_choice, check_int
-from .episode import (
-    ACTION_SPACE,
-    MAX_SEED,
-    OBSERVATION_SPACE,
-    Episode,
-    check_options,
-    check_seed,
-    check_split,
-    draw_seed,
-    judge,
-    reset_infos,
-    step_infos,
-)
+from .episode import Episode, reset_infos, step_infos
 from .registration import make_task
+from .reset_arguments import MAX_SEED, check_options, check_seed, check_split, draw_seed
+from .spaces import ACTION_SPACE, OBSERVATION_SPACE
 from .task import Task
+from .verification import verify_completions
 
 Texts = tuple[str, ...]
-Result = tuple[Texts, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]
+Result = tuple[Texts, npt.NDArray[np.float64], npt.NDArray[np.bool_], npt.NDArray[np.bool_], dict[str, Any]]
 
 
-class MathVectorEnv(VectorEnv[Texts, Sequence[str], np.ndarray]):
-    """``num_envs`` environments of one task, with one call of the verifier a step. Sub-environment i is a ``TextEnv``.
+class MathVectorEnv(VectorEnv[Texts, Sequence[str], npt.NDArray[Any]]):
+    """N environments for one task, with one verifier call per step. Each sub-environment behaves as a ``TextEnv``.
 
     Observations are a tuple of N ``str``, actions any sequence of N ``str``, rewards float64 (N,), terminations and
-    truncations bool (N,), infos Gymnasium's arrays (N,) with a mask ``_key`` (N,) for each ``key``.
+    truncations bool (N,). As in Gymnasium, infos are arrays (N,) with a mask ``_key`` (N,) for each ``key``.
 
     ``reset(seed=[7, 7, 8, 8])`` gives each sub-environment its seed, so a group of G on problem s is ``[s] * G``;
-    ``reset(seed=7)`` means 7, 8, 9, ...; ``options`` may name a ``split``, and a ``reset_mask`` (N,) of bool to begin
-    anew only there.
+    ``reset(seed=7)`` means 7, 8, 9, ... The ``options`` may name a ``split``, and a ``reset_mask``, bool (N,), to reset
+    only where it is true.
 
     ``autoreset_mode``: with ``"Disabled"``, the default, a finished sub-environment stays finished until the next
-    reset; what it is given is neither read nor verified (reward 0, terminated, no info), so that the others may go on
-    to further turns. With ``"SameStep"`` it begins anew at once, and the end lies in ``final_obs`` and ``final_info``.
-    Gymnasium's ``"NextStep"`` is refused: it would throw away every second completion of a single-turn task.
+    reset. Its actions are neither read nor verified (reward 0, terminated, no info), so that the others can continue
+    with further turns. With ``"SameStep"`` it is reset at once, and the end of the old episode is in ``final_obs`` and
+    ``final_info``. Gymnasium's ``"NextStep"`` is refused: it would ignore every second completion of a single-turn
+    task.
+
+    >>> envs = MathVectorEnv("espo_gym/Addition-v0", num_envs=4, digits=2)
+    >>> prompts, infos = envs.reset(seed=[7, 7, 8, 8])
+    >>> prompts
+    ('92+36=', '92+36=', '45+72=', '45+72=')
+    >>> _, rewards, *_ = envs.step(["128", "118", "117", "The sum is \\boxed{117}."])
+    >>> rewards
+    array([1., 0., 1., 1.])
     """
 
     def __init__(
@@ -58,7 +59,16 @@ class MathVectorEnv(VectorEnv[Texts, Sequence[str], np.ndarray]):
         render_mode: str | None = None,
         **task_kwargs: Any,
     ) -> None:
-        """See ``TextEnv`` for ``task``, ``split`` and ``task_kwargs``. Raises ValueError for unknown values."""
+        """Make N = ``num_envs`` environments.
+
+        Args:
+            num_envs: number of sub-environments, at least 1.
+            autoreset_mode: ``"Disabled"`` or ``"SameStep"``, see the class.
+            task, split, render_mode, task_kwargs: as in ``TextEnv``.
+
+        Raises TypeError or ValueError for a ``num_envs`` out of range, an unknown split, render mode or autoreset mode,
+        and what ``make_task`` and the task's constructor raise.
+        """
         self.task = make_task(task, **task_kwargs)
         self.num_envs = check_int("num_envs", num_envs, 1, 2**20)
         self.split = check_split(self.task, split)
@@ -79,9 +89,9 @@ class MathVectorEnv(VectorEnv[Texts, Sequence[str], np.ndarray]):
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Texts, dict[str, Any]]:
-        """Begin episodes; equal seeds give equal problems, each of which is made once.
+        """Start episodes; returns the prompts and the infos. Equal seeds share one problem, which is made once.
 
-        Raises ValueError or TypeError for seeds, a split, a mask or an option that make no sense.
+        Raises ValueError or TypeError for invalid seeds, an invalid mask, an unknown split or an unknown option.
         """
         split, mask = check_options(self.task, self.split, options, ("split", "reset_mask"))
         seeds = self._seeds(seed)
@@ -90,18 +100,18 @@ class MathVectorEnv(VectorEnv[Texts, Sequence[str], np.ndarray]):
         return self._observations(self._episodes), self._infos(chosen, reset_infos(begun))
 
     def step(self, actions: Sequence[str]) -> Result:
-        """Verify N completions.
+        """Verify N completions; returns observations, rewards, terminations, truncations and infos.
 
-        Raises ResetNeeded before the first reset and when every sub-environment has finished, TypeError or ValueError
+        Raises ResetNeeded before the first reset and if every sub-environment has finished, TypeError or ValueError
         unless given N ``str``.
         """
         return self.begin_step(actions)()
 
     def begin_step(self, actions: Sequence[str]) -> Callable[[], Result]:
-        """The step in two halves: this one raises what ``step`` raises, the function that it returns does the rest.
+        """``step`` in two halves: this one checks and raises, the function that it returns verifies.
 
-        That function belongs to the episodes of now. With autoreset disabled and episodes of one turn, it may run in
-        another thread while ``reset`` begins the next ones here, as :func:`espo_gym.collect.collect` does.
+        The function is bound to the current episodes. With autoreset disabled and single-turn episodes it may run in
+        another thread while ``reset`` starts the next episodes here, as :func:`espo_gym.collect.collect` does.
         """
         episodes = [self._running(i) for i in range(self.num_envs)]
         running = [i for i, episode in enumerate(episodes) if not episode.done]
@@ -112,7 +122,7 @@ class MathVectorEnv(VectorEnv[Texts, Sequence[str], np.ndarray]):
 
     def _finish_step(self, episodes: list[Episode], running: list[int], completions: list[str]) -> Result:
         played = [episodes[i] for i in running]
-        verdicts = judge(self.task, completions, [episode.problem for episode in played])
+        verdicts = verify_completions(self.task, completions, [episode.problem for episode in played])
         rewards = np.zeros(self.num_envs)
         rewards[running] = [e.advance(c, v) for e, c, v in zip(played, completions, verdicts, strict=True)]
         terminated = np.array([episode.done for episode in episodes])
@@ -124,7 +134,7 @@ class MathVectorEnv(VectorEnv[Texts, Sequence[str], np.ndarray]):
         return self._observations(episodes), rewards, terminated, truncated, infos
 
     def _restart(self, episodes: list[Episode], running: list[int]) -> dict[str, Any]:
-        """Put new episodes in the places of those that have ended; returns the infos of the step."""
+        """Replace the episodes that have ended by new ones; returns the infos of the step."""
         ended = [i for i in running if episodes[i].done]
         others = [i for i in running if not episodes[i].done]
         mask = np.zeros(self.num_envs, dtype=np.bool_)
@@ -145,7 +155,7 @@ class MathVectorEnv(VectorEnv[Texts, Sequence[str], np.ndarray]):
         }
 
     def render(self) -> tuple[str, ...] | None:
-        """The episodes so far as texts, with ``render_mode="ansi"``."""
+        """The episodes so far as texts if ``render_mode="ansi"``. Raises ResetNeeded before the first reset."""
         return None if self.render_mode is None else tuple(self._running(i).render() for i in range(self.num_envs))
 
     def _begin(self, chosen: Sequence[int], split: str, seeds: Sequence[int | None]) -> list[Episode]:
@@ -162,7 +172,7 @@ class MathVectorEnv(VectorEnv[Texts, Sequence[str], np.ndarray]):
         return begun
 
     def _random(self, i: int) -> np.random.Generator:
-        """Draws sub-environment i's next seed. Equal seeds are followed by equal ones: a group stays a group."""
+        """The generator of sub-environment i's next seeds. Equal seeds lead to equal next seeds: groups stay groups."""
         random = self._randoms[i]
         if not isinstance(random, np.random.Generator):
             random = self._randoms[i] = seeding.np_random(random)[0]
@@ -198,7 +208,7 @@ class MathVectorEnv(VectorEnv[Texts, Sequence[str], np.ndarray]):
             raise ValueError(f"reset_mask must be a numpy array of {self.num_envs} bool, not {mask!r}")
         if not mask.any():
             raise ValueError("reset_mask must be true somewhere")
-        return np.flatnonzero(mask).tolist()
+        return [int(i) for i in np.flatnonzero(mask)]
 
     def _completions(self, actions: Sequence[str]) -> Sequence[str]:
         if isinstance(actions, str) or not all(isinstance(action, str) for action in actions):
@@ -208,7 +218,7 @@ class MathVectorEnv(VectorEnv[Texts, Sequence[str], np.ndarray]):
         return actions
 
     def _infos(self, rows: Sequence[int], columns: dict[str, list[Any]]) -> dict[str, Any]:
-        """The infos of some sub-environments in Gymnasium's format: for each key an array (N,) and its mask."""
+        """The infos of the sub-environments ``rows`` in Gymnasium's format: an array (N,) and its mask for each key."""
         infos: dict[str, Any] = {}
         for key, column in columns.items() if rows else ():
             kind = type(column[0]) if type(column[0]) in (bool, int) else object

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from gymnasium.error import ResetNeeded, UnregisteredEnv
 
-import espo_gym.envs.task
+import espo_gym.envs.verifier
 from espo_gym.envs import (
     Addition,
     MathVectorEnv,
@@ -92,7 +92,7 @@ def test_the_split_of_one_episode():
 @pytest.mark.parametrize("turns", [1, 3])
 def test_a_failing_verifier_is_not_a_wrong_answer(monkeypatch, turns):
     failure = Verdict("no_verdict", reason="timeout")
-    monkeypatch.setattr(espo_gym.envs.task, "verify", lambda completions, references: [failure] * len(completions))
+    monkeypatch.setattr(espo_gym.envs.verifier, "verify", lambda completions, references: [failure] * len(completions))
     kwargs = {"task": Retry(attempts=turns)} if turns > 1 else {"task": Addition}
     env = TextEnv(**kwargs)
     env.reset(seed=0)
@@ -298,8 +298,8 @@ def test_vector_resets_that_make_no_sense():
         ("espo_gym/Adition-v0", UnregisteredEnv, "no environment is registered as .* mean 'espo_gym/Addition-v0'"),
         ("CartPole-v1", TypeError, "'CartPole-v1' is not a text task"),
         ("espo_gym.envs.tasks.addition:Additon", AttributeError, "Additon"),
-        (int, TypeError, "a task, its class, 'module:Class' or a registered id is needed, not <class 'int'>"),
-        (5, TypeError, "is needed, not 5"),
+        (int, TypeError, "expected a Task, a Task subclass, 'module:Class' or a registered id, got <class 'int'>"),
+        (5, TypeError, "registered id, got 5"),
     ],
 )
 def test_tasks_that_are_none(task, error, message):

@@ -21,7 +21,7 @@ from espo_gym.envs import (
     make_task,
     scratchpad,
 )
-from espo_gym.envs.tasks.countdown_expression import parse
+from espo_gym.envs.tasks.countdown_expression import parse_expression
 from espo_gym.envs.tasks.linear_equation import equation_key
 
 SPLITS = ("train", "validation", "test")
@@ -175,7 +175,7 @@ def test_chain_problems(terms, digits, operators, seed):
     expression = problem.prompt.removesuffix("=")
     numbers, used = re.findall(r"\d+", expression), re.findall(r"\D", expression)
     assert len(numbers) == terms and set(map(len, numbers)) == {digits} and set(used) <= set(operators)
-    assert int(problem.answer) == evaluate(expression) == parse(expression).value == evaluate(problem.key)
+    assert int(problem.answer) == evaluate(expression) == parse_expression(expression).value == evaluate(problem.key)
 
 
 def test_chain_key_ignores_the_order_of_terms_and_factors():
@@ -183,7 +183,7 @@ def test_chain_key_ignores_the_order_of_terms_and_factors():
     keys = {}
     for seed in range(2000):
         problem = task.sample(task.generator(seed))
-        keys.setdefault(parse(problem.prompt[:-1]).canonical, set()).add(problem.key)
+        keys.setdefault(parse_expression(problem.prompt[:-1]).canonical, set()).add(problem.key)
     assert all(len(found) == 1 for found in keys.values())
     assert len(keys) == len(set.union(*keys.values()))
 
@@ -338,15 +338,15 @@ def test_parser_agrees_with_fractions(text):
         expected = eval(re.sub(r"(\d+)", r"Fraction(\1)", text))
     except ZeroDivisionError:
         expected = None
-    expression = parse(text)
+    expression = parse_expression(text)
     assert expression.numbers == list(map(int, re.findall(r"\d+", text)))
     if expected is None:
         with pytest.raises(ZeroDivisionError):
             _ = expression.value
     else:
         assert expression.value == expected
-        assert parse(expression.canonical).value == expected
-        assert parse(expression.canonical).canonical == expression.canonical
+        assert parse_expression(expression.canonical).value == expected
+        assert parse_expression(expression.canonical).canonical == expression.canonical
 
 
 @pytest.mark.parametrize(
@@ -358,7 +358,7 @@ def test_parser_agrees_with_fractions(text):
 )
 def test_parser_refuses_what_is_no_expression(text):
     with pytest.raises(ValueError):
-        parse(text)
+        parse_expression(text)
 
 
 @pytest.mark.parametrize(
@@ -366,7 +366,7 @@ def test_parser_refuses_what_is_no_expression(text):
     [("1+2+3", "3+(2+1)"), ("6-(4-8)", "8+6-4"), ("2*(3+4)", "(4+3)*2"), ("8/(4/2)", "8*2/4"), ("(1)", "1")],
 )
 def test_canonical_form_of_equal_expressions(one, other):
-    assert parse(one).canonical == parse(other).canonical
+    assert parse_expression(one).canonical == parse_expression(other).canonical
 
 
 DATA = {"numbers": [8, 6, 4], "target": 2}

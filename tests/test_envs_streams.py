@@ -16,7 +16,7 @@ from espo_gym.envs import (
     make_task,
 )
 from espo_gym.envs.rng_streams import integers, seeded
-from espo_gym.envs.tasks.integer_draws import DrawnTask
+from espo_gym.envs.tasks.integer_draws import UniformIntegersTask
 
 SEEDS = [0, 1, 2**32 - 1, 2**32, 2**63 - 1, *np.random.default_rng(0).integers(0, 2**63, 60).tolist(), *range(100, 160)]
 FAMILIES = [0, 1, 2**32 - 1, 2**32, 2**64 - 1, 0x0123456789ABCDEF]
@@ -71,7 +71,7 @@ def test_a_chain_is_worth_its_terms():
         assert problem.key == "".join(sorted(sign + "*".join(map(str, f)) for sign, f in factors))
 
 
-class Other(DrawnTask):
+class Other(UniformIntegersTask):
     """Has its own way from a seed to a problem."""
 
     template = "{n}"
@@ -85,7 +85,7 @@ class Other(DrawnTask):
 
 
 class Sampled(Other):
-    problem = DrawnTask.problem
+    problem = UniformIntegersTask.problem
 
     def sample(self, rng):
         return Problem(f"{rng.random()}", "1", f"{rng.random()}")

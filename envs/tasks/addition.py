@@ -10,10 +10,10 @@ import numpy as np
 
 from ..checks import check_int
 from ..task import BOXED, Problem
-from .integer_task import IntegerTask
+from .integer_answer import IntegerAnswerTask
 
 
-class Addition(IntegerTask):
+class Addition(IntegerAnswerTask):
     """Add two numbers of the same length.
 
     Description:

@@ -8,10 +8,10 @@ from typing import Any
 
 from ..checks import check_int
 from ..task import BOXED, Problem
-from .integer_task import IntegerTask
+from .integer_answer import IntegerAnswerTask
 
 
-class ChainArithmetic(IntegerTask):
+class ChainArithmetic(IntegerAnswerTask):
     """Work out a chain of numbers, with the usual precedence.
 
     Description:

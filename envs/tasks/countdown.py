@@ -10,9 +10,9 @@ import numpy as np
 
 from ..checks import check_int
 from ..task import Problem, ProceduralTask, any_thread
-from ..verifier import Verdict
+from ..verdict import Verdict
 from .countdown_answer import find_expression
-from .countdown_expression import Expression, combine, parse
+from .countdown_expression import Expression, combine, parse_expression
 
 MAX_TRIES = 1000
 
@@ -76,17 +76,17 @@ class Countdown(ProceduralTask):
 
     @any_thread
     def verify(self, completions: Sequence[str], problems: Sequence[Problem]) -> list[Verdict]:
-        return [judge(completion, problem) for completion, problem in zip(completions, problems, strict=True)]
+        return [verdict_on(completion, problem) for completion, problem in zip(completions, problems, strict=True)]
 
 
-def judge(completion: str, problem: Problem) -> Verdict:
+def verdict_on(completion: str, problem: Problem) -> Verdict:
     """Does the completion make the target of ``problem.data``, using each of its numbers once?"""
     assert problem.data is not None
     found = find_expression(completion)
     if found is None:
         return Verdict("no_answer", tier="expression", reason="no_expression")
     try:
-        expression, *claims = [parse(side) for side in found.split("=")]
+        expression, *claims = [parse_expression(side) for side in found.split("=")]
         target = Fraction(problem.data["target"])
         right = sorted(expression.numbers) == sorted(problem.data["numbers"]) and expression.value == target
         right = right and all(claim.value == target for claim in claims)

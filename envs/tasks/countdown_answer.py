@@ -1,10 +1,9 @@
-"""Where in a completion the expression stands that it gives as its answer."""
+"""Finds the expression that a completion gives as its answer."""
 
 from __future__ import annotations
 
 import re
 
-TAG = re.compile(r"<answer>((?:(?!<answer>).)*?)(?:</answer>|$)", re.DOTALL)
 PHRASE = re.compile(r"answer(?:\s+is\b)?\s*:?[ *]*", re.IGNORECASE)
 RUN = re.compile(r"[-+*/()=0-9 ]+")
 OPERATION = re.compile(r"[0-9][) ]*[-+*/][-+( ]*[0-9]")
@@ -18,44 +17,39 @@ PLAIN = [
 
 
 def find_expression(completion: str) -> str | None:
-    """The expression in the last ``\\boxed{}``, else in the last ``<answer>``, else after the last "answer is", else
-    the last one in the text, in plain operators; ``None`` if there is none.
+    """The expression that a completion gives as its answer, in plain operators; ``None`` if there is none.
+
+    Answer tags, boxes, turns and reasoning are read as the verifier reads them (rules 1 to 3 in
+    ``verifier/extract.py``). Without a tag or a box it is the expression after the last "answer is", else the last
+    expression in the text.
     """
-    tags = TAG.findall(completion)
-    place = last_boxed(completion) or (tags[-1] if tags else None)
-    if place is not None:
-        return tidy(plain(place)) if re.search("[0-9]", place) else None
-    text = plain(completion)
+    from ..verifier.extract import final_part, marked_answer  # loaded on first use, as the rest of the verifier
+
+    text = final_part(completion)
+    if text is None:
+        return None
+    marked = marked_answer(text)
+    if marked is not None:
+        answer = marked.answer or ""
+        return trimmed(plain(answer)) if re.search("[0-9]", answer) else None
+    text = plain(text)
     for match in reversed(list(PHRASE.finditer(text))):
         run = RUN.match(text, match.end())
         if run and OPERATION.search(run[0]):
-            return tidy(run[0])
+            return trimmed(run[0])
     runs = [run for run in RUN.findall(text) if OPERATION.search(run)]
-    return tidy(runs[-1]) if runs else None
-
-
-def last_boxed(text: str) -> str | None:
-    """What stands in the last ``\\boxed{...}`` (to the end of the text, if it is not closed)."""
-    start = text.rfind("\\boxed{")
-    if start < 0:
-        return None
-    start, depth = start + len("\\boxed{"), 1
-    for position in range(start, len(text)):
-        depth += {"{": 1, "}": -1}.get(text[position], 0)
-        if depth == 0:
-            return text[start:position]
-    return text[start:]
+    return trimmed(runs[-1]) if runs else None
 
 
 def plain(text: str) -> str:
-    """LaTeX and typographic operators as ``* / -``."""
+    """``text`` with LaTeX and typographic operators replaced by ``* / -``."""
     for pattern, replacement in PLAIN:
         text = pattern.sub(replacement, text)
     return text
 
 
-def tidy(run: str) -> str:
-    """Without what the prose around it left: spaces, bold type, equals signs, halves of parentheses."""
+def trimmed(run: str) -> str:
+    """``run`` without leftovers from the prose around it: spaces, bold markup, equals signs, unmatched parentheses."""
     run = run.strip(" =*\n")
     surplus = run.count("(") - run.count(")")
     if surplus > 0:

@@ -1,4 +1,4 @@
-"""Arithmetic expressions of numbers, ``+ - * /`` and parentheses: a parser, exact values and a canonical form."""
+"""Arithmetic expressions with ``+ - * /`` and parentheses: a parser, exact values and a canonical form."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MAX_DEPTH = 50
 
 @dataclass(frozen=True)
 class Expression:
-    """A number, or a sum (product) of parts, each to be added or subtracted (multiplied or divided by).
+    """A number, or a sum (product) of parts, each of which is added or subtracted (multiplied or divided by).
 
     Parts of a sum are never sums, parts of a product never products: ``a-(b-c)`` is the sum of +a, -b and +c.
     """
@@ -22,12 +22,13 @@ class Expression:
     kind: str
     """``number``, ``sum`` or ``product``."""
     parts: tuple[tuple[bool, Expression], ...] = ()
-    """(subtracted or divided by?, part)"""
+    """Pairs of (is it subtracted or divided by?, part)."""
     number: int = 0
+    """The value if ``kind`` is ``number``."""
 
     @property
     def value(self) -> Fraction:
-        """Exact. Raises ZeroDivisionError."""
+        """The exact value. Raises ZeroDivisionError."""
         if self.kind == "number":
             return Fraction(self.number)
         total = Fraction(self.kind == "product")
@@ -41,12 +42,12 @@ class Expression:
 
     @property
     def numbers(self) -> list[int]:
-        """All numbers that occur, as often as they do."""
+        """All numbers in the expression, repeated as often as they occur."""
         return [self.number] if self.kind == "number" else [n for _, part in self.parts for n in part.numbers]
 
     @property
     def canonical(self) -> str:
-        """Equal for expressions that differ in the order of terms and factors and in needless parentheses only."""
+        """A normal form, equal for expressions that differ only in order and in needless parentheses."""
         if self.kind == "number":
             return str(self.number)
         plus, minus = ("+", "-") if self.kind == "sum" else ("*", "/")
@@ -58,10 +59,10 @@ class Expression:
         return text if text.startswith(minus) and self.kind == "sum" else text[1:]
 
 
-def parse(text: str) -> Expression:
-    """Read an expression with the usual precedence; a sign may stand before a number or parenthesis.
+def parse_expression(text: str) -> Expression:
+    """Parse an expression with the usual precedence; a number or parenthesis may have a sign.
 
-    Raises ValueError if it is none, or is longer than 1000 characters or nested deeper than 50.
+    Raises ValueError if ``text`` is not an expression, is longer than 1000 characters or is nested deeper than 50.
     """
     if len(text) > MAX_LENGTH:
         raise ValueError(f"the expression is longer than {MAX_LENGTH} characters")
@@ -80,7 +81,7 @@ def _tokens(text: str) -> Iterator[str]:
 
 
 class _Parser:
-    """Recursive descent, a method for each line of the grammar; ``self.token`` is the next token, "" the end.
+    """Recursive descent with one method per rule of the grammar; ``self.token`` is the next token, "" at the end.
 
     sum = [sign] product {("+" | "-") product};  product = factor {("*" | "/") factor};
     factor = [sign] (number | "(" sum ")")
@@ -135,7 +136,7 @@ class _Parser:
 
 
 def combine(kind: str, parts: list[tuple[bool, Expression]]) -> Expression:
-    """The sum or product of the parts, flattened."""
+    """The sum or product of the parts (``kind``), flattened."""
     if len(parts) == 1 and not parts[0][0]:
         return parts[0][1]
     flat = ((outer != inner, leaf) for outer, part in parts for inner, leaf in _parts(kind, part))

@@ -11,7 +11,7 @@ from ..rng_streams import WORD, integers, seeded
 from ..task import Problem, ProceduralTask, split_of, stable_hash
 
 
-class DrawnTask(ProceduralTask):
+class UniformIntegersTask(ProceduralTask):
     """A subclass defines ``ranges`` and ``make`` in place of ``sample``."""
 
     @property
@@ -31,7 +31,7 @@ class DrawnTask(ProceduralTask):
 
     def problems(self, split: str, seeds: Sequence[int]) -> list[Problem]:
         ranges = self.ranges
-        plain = type(self).sample is DrawnTask.sample and self._seeds_alone
+        plain = type(self).sample is UniformIntegersTask.sample and self._default_seeding
         if not plain or not all(1 < high - low <= WORD for low, high in ranges):
             return super().problems(split, seeds)
         tries = 3 if split == "train" else 20  # 80 % of the problems belong there, 10 % to each other split

@@ -8,10 +8,10 @@ from typing import Any
 
 from ..checks import check_int
 from ..task import BOXED, Problem
-from .integer_draws import DrawnTask
+from .integer_draws import UniformIntegersTask
 
 
-class LinearEquation(DrawnTask):
+class LinearEquation(UniformIntegersTask):
     """Solve an equation that is linear in x.
 
     Description:

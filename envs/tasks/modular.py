@@ -8,15 +8,15 @@ from typing import Any
 
 from ..checks import check_int
 from ..task import BOXED, Problem, any_thread
-from ..verifier import Verdict
+from ..verdict import Verdict
 from .chain import chain, chain_ranges, check_operators
-from .integer_task import INTEGER, IntegerTask, normalize
+from .integer_answer import INTEGER, IntegerAnswerTask, normalize
 
 MODULUS = re.compile(r"\\?[bp]?mod(?:ulo)?\s*\{?\s*[0-9]+\s*\}?")
 SIDES = re.compile(r"=|\u2261|\\equiv")
 
 
-class ModularArithmetic(IntegerTask):
+class ModularArithmetic(IntegerAnswerTask):
     """Work out the remainder of a chain of numbers.
 
     Description:

@@ -8,7 +8,7 @@ from typing import Any
 from ..checks import check_int, check_template
 from ..registration import make_task
 from ..task import Problem, Task
-from ..verifier import Verdict
+from ..verdict import Verdict
 
 
 class Retry(Task):

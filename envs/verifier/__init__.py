@@ -2,7 +2,7 @@
 
 from .audit import Audit, Disagreement, audit
 from .extract import extract_answer
-from .verdict import Verdict
+from ..verdict import Verdict
 from .verify import close, verify
 
 __all__ = ["Audit", "Disagreement", "Verdict", "audit", "close", "extract_answer", "verify"]

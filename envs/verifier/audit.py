@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from .decide import read_reference
-from .verdict import Status, Verdict
+from ..verdict import Status, Verdict
 
 POINTS = 6
 MAX_TOKENS = 300

@@ -13,7 +13,7 @@ from .parse import TooLarge, Unreadable, parse
 from .quantity import quantity, quantity_like, same_quantity
 from .tidy import squeeze, tidy
 from .tree import contains, numeric
-from .verdict import Status
+from ..verdict import Status
 from .words import EMPTY_SETS, NO_SOLUTION, choice, label, words
 
 MAX_ANSWER = 20_000

@@ -1,16 +1,18 @@
-r"""Where the final answer of a completion stands. Linear in the length of the text, whatever the text is.
+r"""Finds the final answer in a completion. Takes time linear in the length of the text, for any text.
 
 The rules, in order; the first that applies decides:
 
 1. Only the assistant's last turn counts, and of it only what follows the last ``</think>``. Reasoning that was opened
    and never closed holds no answer. Of an over-long text only the end is read.
 2. The last ``<answer>...</answer>``.
-3. The last ``\boxed{...}`` or ``\fbox{...}``, closed or not. An empty box is no answer, whatever was said before it.
+3. The last ``\boxed{...}`` or ``\fbox{...}``, closed or not. An empty box is no answer, even if an answer precedes it.
    Boxes joined by nothing but commas, "and" or "or" are one list.
 4. The line after the last ``####``.
 5. What follows the last "answer is", "Answer:", "correct option is", "A:" at the start of a line.
 6. A refusal that nothing follows is no answer.
-7. A completion of one short line is its own answer; of any other text the last formula or number is.
+7. A completion of one short line is its own answer; in any other text it is the last formula or number.
+
+``final_part`` is rule 1 and ``marked_answer`` rules 2 and 3, for readers with their own rules for unmarked text.
 """
 
 from __future__ import annotations
@@ -22,14 +24,16 @@ from typing import NamedTuple
 MAX_TEXT = 200_000
 """Characters of a completion that are read, counted from its end."""
 MAX_MARKERS = 20
-"""Places of "answer is" that are looked at, from the last."""
+"""Occurrences of "answer is" that are considered, counted from the last."""
 MAX_LINE = 20_000
 """Characters of the line after ``####`` that are read."""
 MAX_JOINED_BOXES = 32
-"""Boxes that are read as one list; more of them are a list that no reference equals."""
+"""Boxes that are read as one list. No reference equals a longer list."""
 
 
 class Extraction(NamedTuple):
+    """An answer and how it was found."""
+
     answer: str | None
     rule: str
     """The rule that decided, or why there is no answer."""
@@ -61,16 +65,20 @@ _GAP_WORDS = re.compile(r"(?:[,;]|and|or|forpart\(\w\))+", re.IGNORECASE)
 
 
 def extract_answer(text: str) -> str | None:
-    """The final answer as it stands in ``text``, or None. The rules and their order are in the module's docstring."""
+    """The final answer as written in ``text``, or None. See the module's docstring for the rules and their order."""
     return extract(text).answer
 
 
 def extract(text: str) -> Extraction:
     """``extract_answer`` with the rule that decided."""
-    final = _final_part(text[-MAX_TEXT:])
+    final = final_part(text)
     if final is None:
         return Extraction(None, "unfinished reasoning")
-    text = final
+    return marked_answer(final) or _from_hashes(final) or _from_marker(final) or _from_end(final)
+
+
+def marked_answer(text: str) -> Extraction | None:
+    """Rules 2 and 3: the last answer tag, else the last box; None if the text has neither."""
     open_tag = text.rfind("<answer>")
     if open_tag >= 0:
         end = text.find("</answer>", open_tag)
@@ -79,17 +87,18 @@ def extract(text: str) -> Extraction:
             return _found(_strip_formula(inside), "answer tag")
         text = inside
     boxed = last_box(text)
-    if boxed is not None:
-        return Extraction(boxed, "box") if boxed else Extraction(None, "empty box")
-    return _from_hashes(text) or _from_marker(text) or _from_end(text)
+    if boxed is None:
+        return None
+    return Extraction(boxed, "box") if boxed else Extraction(None, "empty box")
 
 
 def _found(answer: str, rule: str) -> Extraction:
     return Extraction(answer, rule) if answer else Extraction(None, "nothing found")
 
 
-def _final_part(text: str) -> str | None:
-    """The assistant's last turn without its reasoning; None if the reasoning never ends."""
+def final_part(text: str) -> str | None:
+    """Rule 1: the assistant's last turn without its reasoning; None if the reasoning never ends."""
+    text = text[-MAX_TEXT:]
     if "<" not in text:
         return text
     turn = 0
@@ -109,7 +118,7 @@ def _final_part(text: str) -> str | None:
 
 
 def last_box(text: str) -> str | None:
-    """What the last box holds, "" if it is empty, None if there is no box. Joined boxes come as one list."""
+    """The content of the last box, "" if it is empty, None if there is no box. Joined boxes are one list."""
     start = _last_box_start(text, len(text))
     if start is None:
         return None
@@ -134,7 +143,7 @@ def _last_box_start(text: str, end: int) -> int | None:
 
 
 def _box_content(text: str, start: int) -> tuple[str, int]:
-    """The content of the box that starts at ``start``, and where it ends."""
+    """The content of the box that starts at ``start``, and the position after it."""
     begin = start + (6 if text.startswith("\\boxed", start) else 5)
     while begin < len(text) and text[begin] in " \t":
         begin += 1
@@ -190,7 +199,7 @@ def _from_marker(text: str) -> Extraction | None:
 
 
 def _sentence(text: str) -> str:
-    """Up to the end of the sentence; a full stop inside a formula or a number ends none."""
+    """``text`` up to the end of its first sentence. A full stop inside a formula or a number does not end it."""
     at = 0
     while True:
         end = _SENTENCE_END.search(text, at)
@@ -204,7 +213,7 @@ def _sentence(text: str) -> str:
 
 
 def _read_phrase(phrase: str) -> str | None:
-    """The answer in what follows "the answer is"."""
+    """The answer in the text after "the answer is"."""
     if phrase.startswith(("\\[", "$$")):
         closing = "\\]" if phrase[0] == "\\" else "$$"
         end = phrase.find(closing, 2)
@@ -251,7 +260,7 @@ def _last_formula_or_number(text: str) -> str | None:
 
 
 def _last_formula(text: str) -> tuple[int, int] | None:
-    """The span of the last formula in its delimiters. A pair of dollar signs around prose is two prices."""
+    """The span of the last formula with its delimiters. A pair of dollar signs around prose is two prices."""
     best: tuple[int, int] | None = None
     for opening, closing in (("\\[", "\\]"), ("\\(", "\\)"), ("\\begin{align", "\\end{align")):
         end = text.rfind(closing)
@@ -276,7 +285,7 @@ def _last_formula(text: str) -> tuple[int, int] | None:
 
 
 def _strip_formula(text: str) -> str:
-    """A formula without its delimiters; of several lines the last, of an alignment the last line."""
+    """A formula without its delimiters; only the last line of an alignment."""
     text = text.strip().strip("*").strip()
     for opening, closing in (("$$", "$$"), ("\\[", "\\]"), ("\\(", "\\)"), ("$", "$")):
         if text.startswith(opening) and len(text) > len(opening):

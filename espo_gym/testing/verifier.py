@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, cast, get_args
 
 from espo_gym.envs import Verdict
-from espo_gym.envs.verifier.verdict import Status
+from espo_gym.envs.verdict import Status
 
 from .failure import Fault, run
 

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from ..task import Problem, any_thread
-from ..verifier import Verdict
-from .integer_draws import DrawnTask
+from ..verdict import Verdict
+from .integer_draws import UniformIntegersTask
 
 INTEGER = re.compile(r"-?[0-9]+")
 UNEVALUATED = re.compile(r"[0-9})]\s*(?:[-+*/^]|\(\s*[0-9])|\\(?:[dt]?frac|times|cdot|div|sqrt|sum)|mod")
 
 
-class IntegerTask(DrawnTask):
+class IntegerAnswerTask(UniformIntegersTask):
     """A completion made of the characters of a scratch pad alone is read by its last field, exactly: to the general
     verifier ``8,825`` would be 8825. Any other completion goes to the general verifier, but the answer must be worked
     out: ``\\boxed{358+467}`` equals the sum, and only repeats the question.
