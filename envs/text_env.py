@@ -30,13 +30,16 @@ class TextEnv(gymnasium.Env[str, str]):
     ``has_verdict`` and ``turn`` (from 1). If the verifier failed, ``has_verdict`` is false and the reward of 0 carries
     no information.
 
+    ```python
     >>> env = TextEnv("espo_gym/Addition-v0", digits=2)
     >>> prompt, info = env.reset(seed=7)
     >>> prompt, info["problem"].answer
-    ('92+36=', '128')
-    >>> observation, reward, terminated, truncated, info = env.step("The answer is 128.")
+    ('18+64=', '82')
+    >>> observation, reward, terminated, truncated, info = env.step("The answer is 82.")
     >>> reward, terminated, info["verdict"].status
     (1.0, True, 'correct')
+
+    ```
     """
 
     metadata: ClassVar[dict[str, Any]] = {"render_modes": ["ansi"], "render_fps": 1}  # type: ignore[misc]

@@ -41,13 +41,16 @@ class MathVectorEnv(VectorEnv[Texts, Sequence[str], npt.NDArray[Any]]):
     ``final_info``. Gymnasium's ``"NextStep"`` is refused: it would ignore every second completion of a single-turn
     task.
 
+    ```python
     >>> envs = MathVectorEnv("espo_gym/Addition-v0", num_envs=4, digits=2)
     >>> prompts, infos = envs.reset(seed=[7, 7, 8, 8])
     >>> prompts
-    ('92+36=', '92+36=', '45+72=', '45+72=')
-    >>> _, rewards, *_ = envs.step(["128", "118", "117", "The sum is \\boxed{117}."])
+    ('18+64=', '18+64=', '47+45=', '47+45=')
+    >>> _, rewards, *_ = envs.step(["82", "72", "92", "The sum is \\boxed{92}."])
     >>> rewards
     array([1., 0., 1., 1.])
+
+    ```
     """
 
     def __init__(

@@ -1,5 +1,6 @@
 """Single and vector environments step by step: turns, groups, autoreset, a failing verifier, rendering, errors."""
 
+import inspect
 import pickle
 
 import gymnasium
@@ -348,6 +349,28 @@ def test_retry_feedback_and_its_errors():
         Retry(env=Counting)
 
 
+def test_retry_has_every_field_of_the_task_that_it_wraps():
+    """A field that is added to Task is not forgotten here."""
+    other = Single()
+    fields = inspect.get_annotations(Task).keys() - {"max_turns", "open_arguments"}
+    assert {"name", "splits", "system_prompt", "auditable", "verifier", "audit_share"} <= fields
+    for field in fields:
+        setattr(other, field, f"the other task's {field}")
+    task = Retry(env=other)
+    assert {field: getattr(task, field) for field in fields} == {field: getattr(other, field) for field in fields}
+    assert task.max_turns == 3 and task.open_arguments and task.__class__.open_arguments
+
+
+def test_retry_asks_the_task_that_it_wraps(monkeypatch):
+    """Every method of Task but the feedback, which is Retry's own."""
+    task = Retry()
+    for method in [name for name, value in vars(Task).items() if inspect.isfunction(value) and name[0] != "_"]:
+        if method != "feedback":
+            arguments = [object() for _ in inspect.signature(getattr(task.task, method)).parameters]
+            monkeypatch.setattr(task.task, method, lambda *given, expected=method: (expected, given))
+            assert getattr(task, method)(*arguments) == (method, tuple(arguments))
+
+
 # --- tasks of one's own
 
 
@@ -407,6 +430,8 @@ def test_unicode_text_space():
     batch = gymnasium.vector.utils.batch_space(space, 3)
     assert ("a", "π", "") in batch and batch == gymnasium.spaces.Tuple([space] * 3)
     assert UnicodeText(1).sample() in UnicodeText(1)
+    with pytest.raises(TypeError, match="unhashable"):  # equal spaces must not have different hashes
+        hash(space)
 
 
 def test_shared_memory_keeps_any_text():

@@ -14,28 +14,53 @@ from .integer_answer import IntegerAnswerTask
 
 
 class Addition(IntegerAnswerTask):
-    """Add two numbers of the same length.
+    r"""Add two numbers of the same length.
 
-    Description:
-        Both numbers are uniform among those of ``digits`` digits. A small model can learn it in a minute, and can be
-        shown how (``scratchpad``) without being shown how to do it right.
+    ## Description
 
-    Observation:
-        ``358+467=``
+    Both numbers are uniform among those with ``digits`` digits. A small model can learn the task in a minute, and
+    ``scratchpad`` writes demonstrations of the method that need not end in the right answer.
 
-    Action:
-        The sum, ``825``, alone, at the end of a text, or as the last field of a scratch pad that adds column by column
-        from the right and writes ``+1`` where there is a carry: ``8+7=15,5+6+1=12,3+4+1=8,825``. In a completion of
-        nothing but digits, ``+``, ``=`` and ``,`` the answer is what follows the last comma; a sum is no answer.
+    ## Observation
 
-    Reward:
-        1 if the answer equals the sum, else 0.
+    ``358+467=``
 
-    Arguments:
-        ``digits`` (1 to 18, default 3); ``template`` with the fields ``{a}`` and ``{b}``; ``system_prompt``.
+    ## Action
 
-    Version history:
-        v0: first version.
+    The sum, ``825``: alone, at the end of a text, or as the last field of a scratch pad that adds column by column
+    from the right and writes ``+1`` for a carry: ``8+7=15,5+6+1=12,3+4+1=8,825``. If a completion consists only of
+    digits, ``+``, ``=`` and ``,``, the answer is what follows the last comma; an unevaluated sum is not an answer.
+
+    ## Reward
+
+    1 if the answer equals the sum, else 0.
+
+    ## Arguments
+
+    | Argument | Type | Default | Meaning |
+    |---|---|---|---|
+    | `digits` | `int`, 1 to 18 | `3` | digits of both numbers |
+    | `template` | `str` | `"{a}+{b}="` | the prompt with the fields `{a}` and `{b}` |
+    | `system_prompt` | `str` | `None` | for chat models; `None` asks for an answer in `\boxed{}`, `""` is none |
+    | `verifier` | `str` | `"standard"` | `"audit"` re-checks a share of the verdicts with an independent method |
+    | `audit_share` | `float` | `0.1` | that share, above 0 and at most 1 |
+
+    ## Example
+
+    ```python
+    >>> import espo_gym, gymnasium
+    >>> env = gymnasium.make("espo_gym/Addition-v0", digits=3)
+    >>> env.reset(seed=7)[0]
+    '114+637='
+    >>> _, reward, _, _, info = env.step("4+7=11,1+3+1=5,1+6=7,751")
+    >>> reward, info["verdict"].answer
+    (1.0, '751')
+
+    ```
+
+    ## Version history
+
+    - v0: first version.
     """
 
     name = "addition"

@@ -12,29 +12,55 @@ from .integer_answer import IntegerAnswerTask
 
 
 class ChainArithmetic(IntegerAnswerTask):
-    """Work out a chain of numbers, with the usual precedence.
+    r"""Evaluate a chain of numbers and operators, with the usual precedence.
 
-    Description:
-        The numbers are uniform among those of ``digits`` digits (1 to 9 for one digit), the operators uniform too. The
-        result may be negative.
+    ## Description
 
-    Observation:
-        ``8*8-9-7-8=``
+    The numbers are uniform among those with ``digits`` digits (1 to 9 for one digit), and so are the operators. The
+    result may be negative.
 
-    Action:
-        The result, ``40``, alone, at the end of a text, or at the end of a scratch pad that works from step to step:
-        ``08*8=64,64-9=55,55-7=48,48-8=40``. In a completion of nothing but digits, ``+-*``, ``=`` and ``,`` the answer
-        is what follows the last comma and there the last equals sign; an expression is no answer.
+    ## Observation
 
-    Reward:
-        1 if the answer equals the result, else 0.
+    ``8*8-9-7-8=``
 
-    Arguments:
-        ``terms`` (2 to 20, default 5); ``digits`` (1 to 9, default 1); ``operators``, some of ``+-*`` (default all);
-        ``template`` with the field ``{expression}``; ``system_prompt``.
+    ## Action
 
-    Version history:
-        v0: first version.
+    The result, ``40``: alone, at the end of a text, or at the end of a scratch pad that evaluates step by step:
+    ``08*8=64,64-9=55,55-7=48,48-8=40``. If a completion consists only of digits, ``+-*``, ``=`` and ``,``, the answer
+    is what follows the last equals sign after the last comma; an unevaluated expression is not an answer.
+
+    ## Reward
+
+    1 if the answer equals the result, else 0.
+
+    ## Arguments
+
+    | Argument | Type | Default | Meaning |
+    |---|---|---|---|
+    | `terms` | `int`, 2 to 20 | `5` | numbers in the chain |
+    | `digits` | `int`, 1 to 9 | `1` | digits of each number |
+    | `operators` | `str` | `"+-*"` | some of `+-*`, each at most once |
+    | `template` | `str` | `"{expression}="` | the prompt with the field `{expression}` |
+    | `system_prompt` | `str` | `None` | for chat models; `None` asks for an answer in `\boxed{}`, `""` is none |
+    | `verifier` | `str` | `"standard"` | `"audit"` re-checks a share of the verdicts with an independent method |
+    | `audit_share` | `float` | `0.1` | that share, above 0 and at most 1 |
+
+    ## Example
+
+    ```python
+    >>> import espo_gym, gymnasium
+    >>> env = gymnasium.make("espo_gym/ChainArithmetic-v0", terms=5)
+    >>> env.reset(seed=7)[0]
+    '5-3*4+1-1='
+    >>> _, reward, _, _, info = env.step("03*4=12,5-12=-7,-7+1=-6,-6-1=-7")
+    >>> reward, info["verdict"].answer
+    (1.0, '-7')
+
+    ```
+
+    ## Version history
+
+    - v0: first version.
     """
 
     name = "chain"

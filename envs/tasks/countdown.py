@@ -18,28 +18,55 @@ MAX_TRIES = 1000
 
 
 class Countdown(ProceduralTask):
-    """Combine all given numbers to a target.
+    r"""Combine all given numbers to reach a target.
 
-    Description:
-        Each number is to be used exactly once, with ``+``, ``-``, ``*``, ``/`` and parentheses. Every problem can be
-        solved; mostly there are several ways, and any of them is right. Values are exact, so ``8/(3-8/3)`` is 24.
+    ## Description
 
-    Observation:
-        ``8,6,4>02:`` (make 2 of 8, 6 and 4)
+    Each number must be used exactly once, with ``+``, ``-``, ``*``, ``/`` and parentheses. Every problem has a
+    solution, most have several, and any of them is right. Values are exact, so ``8/(3-8/3)`` is 24.
 
-    Action:
-        An expression, ``6+4-8``: alone, in ``\\boxed{}``, in ``<answer>`` tags, after "answer is", or else the last one
-        in the text. LaTeX (``\\times``, ``\\cdot``, ``\\div``, ``\\frac``) and a final ``= 2`` are understood.
+    ## Observation
 
-    Reward:
-        1 if the expression uses each number once and equals the target, else 0.
+    ``8,6,4>02:`` (make 2 from 8, 6 and 4)
 
-    Arguments:
-        ``n_numbers`` (2 to 8, default 3); ``max_number`` (1 to 1000, default 9) and ``max_target`` (1 to 10000, default
-        99), from 1 on; ``template`` with the fields ``{numbers}`` and ``{target}``; ``system_prompt``.
+    ## Action
 
-    Version history:
-        v0: first version.
+    An expression, ``6+4-8``: alone, in ``<answer>`` tags, in ``\boxed{}``, after "answer is", or else the last one in
+    the text. LaTeX (``\times``, ``\cdot``, ``\div``, ``\frac``) and a final ``= 2`` are understood. Two boxes joined by
+    a comma or "and" are two answers, and neither counts.
+
+    ## Reward
+
+    1 if the expression uses each number once and equals the target, else 0.
+
+    ## Arguments
+
+    | Argument | Type | Default | Meaning |
+    |---|---|---|---|
+    | `n_numbers` | `int`, 2 to 8 | `3` | how many numbers are given |
+    | `max_number` | `int`, 1 to 1000 | `9` | largest number; the smallest is 1 |
+    | `max_target` | `int`, 1 to 10000 | `99` | largest target; the smallest is 1 |
+    | `template` | `str` | `"{numbers}>{target:02}:"` | the prompt with the fields `{numbers}` and `{target}` |
+    | `system_prompt` | `str` | `None` | for chat models; `None` asks for an expression in `\boxed{}`, `""` is none |
+    | `verifier` | `str` | `"standard"` | `"audit"` is refused: a right answer need not equal the reference |
+    | `audit_share` | `float` | `0.1` | no effect |
+
+    ## Example
+
+    ```python
+    >>> import espo_gym, gymnasium
+    >>> env = gymnasium.make("espo_gym/Countdown-v0", n_numbers=3)
+    >>> env.reset(seed=7)[0]
+    '2,6,8>04:'
+    >>> _, reward, _, _, info = env.step(r"Twelve is eight too many, so \boxed{6 \cdot 2 - 8}.")
+    >>> reward, info["verdict"].answer
+    (1.0, '6 * 2 - 8')
+
+    ```
+
+    ## Version history
+
+    - v0: first version.
     """
 
     name = "countdown"

@@ -16,31 +16,62 @@ HASH_SPLITS = ("train", "validation", "test")
 
 
 class Dataset(Task):
-    """Problems with their answers from a file of JSON lines or a Hugging Face data set.
+    r"""Problems with reference answers from a file of JSON lines or a Hugging Face data set.
 
-    Description:
-        A single file is split by a stable hash of the question, 80 % train, 10 % validation, 10 % test, so that a
-        question that occurs twice never lies on two sides. A mapping from splits to files, or a data set with splits
-        of its own, is taken as it is. Within a split the seeds 0 .. n-1 visit each of its n problems once in a random
-        order, n .. 2n-1 once more in another order, and so on.
+    ## Description
 
-    Observation:
-        The question.
+    A single file is split by a stable hash of the question, 80% train, 10% validation, 10% test, so that a question
+    that occurs twice is in one split only. A mapping from splits to files, or a data set with its own splits, is used
+    as is. Within a split the seeds 0 .. n-1 visit each of its n problems once in random order, n .. 2n-1 once more in
+    another order, and so on.
 
-    Action:
-        A text with the answer in ``\\boxed{}``, after ``####``, after "answer is", or at its end.
+    ## Observation
 
-    Reward:
-        1 if the answer is equivalent to the reference, else 0. The reference is the field ``answer``: a number (27.0
-        means 27) or a text, of which what follows the last ``####`` counts where it has one, as in GSM8K.
+    The question.
 
-    Arguments:
-        ``path``, a file of JSON lines or a mapping from splits to such files; or else ``dataset``, an id of the Hugging
-        Face hub or a local folder, with ``name``, its configuration; ``question`` and ``answer``, the names of the
-        fields; ``template`` with the field ``{question}``; ``system_prompt``.
+    ## Action
 
-    Version history:
-        v0: first version.
+    A text with the answer in ``\boxed{}``, after ``####``, after "answer is", or at its end.
+
+    ## Reward
+
+    1 if the answer is equivalent to the reference, else 0. The reference is a number (27.0 means 27) or a text, of
+    which only the part after the last ``####`` counts if it has one, as in GSM8K.
+
+    ## Arguments
+
+    Either ``path`` or ``dataset`` is required.
+
+    | Argument | Type | Default | Meaning |
+    |---|---|---|---|
+    | `path` | `str`, path, or mapping from splits to those | `None` | a file of JSON lines, or one per split |
+    | `dataset` | `str` | `None` | id on the Hugging Face Hub or local folder, instead of `path` |
+    | `name` | `str` | `None` | the configuration of `dataset` |
+    | `question` | `str` | `"question"` | the field with the question |
+    | `answer` | `str` | `"answer"` | the field with the reference answer |
+    | `template` | `str` | `"{question}"` | the prompt with the field `{question}` |
+    | `system_prompt` | `str` | `None` | for chat models; `None` asks for an answer in `\boxed{}`, `""` is none |
+    | `verifier` | `str` | `"standard"` | `"audit"` re-checks a share of the verdicts with an independent method |
+    | `audit_share` | `float` | `0.1` | that share, above 0 and at most 1 |
+
+    ## Example
+
+    ```python
+    >>> import json, pathlib
+    >>> import espo_gym, gymnasium
+    >>> row = {"question": "What is 2+3?", "answer": "5"}
+    >>> _ = pathlib.Path("problems.jsonl").write_text(json.dumps(row))
+    >>> env = gymnasium.make("espo_gym/JSONL-v0", path={"train": "problems.jsonl"})
+    >>> env.reset(seed=0)[0]
+    'What is 2+3?'
+    >>> env.step("The answer is 5.")[1]
+    1.0
+
+    ```
+
+    ## Version history
+
+    - v0: first version.
     """
 
     name = "jsonl"
@@ -129,17 +160,51 @@ class Dataset(Task):
 
 
 class GSM8K(Dataset):
-    """Grade-school word problems (Cobbe et al. 2021, arXiv:2110.14168).
+    r"""Grade-school word problems (Cobbe et al. 2021, arXiv:2110.14168).
 
-    Description:
-        As ``JSONL-v0``, of which these are the defaults for ``openai/gsm8k``: 7473 problems in train, 1319 in test. The
-        answer is an integer after ``####``.
+    ## Description
 
-    Observation, Action, Reward, Arguments:
-        As ``JSONL-v0``.
+    ``JSONL-v0`` with defaults for ``openai/gsm8k``: 7473 problems in train, 1319 in test. The answer is an integer
+    after ``####``.
 
-    Version history:
-        v0: first version.
+    ## Observation, Action, Reward
+
+    As in ``JSONL-v0``.
+
+    ## Arguments
+
+    Without ``path`` and ``dataset`` the problems come from the Hub.
+
+    | Argument | Type | Default | Meaning |
+    |---|---|---|---|
+    | `path` | `str`, path, or mapping from splits to those | `None` | a file of JSON lines, or one per split |
+    | `dataset` | `str` | `"openai/gsm8k"` | id on the Hugging Face Hub or local folder, instead of `path` |
+    | `name` | `str` | `"main"` | the configuration of `dataset` |
+    | `question` | `str` | `"question"` | the field with the question |
+    | `answer` | `str` | `"answer"` | the field with the reference answer |
+    | `template` | `str` | `"{question}"` | the prompt with the field `{question}` |
+    | `system_prompt` | `str` | `None` | for chat models; `None` asks for an answer in `\boxed{}`, `""` is none |
+    | `verifier` | `str` | `"standard"` | `"audit"` re-checks a share of the verdicts with an independent method |
+    | `audit_share` | `float` | `0.1` | that share, above 0 and at most 1 |
+
+    ## Example
+
+    ```python
+    >>> import json, pathlib
+    >>> import espo_gym, gymnasium
+    >>> row = {"question": "Ann has 2 apples and buys 3. How many?", "answer": "2+3=5\\n#### 5"}
+    >>> _ = pathlib.Path("test.jsonl").write_text(json.dumps(row))
+    >>> env = gymnasium.make("espo_gym/GSM8K-v0", path={"test": "test.jsonl"})
+    >>> env.reset(seed=0)[0]
+    'Ann has 2 apples and buys 3. How many?'
+    >>> env.step("She has 5 apples. #### 5")[1]
+    1.0
+
+    ```
+
+    ## Version history
+
+    - v0: first version.
     """
 
     name = "gsm8k"
@@ -147,17 +212,51 @@ class GSM8K(Dataset):
 
 
 class MATH500(Dataset):
-    """500 problems of the MATH test set (Hendrycks et al. 2021; selected by Lightman et al. 2023).
+    r"""500 problems of the MATH test set (Hendrycks et al. 2021; selected by Lightman et al. 2023).
 
-    Description:
-        As ``JSONL-v0``, of which these are the defaults for ``HuggingFaceH4/MATH-500``. All are in the split "test".
-        Answers are numbers, expressions, intervals, tuples, matrices, words.
+    ## Description
 
-    Observation, Action, Reward, Arguments:
-        As ``JSONL-v0``; the question is the field ``problem``.
+    ``JSONL-v0`` with defaults for ``HuggingFaceH4/MATH-500``. All problems are in the split "test". Answers are
+    numbers, expressions, intervals, tuples, matrices or words.
 
-    Version history:
-        v0: first version.
+    ## Observation, Action, Reward
+
+    As in ``JSONL-v0``.
+
+    ## Arguments
+
+    Without ``path`` and ``dataset`` the problems come from the Hub.
+
+    | Argument | Type | Default | Meaning |
+    |---|---|---|---|
+    | `path` | `str`, path, or mapping from splits to those | `None` | a file of JSON lines, or one per split |
+    | `dataset` | `str` | `"HuggingFaceH4/MATH-500"` | id on the Hugging Face Hub or local folder, instead of `path` |
+    | `name` | `str` | `None` | the configuration of `dataset` |
+    | `question` | `str` | `"problem"` | the field with the question |
+    | `answer` | `str` | `"answer"` | the field with the reference answer |
+    | `template` | `str` | `"{question}"` | the prompt with the field `{question}` |
+    | `system_prompt` | `str` | `None` | for chat models; `None` asks for an answer in `\boxed{}`, `""` is none |
+    | `verifier` | `str` | `"standard"` | `"audit"` re-checks a share of the verdicts with an independent method |
+    | `audit_share` | `float` | `0.1` | that share, above 0 and at most 1 |
+
+    ## Example
+
+    ```python
+    >>> import json, pathlib
+    >>> import espo_gym, gymnasium
+    >>> row = {"problem": r"Simplify $\frac{6}{8}$.", "answer": r"\frac{3}{4}"}
+    >>> _ = pathlib.Path("math.jsonl").write_text(json.dumps(row))
+    >>> env = gymnasium.make("espo_gym/MATH500-v0", path="math.jsonl")
+    >>> env.reset(seed=0)[0]
+    'Simplify $\\frac{6}{8}$.'
+    >>> env.step(r"It is $\boxed{\dfrac34}$.")[1]
+    1.0
+
+    ```
+
+    ## Version history
+
+    - v0: first version.
     """
 
     name = "math500"
@@ -167,17 +266,51 @@ class MATH500(Dataset):
 
 
 class AIME(Dataset):
-    """Problems of the American Invitational Mathematics Examination, with integers from 0 to 999 as answers.
+    r"""Problems of the American Invitational Mathematics Examination; answers are integers from 0 to 999.
 
-    Description:
-        As ``JSONL-v0``, of which these are the defaults for ``HuggingFaceH4/aime_2024``, 30 problems, all in the split
-        "test". Other years and the AMC are one ``path`` or ``dataset`` away.
+    ## Description
 
-    Observation, Action, Reward, Arguments:
-        As ``JSONL-v0``; the question is the field ``problem``.
+    ``JSONL-v0`` with defaults for ``HuggingFaceH4/aime_2024``, 30 problems, all in the split "test". For other years
+    and the AMC pass ``path`` or ``dataset``.
 
-    Version history:
-        v0: first version.
+    ## Observation, Action, Reward
+
+    As in ``JSONL-v0``.
+
+    ## Arguments
+
+    Without ``path`` and ``dataset`` the problems come from the Hub.
+
+    | Argument | Type | Default | Meaning |
+    |---|---|---|---|
+    | `path` | `str`, path, or mapping from splits to those | `None` | a file of JSON lines, or one per split |
+    | `dataset` | `str` | `"HuggingFaceH4/aime_2024"` | id on the Hugging Face Hub or local folder, instead of `path` |
+    | `name` | `str` | `None` | the configuration of `dataset` |
+    | `question` | `str` | `"problem"` | the field with the question |
+    | `answer` | `str` | `"answer"` | the field with the reference answer |
+    | `template` | `str` | `"{question}"` | the prompt with the field `{question}` |
+    | `system_prompt` | `str` | `None` | for chat models; `None` asks for an answer in `\boxed{}`, `""` is none |
+    | `verifier` | `str` | `"standard"` | `"audit"` re-checks a share of the verdicts with an independent method |
+    | `audit_share` | `float` | `0.1` | that share, above 0 and at most 1 |
+
+    ## Example
+
+    ```python
+    >>> import json, pathlib
+    >>> import espo_gym, gymnasium
+    >>> row = {"problem": "Find the remainder when 2^10 is divided by 1000.", "answer": 24}
+    >>> _ = pathlib.Path("aime.jsonl").write_text(json.dumps(row))
+    >>> env = gymnasium.make("espo_gym/AIME-v0", path="aime.jsonl")
+    >>> env.reset(seed=0)[0]
+    'Find the remainder when 2^10 is divided by 1000.'
+    >>> env.step(r"\boxed{024}")[1]
+    1.0
+
+    ```
+
+    ## Version history
+
+    - v0: first version.
     """
 
     name = "aime"

@@ -12,27 +12,50 @@ from .integer_draws import UniformIntegersTask
 
 
 class LinearEquation(UniformIntegersTask):
-    """Solve an equation that is linear in x.
+    r"""Solve a linear equation for x.
 
-    Description:
-        ``ax + b = cx + d`` with integers uniform from -m to m, where a is not 0 and differs from c. The one solution is
-        a rational number, mostly no integer.
+    ## Description
 
-    Observation:
-        ``Solve for x: 3x + 5 = -4x - 7``
+    ``ax + b = cx + d`` with integers uniform from -m to m, where a is not 0 and differs from c. The unique solution is
+    a rational number, usually not an integer.
 
-    Action:
-        A text that ends with the solution, ``-12/7``, or has it in ``\\boxed{}``.
+    ## Observation
 
-    Reward:
-        1 if the answer equals the solution, in whatever form (``-\\frac{12}{7}``, ``x = -12/7``), else 0.
+    ``Solve for x: 3x + 5 = -4x - 7``
 
-    Arguments:
-        ``max_coefficient``, the m above (1 to 1000000, default 9); ``template`` with the field ``{equation}``;
-        ``system_prompt``.
+    ## Action
 
-    Version history:
-        v0: first version.
+    A text that ends with the solution, ``-12/7``, or has it in ``\boxed{}``.
+
+    ## Reward
+
+    1 if the answer equals the solution in any form (``-\frac{12}{7}``, ``x = -12/7``), else 0.
+
+    ## Arguments
+
+    | Argument | Type | Default | Meaning |
+    |---|---|---|---|
+    | `max_coefficient` | `int`, 1 to 1000000 | `9` | the m above |
+    | `template` | `str` | `"Solve for x: {equation}"` | the prompt with the field `{equation}` |
+    | `system_prompt` | `str` | `None` | for chat models; `None` asks for an answer in `\boxed{}`, `""` is none |
+    | `verifier` | `str` | `"standard"` | `"audit"` re-checks a share of the verdicts with an independent method |
+    | `audit_share` | `float` | `0.1` | that share, above 0 and at most 1 |
+
+    ## Example
+
+    ```python
+    >>> import espo_gym, gymnasium
+    >>> env = gymnasium.make("espo_gym/LinearEquation-v0", max_coefficient=9)
+    >>> env.reset(seed=7)[0]
+    'Solve for x: 6x + 7 = -9x + 9'
+    >>> env.step(r"Then 15x = 2, so \boxed{x = \frac{2}{15}}.")[1]
+    1.0
+
+    ```
+
+    ## Version history
+
+    - v0: first version.
     """
 
     name = "linear_equation"

@@ -17,29 +17,54 @@ SIDES = re.compile(r"=|\u2261|\\equiv")
 
 
 class ModularArithmetic(IntegerAnswerTask):
-    """Work out the remainder of a chain of numbers.
+    r"""Compute the remainder of a chain of numbers and operators.
 
-    Description:
-        A chain as in ``ChainArithmetic-v0``, and a modulus uniform from 2 to ``max_modulus``. The answer is the
-        remainder from 0 to modulus - 1, also where the chain is negative.
+    ## Description
 
-    Observation:
-        ``What is (17*23-50) mod 12?``
+    A chain as in ``ChainArithmetic-v0``, and a modulus uniform from 2 to ``max_modulus``. The answer is the remainder
+    from 0 to modulus - 1, also if the chain is negative.
 
-    Action:
-        A text that ends with the remainder, ``5``, or has it in ``\\boxed{}``; ``5 \\pmod{12}`` and
-        ``341 = 5 (mod 12)`` are understood. Another number that leaves the same remainder is wrong.
+    ## Observation
 
-    Reward:
-        1 if the answer equals the remainder, else 0.
+    ``What is (17*23-50) mod 12?``
 
-    Arguments:
-        ``terms`` (2 to 20, default 3); ``digits`` (1 to 9, default 2); ``operators``, some of ``+-*`` (default all);
-        ``max_modulus`` (2 to 1000000, default 20); ``template`` with the fields ``{expression}`` and ``{modulus}``;
-        ``system_prompt``.
+    ## Action
 
-    Version history:
-        v0: first version.
+    A text that ends with the remainder, ``5``, or has it in ``\boxed{}``. ``5 \pmod{12}`` and ``341 = 5 (mod 12)`` are
+    understood. Another number with the same remainder is wrong.
+
+    ## Reward
+
+    1 if the answer equals the remainder, else 0.
+
+    ## Arguments
+
+    | Argument | Type | Default | Meaning |
+    |---|---|---|---|
+    | `terms` | `int`, 2 to 20 | `3` | numbers in the chain |
+    | `digits` | `int`, 1 to 9 | `2` | digits of each number |
+    | `operators` | `str` | `"+-*"` | some of `+-*`, each at most once |
+    | `max_modulus` | `int`, 2 to 1000000 | `20` | largest modulus |
+    | `template` | `str` | `"What is ({expression}) mod {modulus}?"` | the prompt with `{expression}` and `{modulus}` |
+    | `system_prompt` | `str` | `None` | for chat models; `None` asks for an answer in `\boxed{}`, `""` is none |
+    | `verifier` | `str` | `"standard"` | `"audit"` re-checks a share of the verdicts with an independent method |
+    | `audit_share` | `float` | `0.1` | that share, above 0 and at most 1 |
+
+    ## Example
+
+    ```python
+    >>> import espo_gym, gymnasium
+    >>> env = gymnasium.make("espo_gym/ModularArithmetic-v0")
+    >>> env.reset(seed=7)[0]
+    'What is (50-99-27) mod 3?'
+    >>> env.step(r"50-99-27 is -76, and \boxed{-76 \equiv 2 \pmod{3}}.")[1]
+    1.0
+
+    ```
+
+    ## Version history
+
+    - v0: first version.
     """
 
     name = "modular"

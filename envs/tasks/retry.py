@@ -3,37 +3,68 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from inspect import get_annotations
 from typing import Any
+
+import numpy as np
 
 from ..checks import check_int, check_template
 from ..registration import make_task
 from ..task import Problem, Task
 from ..verdict import Verdict
 
+OWN = {"max_turns", "open_arguments"}
+"""The fields of a Task that are not those of the other task."""
+
 
 class Retry(Task):
-    """Any single-turn environment with more than one attempt.
+    """Several attempts at the problems of any single-turn environment, with feedback in between.
 
-    Description:
-        The problems, splits and verifier of another environment. An episode ends with a right answer or the last
-        attempt.
+    ## Description
 
-    Observation:
-        The prompt; after a wrong answer the feedback ``That is not correct. Try again.``
+    The problems, splits and verifier of another environment. An episode ends with a right answer or after the last
+    attempt.
 
-    Action:
-        As in the other environment.
+    ## Observation
 
-    Reward:
-        1 for a right answer, 0 before that and otherwise.
+    The prompt; after a wrong answer the ``feedback``, with ``{prompt}``, ``{answer}`` (the wrong one, empty if none was
+    found) and ``{left}`` (attempts left) filled in.
 
-    Arguments:
-        ``env``, the id (default ``espo_gym/Addition-v0``) or the task; ``attempts`` (1 to 100, default 3);
-        ``feedback``, which may use the fields ``{prompt}``, ``{answer}`` (the wrong one, if there was any) and
-        ``{left}`` (attempts); all others go to the other environment.
+    ## Action
 
-    Version history:
-        v0: first version.
+    As in the other environment.
+
+    ## Reward
+
+    1 for a right answer, else 0.
+
+    ## Arguments
+
+    All other arguments are passed on to the other environment.
+
+    | Argument | Type | Default | Meaning |
+    |---|---|---|---|
+    | `env` | `str`, `Task` or its class | `"espo_gym/Addition-v0"` | id or task of the other environment |
+    | `attempts` | `int`, 1 to 100 | `3` | maximum number of completions per episode |
+    | `feedback` | `str` | `"That is not correct. Try again."` | may use `{prompt}`, `{answer}`, `{left}` |
+
+    ## Example
+
+    ```python
+    >>> import espo_gym, gymnasium
+    >>> env = gymnasium.make("espo_gym/Retry-v0", attempts=2, feedback="Not {answer}. {left} left: {prompt}", digits=2)
+    >>> env.reset(seed=7)[0]
+    '18+64='
+    >>> env.step("72")[:3]
+    ('Not 72. 1 left: 18+64=', 0.0, False)
+    >>> env.step("82")[:3]
+    ('', 1.0, True)
+
+    ```
+
+    ## Version history
+
+    - v0: first version.
     """
 
     open_arguments = True
@@ -50,10 +81,9 @@ class Retry(Task):
         self.task = make_task(env, **kwargs)
         if self.task.max_turns != 1:
             raise ValueError(f"Retry needs a task of one turn; {self.task.name!r} has {self.task.max_turns} already")
-        self.name = self.task.name
-        self.splits = self.task.splits
-        self.system_prompt = self.task.system_prompt
-        self.verifier, self.audit_share = self.task.verifier, self.task.audit_share
+        # Not super().__init__: all fields that a Task declares, now or later, are the other task's, except OWN.
+        for name in get_annotations(Task).keys() - OWN:
+            setattr(self, name, getattr(self.task, name))
         self.max_turns = check_int("attempts", attempts, 1, 100)
         self.feedback_template = check_template("feedback", feedback, ("prompt", "answer", "left"), required=False)
 
@@ -68,6 +98,9 @@ class Retry(Task):
 
     def size(self, split: str) -> int | None:
         return self.task.size(split)
+
+    def generator(self, *seeds: int) -> np.random.Generator:
+        return self.task.generator(*seeds)
 
     def feedback(self, problem: Problem, completion: str, verdict: Verdict, turn: int) -> str:
         return self.feedback_template.format(

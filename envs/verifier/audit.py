@@ -15,8 +15,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from .decide import read_reference
 from ..verdict import Status, Verdict
+from .decide import read_reference
 
 POINTS = 6
 MAX_TOKENS = 300

@@ -6,6 +6,7 @@ import re
 from functools import lru_cache
 from typing import NamedTuple
 
+from ..verdict import Status
 from .compare import equal
 from .evaluate import allow, exhausted
 from .extract import last_box
@@ -13,7 +14,6 @@ from .parse import TooLarge, Unreadable, parse
 from .quantity import quantity, quantity_like, same_quantity
 from .tidy import squeeze, tidy
 from .tree import contains, numeric
-from ..verdict import Status
 from .words import EMPTY_SETS, NO_SOLUTION, choice, label, words
 
 MAX_ANSWER = 20_000

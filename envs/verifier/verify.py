@@ -7,10 +7,10 @@ import time
 from collections import OrderedDict
 from collections.abc import Sequence
 
+from ..verdict import Verdict
 from .decide import Decision, decide, normalized, read_reference, screened
 from .extract import extract
 from .tidy import tidy
-from ..verdict import Verdict
 from .worker import POOL
 
 CACHE_SIZE = 65_536
