@@ -84,7 +84,7 @@ def test_reference(value, expected):
 
 @pytest.mark.parametrize("value", [None, "", "  ", "#### ", True, [1], {"a": 1}, float("nan"), float("inf")])
 def test_reference_that_is_none(value):
-    with pytest.raises(ValueError, match="here: the answer must be a number or a text that is not empty, not"):
+    with pytest.raises(ValueError, match="here: the answer must be a number or a non-empty string, not"):
         reference(value, "here")
 
 
@@ -132,17 +132,17 @@ GOOD = {"question": "1+1?", "answer": "2"}
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ('{"question": "1+1?"', "a JSON object is needed on each line, but Expecting"),
-        ("[1, 2]", r"a JSON object is needed on each line, not '\[1, 2\]'"),
-        ("[" * 100_000, "a JSON object is needed on each line, but"),
-        ({"question": "1+1?", "Answer": "2"}, "there is no field 'answer', but 'question', 'Answer'"),
-        ({"text": "1+1?", "answer": "2"}, "there is no field 'question', but 'text', 'answer'"),
-        ({}, "there is no field 'question', but none at all"),
-        ({"question": " ", "answer": "2"}, "the question must be a text that is not empty, not ' '"),
-        ({"question": 5, "answer": "2"}, "the question must be a text that is not empty, not 5"),
-        ({"question": "1+1?", "answer": None}, "the answer must be a number or a text that is not empty, not None"),
-        ('{"question": "1+1?", "answer": NaN}', "the answer must be a number or a text that is not empty, not nan"),
-        ('{"question": "1+1?", "answer": ' + "9" * 5000 + "}", "a JSON object is needed on each line, but"),
+        ('{"question": "1+1?"', "expected a JSON object on each line: Expecting"),
+        ("[1, 2]", r"expected a JSON object on each line, got '\[1, 2\]'"),
+        ("[" * 100_000, "expected a JSON object on each line: "),
+        ({"question": "1+1?", "Answer": "2"}, r"no field 'answer' \(available: 'question', 'Answer'\)"),
+        ({"text": "1+1?", "answer": "2"}, r"no field 'question' \(available: 'text', 'answer'\)"),
+        ({}, r"no field 'question' \(available: none\)"),
+        ({"question": " ", "answer": "2"}, "the question must be a non-empty string, not ' '"),
+        ({"question": 5, "answer": "2"}, "the question must be a non-empty string, not 5"),
+        ({"question": "1+1?", "answer": None}, "the answer must be a number or a non-empty string, not None"),
+        ('{"question": "1+1?", "answer": NaN}', "the answer must be a number or a non-empty string, not nan"),
+        ('{"question": "1+1?", "answer": ' + "9" * 5000 + "}", "expected a JSON object on each line: "),
     ],
 )
 def test_a_malformed_line_is_named(tmp_path, line, message):
@@ -154,7 +154,7 @@ def test_a_malformed_line_is_named(tmp_path, line, message):
 def test_what_is_no_utf8_is_named(tmp_path):
     file = tmp_path / "latin.jsonl"
     file.write_bytes(b'{"question": "1?", "answer": "2"}\n{"question": "W\xfcrfel?", "answer": "2"}\n')
-    with pytest.raises(ValueError, match=r"latin\.jsonl, line 2: a JSON object is needed on each line, but 'utf-8'"):
+    with pytest.raises(ValueError, match=r"latin\.jsonl, line 2: expected a JSON object on each line: 'utf-8'"):
         Dataset(path=file)
 
 
@@ -163,7 +163,7 @@ def test_files_that_do_not_do(tmp_path):
         Dataset(path=tmp_path / "nowhere.jsonl")
     with pytest.raises(FileNotFoundError, match="there is no file"):
         gymnasium.make("espo_gym/GSM8K-v0", path={"train": str(GSM["train"]), "test": str(tmp_path)})
-    with pytest.raises(ValueError, match=r"empty\.jsonl has no problems: a line such as .*\"question\": "):
+    with pytest.raises(ValueError, match=r"empty\.jsonl has no problems; each needs a line such as .*\"question\": "):
         Dataset(path=write(tmp_path / "empty.jsonl", [""]))
     with pytest.raises(ValueError, match="give path or dataset, not both"):
         GSM8K(path=PROBLEMS, dataset="openai/gsm8k")
@@ -238,5 +238,5 @@ def test_hugging_face_folders(tmp_path):
     assert lines[0] == "('train', 'test') 5 3 ['15', '210', '25000']", result.stderr
     assert lines[1] == "True"
     assert lines[2] == "('train', 'validation', 'test') ('test',)"
-    assert "files, split 'train', row 0: there is no field 'prompt', but 'question', 'answer'" in lines[3]
+    assert "files, split 'train', row 0: no field 'prompt' (available: 'question', 'answer')" in lines[3]
     assert "nowhere' could not be loaded: " in lines[4] and "Without a network give path=..." in result.stdout

@@ -1,4 +1,4 @@
-"""Addition-v0: sums of two numbers, and demonstrations of how to work them out."""
+"""Addition-v0: sums of two numbers, and demonstrations of column addition."""
 
 from __future__ import annotations
 
@@ -91,18 +91,23 @@ class Addition(IntegerAnswerTask):
 
 
 def scratchpad(a: int, b: int, *, drop_carry: float = 0.0, rng: np.random.Generator | None = None) -> str:
-    """Add ``a`` and ``b`` (>= 0) column by column from the right: ``8+7=15,5+6+1=12,3+4+1=8,825`` for 358 and 467.
+    """Column addition from the right, as text: ``8+7=15,5+6+1=12,3+4+1=8,825`` for 358 and 467.
 
-    With ``drop_carry`` each carry, the one out of the leftmost column included, is forgotten with this probability, and
-    the rest is done as if there were none, so that the last field is wrong in just the way that the columns are. A
-    policy warmed up on such demonstrations knows the method and how to do it right, but mostly does not.
+    Args:
+        a, b: the numbers, >= 0.
+        drop_carry: the probability with which each carry is forgotten, including the one out of the leftmost column.
+            The addition continues as if there had been none, so the last field is consistent with the columns. A policy
+            warmed up on such demonstrations knows the method, but mostly gets the answer wrong.
+        rng: required if ``drop_carry`` is above 0.
+
+    Raises ValueError for a negative number, a ``drop_carry`` that is not a probability, or a missing ``rng``.
     """
     if a < 0 or b < 0:
         raise ValueError(f"a and b must not be negative: {a}, {b}")
     if not 0 <= drop_carry <= 1:
         raise ValueError(f"drop_carry must be a probability, not {drop_carry!r}")
     if drop_carry > 0 and rng is None:
-        raise ValueError("drop_carry needs a generator: pass rng")
+        raise ValueError("drop_carry needs a random generator: pass rng")
     length = max(len(str(a)), len(str(b)))
     columns, answer, carry = [], "", 0
     for x, y in zip(reversed(f"{a:0{length}}"), reversed(f"{b:0{length}}"), strict=True):

@@ -1,4 +1,4 @@
-"""ChainArithmetic-v0: a chain of numbers and operators."""
+"""ChainArithmetic-v0: chains of numbers and operators."""
 
 from __future__ import annotations
 
@@ -87,12 +87,12 @@ class ChainArithmetic(IntegerAnswerTask):
 
 
 def chain_ranges(terms: int, digits: int, operators: str) -> list[tuple[int, int]]:
-    """The ranges of the numbers of a chain and of the places of its operators in ``operators``."""
+    """The ranges of the numbers in a chain, then those of the indices of its operators into ``operators``."""
     return [(10 ** (digits - 1), 10**digits)] * terms + [(0, len(operators))] * (terms - 1)
 
 
 def chain(numbers: Sequence[int], operators: Sequence[str]) -> tuple[str, int, str]:
-    """The chain ``2+8*7-1``, its value, and a key that the order of its terms and factors does not change."""
+    """The chain as text (``2+8*7-1``), its value, and a key that does not depend on the order of terms and factors."""
     names = list(map(str, numbers))
     text, value, term = names[0], 0, numbers[0]
     sign, factors, terms = "+", [text], []
@@ -102,7 +102,7 @@ def chain(numbers: Sequence[int], operators: Sequence[str]) -> tuple[str, int, s
             term *= number
             factors.append(name)
         else:
-            factors.sort()  # all numbers of a chain have the same length, so their texts sort as they do
+            factors.sort()  # all numbers in a chain have equal length, so strings sort as numbers do
             terms.append(sign + "*".join(factors))
             value += term
             sign, factors, term = operator, [name], number if operator == "+" else -number
@@ -112,7 +112,7 @@ def chain(numbers: Sequence[int], operators: Sequence[str]) -> tuple[str, int, s
 
 
 def check_operators(operators: Any) -> str:
-    """Raises ValueError unless ``operators`` is made of ``+``, ``-`` and ``*``, each at most once."""
+    """``operators``. Raises ValueError unless it consists of ``+``, ``-`` and ``*``, each at most once."""
     if not isinstance(operators, str) or not operators or sorted(operators) != sorted(set(operators) & set("+-*")):
         raise ValueError(f"operators must be some of '+-*', each at most once, not {operators!r}")
     return operators

@@ -1,4 +1,4 @@
-"""Countdown-v0: make a target out of some numbers."""
+"""Countdown-v0: combine some numbers to reach a target."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ class Countdown(ProceduralTask):
 
 
 def verdict_on(completion: str, problem: Problem) -> Verdict:
-    """Does the completion make the target of ``problem.data``, using each of its numbers once?"""
+    """Whether the completion reaches the target in ``problem.data`` and uses each of the numbers there once."""
     assert problem.data is not None
     found = find_expression(completion)
     if found is None:
@@ -117,18 +117,21 @@ def verdict_on(completion: str, problem: Problem) -> Verdict:
         target = Fraction(problem.data["target"])
         right = sorted(expression.numbers) == sorted(problem.data["numbers"]) and expression.value == target
         right = right and all(claim.value == target for claim in claims)
-    except (ValueError, ZeroDivisionError):  # not an expression after all, or without a value
+    except (ValueError, ZeroDivisionError):  # not an expression, or one without a value
         return Verdict("incorrect", found, tier="expression")
     return Verdict("correct" if right else "incorrect", found, expression.canonical, tier="expression")
 
 
 def combine_at_random(numbers: list[int], rng: np.random.Generator) -> tuple[int, str]:
-    """Join two of the numbers at a time until one is left; returns its value, an integer, and the expression."""
+    """Combine two random numbers at a time until one is left; returns its value and the expression.
+
+    Only exact divisions are made, so the value is an integer.
+    """
     values = numbers.copy()
     trees = [Expression("number", number=number) for number in numbers]
     while len(values) > 1:
         i, j = int(rng.integers(len(values))), int(rng.integers(len(values) - 1))
-        j += j >= i  # two different ones
+        j += j >= i  # a different one
         a, b, left, right = values[i], values[j], trees[i], trees[j]
         operators = ["+", "-", "*"] + (["/"] if b != 0 and a % b == 0 else [])
         operator = operators[int(rng.integers(len(operators)))]

@@ -1,4 +1,4 @@
-"""JSONL-v0, GSM8K-v0, MATH500-v0 and AIME-v0: problems from files and from the Hugging Face hub."""
+"""JSONL-v0, GSM8K-v0, MATH500-v0 and AIME-v0: problems from files and from the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from os import PathLike
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from ..checks import check_choice, check_template
 from ..task import BOXED, Problem, Task, split_of, stable_hash
@@ -61,7 +62,7 @@ class Dataset(Task):
     >>> import espo_gym, gymnasium
     >>> row = {"question": "What is 2+3?", "answer": "5"}
     >>> _ = pathlib.Path("problems.jsonl").write_text(json.dumps(row))
-    >>> env = gymnasium.make("espo_gym/JSONL-v0", path={"train": "problems.jsonl"})
+    >>> env = gymnasium.make("espo_gym/JSONL-v0", path={"test": "problems.jsonl"})
     >>> env.reset(seed=0)[0]
     'What is 2+3?'
     >>> env.step("The answer is 5.")[1]
@@ -77,12 +78,13 @@ class Dataset(Task):
     name = "jsonl"
     system_prompt = BOXED
     hub: str | None = None
-    """The data set that is meant without ``path`` and ``dataset``."""
+    """Default data set, used without ``path`` and ``dataset``."""
     hub_name: str | None = None
+    """Its configuration."""
     question_field = "question"
     answer_field = "answer"
     for_test_only = False
-    """A single file is one split, "test", as benchmarks of few problems are."""
+    """Put a single file into the split "test" as a whole: for benchmarks with few problems."""
 
     def __init__(
         self,
@@ -95,7 +97,12 @@ class Dataset(Task):
         template: str = "{question}",
         **kwargs: Any,
     ) -> None:
-        """Reads everything. Raises FileNotFoundError, OSError, ImportError or ValueError, see ``loading.py``."""
+        """Reads all problems.
+
+        Raises FileNotFoundError if a file is missing, ImportError without the package ``datasets``, OSError if a data
+        set cannot be loaded, and ValueError for a malformed row, a data set without problems, a bad template, or unless
+        exactly one of ``path`` and ``dataset`` is given.
+        """
         super().__init__(**kwargs)
         self.template = check_template("template", template, ("question",))
         self.question_field = question or self.question_field
@@ -105,7 +112,9 @@ class Dataset(Task):
         if path is None and dataset is None:
             dataset, name = self.hub, name or self.hub_name
         if path is None and dataset is None:
-            raise ValueError('give path="problems.jsonl", a mapping from splits to files, or dataset="..." of the hub')
+            raise ValueError(
+                'give path="problems.jsonl", a mapping from splits to files, or dataset="..." from the Hub'
+            )
         self.source = str(path if dataset is None else dataset)
         given: Mapping[str, Iterable[Row]]
         if dataset is not None:
@@ -116,7 +125,7 @@ class Dataset(Task):
             given = {"train": read_jsonl(path)}  # type: ignore[arg-type]
         self._problems = self._assign({split: [self._problem(row) for row in rows] for split, rows in given.items()})
         self.splits = tuple(self._problems)
-        self._order: dict[str, tuple[int, np.ndarray]] = {}  # the epoch last used of each split, and its permutation
+        self._order: dict[str, tuple[int, npt.NDArray[np.int64]]] = {}  # split -> (last epoch, its permutation)
 
     def problem(self, split: str, seed: int) -> Problem:
         """Raises ValueError for an unknown or an empty split."""
@@ -127,7 +136,7 @@ class Dataset(Task):
         if self._order.get(split, (-1,))[0] != epoch:
             rng = self.generator(stable_hash(split), epoch)
             self._order[split] = (epoch, rng.permutation(len(problems)))
-        return problems[self._order[split][1][position]]
+        return problems[int(self._order[split][1][position])]
 
     def size(self, split: str) -> int | None:
         return len(self._problems[check_choice("split", split, self.splits)])
@@ -136,13 +145,13 @@ class Dataset(Task):
         where, fields = row
         question = field(fields, self.question_field, where)
         if not isinstance(question, str) or not question.strip():
-            raise ValueError(f"{where}: the question must be a text that is not empty, not {question!r}")
+            raise ValueError(f"{where}: the question must be a non-empty string, not {question!r}")
         answer = reference(field(fields, self.answer_field, where), where)
         return Problem(self.template.format(question=question), answer, " ".join(question.casefold().split()))
 
     def _assign(self, given: dict[str, list[Problem]]) -> dict[str, list[Problem]]:
         if not any(given.values()):
-            raise ValueError(f"{self.source} has no problems: a line such as {self._example()} is needed for each")
+            raise ValueError(f"{self.source} has no problems; each needs a line such as {self._example()}")
         if list(given) != ["train"]:
             return given
         if self.for_test_only:

@@ -1,4 +1,4 @@
-"""Rows of problems from files and from the Hugging Face hub."""
+"""Reads the rows of data sets, from files and from the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from pathlib import Path
 from typing import Any
 
 Row = tuple[str, Mapping[str, Any]]
-"""Where it comes from, for messages, and its fields."""
+"""Where the row comes from (for error messages), and its fields."""
 
 
 def read_jsonl(path: str | PathLike[str]) -> Iterator[Row]:
-    """The objects of a JSON lines file, one a line; empty lines are skipped.
+    """The objects of a JSON Lines file, one per line; empty lines are skipped.
 
-    Raises FileNotFoundError, or ValueError with the file and the line for what is no UTF-8, no JSON or no object.
+    Raises FileNotFoundError, or ValueError with file and line number if a line is not UTF-8, not JSON or not an object.
     """
     if not Path(path).is_file():
-        raise FileNotFoundError(f"there is no file {str(path)!r}; a file of JSON lines is needed")
+        raise FileNotFoundError(f"there is no file {str(path)!r}; expected a file of JSON lines")
     with open(path, "rb") as file:
         for number, line in enumerate(file, start=1):
             where = f"{path}, line {number}"
@@ -27,18 +27,18 @@ def read_jsonl(path: str | PathLike[str]) -> Iterator[Row]:
                 text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
                 row = json.loads(text) if text else None
             except (ValueError, RecursionError) as error:
-                raise ValueError(f"{where}: a JSON object is needed on each line, but {error}") from None
+                raise ValueError(f"{where}: expected a JSON object on each line: {error}") from None
             if not text:
                 continue
             if not isinstance(row, dict):
-                raise ValueError(f"{where}: a JSON object is needed on each line, not {text[:40]!r}")
+                raise ValueError(f"{where}: expected a JSON object on each line, got {text[:40]!r}")
             yield where, row
 
 
 def load_hub(dataset: str, name: str | None) -> dict[str, Iterable[Row]]:
-    """The splits of a Hugging Face data set: an id of the hub, or a folder (of data files, or from ``save_to_disk``).
+    """The rows of each split of a data set: a Hub id, or a folder (of data files, or from ``save_to_disk``).
 
-    Raises ImportError without the package ``datasets``, OSError if the data set cannot be had.
+    ``name`` is its configuration. Raises ImportError without the package ``datasets``, OSError if it cannot be loaded.
     """
     try:
         import datasets
@@ -64,17 +64,17 @@ def _located(source: str, rows: Iterable[Mapping[str, Any]]) -> Iterator[Row]:
 
 
 def field(row: Mapping[str, Any], name: str, where: str) -> Any:
-    """Raises ValueError if the row has no field of this name."""
+    """The field ``name`` of a row. Raises ValueError if the row does not have it."""
     if name not in row:
-        raise ValueError(f"{where}: there is no field {name!r}, but {', '.join(map(repr, row)) or 'none at all'}")
+        raise ValueError(f"{where}: no field {name!r} (available: {', '.join(map(repr, row)) or 'none'})")
     return row[name]
 
 
 def reference(value: Any, where: str) -> str:
-    """The reference answer that a field means: what follows ``####`` in GSM8K's solutions (its commas group digits), a
-    number without an empty fraction (27.0 is 27), otherwise the text as it stands.
+    """The reference answer in a field.
 
-    Raises ValueError if there is none.
+    The text after the last ``####`` if there is one, as in GSM8K's solutions, without its commas (they group digits);
+    a number without an empty fraction (27.0 is 27); any other text unchanged. Raises ValueError if there is no answer.
     """
     if isinstance(value, float) and math.isfinite(value):
         return str(int(value)) if value.is_integer() else repr(value)
@@ -85,4 +85,4 @@ def reference(value: Any, where: str) -> str:
         text = last.strip().replace(",", "") if marker else value.strip()
         if text:
             return text
-    raise ValueError(f"{where}: the answer must be a number or a text that is not empty, not {value!r}")
+    raise ValueError(f"{where}: the answer must be a number or a non-empty string, not {value!r}")

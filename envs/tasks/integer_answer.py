@@ -1,4 +1,4 @@
-"""Tasks with an integer answer, which may stand at the end of a compact scratch pad."""
+"""Tasks with an integer answer, which may be the last field of a compact scratch pad."""
 
 from __future__ import annotations
 
@@ -15,16 +15,18 @@ UNEVALUATED = re.compile(r"[0-9})]\s*(?:[-+*/^]|\(\s*[0-9])|\\(?:[dt]?frac|times
 
 
 class IntegerAnswerTask(UniformIntegersTask):
-    """A completion made of the characters of a scratch pad alone is read by its last field, exactly: to the general
-    verifier ``8,825`` would be 8825. Any other completion goes to the general verifier, but the answer must be worked
-    out: ``\\boxed{358+467}`` equals the sum, and only repeats the question.
+    r"""The answer to each problem is an integer.
+
+    If a completion consists only of the characters of a scratch pad, its last field is the answer, taken literally: the
+    general verifier would read ``8,825`` as 8825. Any other completion goes to the general verifier, but the answer
+    must be evaluated: ``\boxed{358+467}`` equals the sum, but only repeats the question.
     """
 
     scratch_pad: re.Pattern[str] = INTEGER
-    """Matches a whole completion that is a scratch pad."""
+    """Fully matches a completion that is a scratch pad."""
 
     def final_answer(self, scratch_pad: str) -> str:
-        """What a scratch pad ends with; if that is no integer, it gives no answer."""
+        """The last field of a scratch pad. If it is not an integer, the completion has no answer."""
         return scratch_pad
 
     @any_thread
@@ -51,6 +53,6 @@ class IntegerAnswerTask(UniformIntegersTask):
 
 
 def normalize(integer: str) -> str:
-    """Without leading zeros. Text all along: Python refuses to read an integer of more than 4300 digits."""
+    """An integer without leading zeros. It stays a string: Python refuses to parse more than 4300 digits."""
     digits = integer.lstrip("-").lstrip("0") or "0"
     return f"-{digits}" if integer.startswith("-") and digits != "0" else digits

@@ -1,4 +1,4 @@
-"""LinearEquation-v0: solve for x."""
+"""LinearEquation-v0: linear equations in one variable."""
 
 from __future__ import annotations
 
@@ -79,14 +79,14 @@ class LinearEquation(UniformIntegersTask):
 
 
 def ratio(numerator: int, denominator: int) -> str:
-    """In lowest terms: ``-12/7``, ``3``. A Fraction would take longer than all the rest of the problem."""
+    """The fraction in lowest terms: ``-12/7``, ``3``. ``Fraction`` would take longer than the rest of the problem."""
     divisor = gcd(numerator, denominator) if denominator > 0 else -gcd(numerator, denominator)
     numerator, denominator = numerator // divisor, denominator // divisor
     return str(numerator) if denominator == 1 else f"{numerator}/{denominator}"
 
 
 def side(a: int, b: int) -> str:
-    """``ax + b`` as it is usually written: ``3x - 5``, ``-x``, ``7``, ``0``."""
+    """``ax + b`` in the usual notation: ``3x - 5``, ``-x``, ``7``, ``0``."""
     if a == 0:
         return str(b)
     x = {1: "x", -1: "-x"}.get(a, f"{a}x")
@@ -94,7 +94,7 @@ def side(a: int, b: int) -> str:
 
 
 def equation_key(a: int, b: int, c: int, d: int) -> str:
-    """The same for ``ax + b = cx + d``, for its sides exchanged, and for any multiple of it."""
+    """A key that is the same for ``ax + b = cx + d``, with the sides swapped, and for any multiple of it."""
     divisor = gcd(a, b, c, d)
     a, b, c, d = a // divisor, b // divisor, c // divisor, d // divisor
     return ",".join(map(str, max((a, b, c, d), (c, d, a, b), (-a, -b, -c, -d), (-c, -d, -a, -b))))

@@ -1,4 +1,4 @@
-"""ModularArithmetic-v0: remainders."""
+"""ModularArithmetic-v0: remainders of chains of numbers and operators."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ class ModularArithmetic(IntegerAnswerTask):
 
 
 def stated_residue(answer: str) -> str | None:
-    """The 5 of ``5 (mod 12)``, ``5 \\pmod{12}``, ``341 = 5 mod 12``, ``41 mod 12 = 5``; ``None`` for other forms."""
+    """The 5 in ``5 (mod 12)``, ``5 \\pmod{12}``, ``341 = 5 mod 12``, ``41 mod 12 = 5``; ``None`` for other forms."""
     text, congruences = MODULUS.subn("", answer)
     last = SIDES.split(text)[-1].strip(" ()$")
     return last if congruences and INTEGER.fullmatch(last) else None
