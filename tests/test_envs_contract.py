@@ -160,20 +160,72 @@ def test_asynchronous_vector_environment_shows_what_the_native_one_does(id):
         workers.close()
 
 
+def run_python(code: str) -> str:
+    """What ``code`` prints in a fresh interpreter."""
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[1]).stdout
+
+
+HEAVY = {"torch", "transformers", "sympy", "mpmath", "math_verify", "datasets", "pandas", "scipy", "stable_baselines3"}
+
+
 def test_import_loads_nothing_heavy():
     """Nor does making an environment and reading from it."""
-    code = """
+    code = f"""
 import sys, gymnasium
 env = gymnasium.make("espo_gym:espo_gym/Addition-v0")
 env.reset(seed=1)
 env.step("1+1=2,2")
-heavy = {"torch", "transformers", "sympy", "math_verify", "datasets", "pandas", "scipy", "stable_baselines3"}
-print(sorted(heavy & set(sys.modules)))
+print(sorted({HEAVY!r} & set(sys.modules)))
 """
-    output = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[1]
-    ).stdout
-    assert output.strip() == "[]"
+    assert run_python(code).strip() == "[]"
+
+
+def test_the_verifier_is_loaded_when_it_is_first_used():
+    code = f"""
+import sys, gymnasium, espo_gym
+from espo_gym.envs import Verdict
+
+def loaded():
+    return sorted(name for name in sys.modules if name.split(".")[0] in {HEAVY!r} or "envs.verifier" in name)
+
+print(loaded())
+for id, kwargs in {ENVS!r}.items():
+    gymnasium.make(id, **kwargs).reset(seed=1)
+    envs = gymnasium.make_vec(id, num_envs=2, **kwargs)
+    envs.reset(seed=1)
+print(loaded())
+print(envs.step(["The answer is 5.", "5"])[1].shape, "espo_gym.envs.verifier" in loaded())
+"""
+    assert run_python(code).splitlines() == ["[]", "[]", "(2,) True"]
+
+
+@pytest.mark.parametrize("first", ["from espo_gym.envs.verifier.verify import clear_cache", "", "import espo_gym"])
+def test_verify_is_the_function_however_it_is_imported(first):
+    code = f"""
+{first}
+from espo_gym.envs import Verdict, verify
+import espo_gym.envs, espo_gym.envs.verifier as verifier
+assert verify is espo_gym.envs.verify is verifier.verify and verifier.Verdict is Verdict
+assert "verify" in dir(espo_gym.envs)
+print(verify(["5"], ["5"])[0].status)
+"""
+    assert run_python(code).strip() == "correct"
+
+
+def test_these_tests_do_not_import_torch():
+    """Neither tests/conftest.py nor the settings of pytest bring it in."""
+    code = """
+import sys
+from pathlib import Path
+import pytest
+options = ["-q", "-p", "no:cacheprovider"]
+files = [str(path) for kind in ("envs", "verifier") for path in sorted(Path("tests").glob(f"test_{kind}_*.py"))]
+codes = [pytest.main([*options, "--collect-only", *files]), pytest.main([*options, files[0], "-k", "bare_name"])]
+print(len(files), codes, {"torch", "transformers"} & set(sys.modules))
+"""
+    files = [path for kind in ("envs", "verifier") for path in Path(__file__).parent.glob(f"test_{kind}_*.py")]
+    assert run_python(code).splitlines()[-1] == f"{len(files)} [<ExitCode.OK: 0>, <ExitCode.OK: 0>] set()"
 
 
 def test_bare_name_is_refused():
