@@ -45,8 +45,8 @@ def integers(
     words = raw.astype("<u8", copy=False).view("<u4").reshape(len(bits), -1)[:, : len(low)]  # lower half first
     # Lemire, arXiv:1805.10941: the number is the upper half, and is rejected if the lower half is too small.
     scaled = words * span
-    valid: npt.NDArray[np.bool_] = (scaled.astype(np.uint32) >= WORD % span).all(1)
-    return low + (scaled >> HALF).view(np.int64), valid
+    valid = scaled.astype(np.uint32) >= WORD % span
+    return low + (scaled >> HALF).view(np.int64), np.all(valid, axis=1)
 
 
 class _State(ISeedSequence):

@@ -1,13 +1,13 @@
-"""The process that math-verify runs in. Started by path as an interpreter of its own: it never imports this package.
+"""The process in which math-verify runs, a separate interpreter started by path; it never imports this package.
 
-It limits its memory and the files it may write, imports math-verify and forks: one fork answers questions, and when it
-hangs and is killed the next takes its place in milliseconds, without another import. This process itself never sees a
-question. (It may fork: it has one thread and nothing but sympy in it.)
+It limits its memory and the files that it may write, imports math-verify and forks. One fork answers questions; if it
+hangs and is killed, the next one takes its place in milliseconds, without another import. The process itself never sees
+a question. (It may fork: it has one thread and nothing but sympy in it.)
 
 The fork reads frames (4 bytes of length, then JSON) from stdin and writes one to stdout for each. Before it reads the
-first it installs an audit hook that ends the process at the first event that arithmetic does not need: starting a
-process, opening a socket, opening a file to write, loading a library, compiling or executing code that does not come
-from an installed module. Audit hooks cannot be taken out again.
+first one it installs an audit hook that ends the process at the first event that arithmetic does not need: starting a
+process, opening a socket, opening a file for writing, loading a library, compiling or executing code that does not come
+from an installed module. Audit hooks cannot be removed.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from types import CodeType
 from typing import Any
 
 VIOLATION = 86
-"""Exit status of a process that the audit hook ended."""
+"""Exit status of a process ended by the audit hook."""
 
 _DENIED_EVENTS = """
 os.system os.exec os.fork os.forkpty os.posix_spawn os.spawn os.startfile subprocess.Popen pty.spawn
@@ -36,7 +36,7 @@ _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 
 def lock_down(roots: tuple[str, ...]) -> None:
-    """From here on this process can compute and answer, nothing else. ``roots``: the folders of installed modules."""
+    """From here on this process can only compute and reply. ``roots``: the folders of installed modules."""
     denied, families, stop, violation = frozenset(_DENIED_EVENTS.split()), _DENIED_FAMILIES, os._exit, VIOLATION
 
     def installed(filename: object) -> bool:
@@ -67,7 +67,7 @@ def lock_down(roots: tuple[str, ...]) -> None:
 
 
 def limit(memory_mb: int) -> None:
-    """Address space, core dumps and file sizes of this process and its forks."""
+    """Limit the address space, core dumps and file sizes of this process and its forks."""
     import resource
 
     for what, amount in (("RLIMIT_CORE", 0), ("RLIMIT_FSIZE", 0), ("RLIMIT_AS", memory_mb << 20)):
@@ -76,7 +76,7 @@ def limit(memory_mb: int) -> None:
 
 
 def load() -> Any:
-    """Import math-verify and run every part of it once, so that nothing is left to import after ``lock_down``."""
+    """The comparison of math-verify, with every part run once so that nothing is imported after ``lock_down``."""
     import logging
 
     logging.disable(logging.CRITICAL)
@@ -84,7 +84,7 @@ def load() -> Any:
     from latex2sympy2_extended.latex2sympy2 import NormalizationConfig
     from math_verify import LatexExtractionConfig, grader, parse, parser, verify
 
-    # Both catch every Exception and go on to "different". Running out of memory or stack must not look like that.
+    # Both catch every Exception and continue to "different". Running out of memory or stack must not look like that.
     kinds = [kind for kind in Exception.__subclasses__() if not issubclass(kind, (MemoryError, RuntimeError))]
     grader.Exception = parser.Exception = (*kinds, NotImplementedError)
 
@@ -94,11 +94,11 @@ def load() -> Any:
     configs = [LatexExtractionConfig(boxed_match_priority=0, normalization_config=plain)]
 
     def read(answer: str) -> list[Any]:
-        # Only LaTeX is asked for: the other extractors of math-verify hand strings to parse_expr, which evaluates them.
+        # Only LaTeX is extracted: math-verify's other extractors pass strings to parse_expr, which evaluates them.
         try:
             found = parse("$" + answer + "$", configs, parsing_timeout=None)
         except Exception as error:
-            if type(error) is Exception:  # the LaTeX parser's word for a syntax error
+            if type(error) is Exception:  # how the LaTeX parser reports a syntax error
                 return []
             raise
         return [tree for tree in found if not isinstance(tree, str)]
@@ -118,9 +118,9 @@ def load() -> Any:
             return sympy.Rational(text.strip())
         raise ValueError("not a number")
 
-    # sympify evaluates the strings it is given as Python, and the LaTeX parser hands it every number it reads.
+    # sympify evaluates strings as Python, and the LaTeX parser passes it every number.
     sympy.parsing.sympy_parser.parse_expr = number
-    # Polynomials write the source of their monomial arithmetic for each number of generators and execute it.
+    # Polynomials generate and execute source code for their monomial arithmetic.
     sympy.polys.monomials.MonomialOps._build = lambda _self, _code, name: _MONOMIALS[name]
     for a, b in _WARM_UP:
         compare(a, b)
@@ -160,13 +160,14 @@ _WARM_UP = (
 
 
 def receive() -> Any:
+    """The next frame from stdin, None at its end."""
     head = _read(4)
     return json.loads(_read(int.from_bytes(head, "big"))) if len(head) == 4 else None
 
 
 def _read(count: int) -> bytes:
     data = b""
-    while len(data) < count:  # unbuffered: what is not read here is there for the next fork
+    while len(data) < count:  # unbuffered: what is not read here is left for the next fork
         chunk = os.read(0, count - len(data))
         if not chunk:
             return b""
@@ -175,12 +176,16 @@ def _read(count: int) -> bytes:
 
 
 def send(message: str) -> None:
+    """Write a frame."""
     data = json.dumps(message).encode()
-    os.write(REPLIES, len(data).to_bytes(4, "big") + data)  # short enough to be written whole or not at all
+    os.write(REPLIES, len(data).to_bytes(4, "big") + data)  # short enough to be written completely or not at all
 
 
 def answer_questions(compare: Any) -> None:
-    """Until stdin ends. ``deadline``: should the parent be gone, nobody else would end a question that hangs."""
+    """Answer questions until stdin ends.
+
+    A timer enforces the ``deadline`` as well: if the parent is gone, nobody else ends a question that hangs.
+    """
     folders = [os.path.join(folder, "") for entry in sys.path for folder in (entry, os.path.realpath(entry))]
     lock_down(tuple(folders))
     send("ready")
@@ -199,6 +204,7 @@ def answer_questions(compare: Any) -> None:
 
 
 def main() -> None:
+    """Read the setup, import math-verify, and keep one fork answering until stdin ends."""
     setup = receive()
     if setup is None:
         return
@@ -208,7 +214,7 @@ def main() -> None:
     serving = 0
 
     def stop_fork(*_: object) -> None:
-        if serving:  # not waited for yet, so the number cannot be another process's
+        if serving:  # not waited for yet, so the id cannot belong to another process
             os.kill(serving, signal.SIGKILL)
 
     signal.signal(signal.SIGUSR1, stop_fork)
@@ -227,7 +233,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    # What a library prints must not get between two frames: frames go to a copy of stdout, print() to stderr.
+    # Output of a library must not get between two frames: frames go to a copy of stdout, print() to stderr.
     REPLIES = os.dup(1)
     os.dup2(2, 1)
     main()

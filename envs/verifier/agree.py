@@ -1,4 +1,4 @@
-"""Tier 2: do two numeric trees agree wherever they are looked at?"""
+"""Tier 2: decides whether two numeric trees are equal at every point where they are evaluated."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from .tokens import Node, TooLarge
 from .tree import BARE_LOG, contains, symbols
 
 RECHECK_DIGITS = 120
-"""Digits of the second look at two values that differ by little: a difference of rounding shrinks, a real one stays."""
+"""Digits of a second evaluation if two values differ slightly: a rounding difference shrinks, a real one stays."""
 POINTS = (("positive", 0), ("positive", 1), ("positive", 2), ("negative", 3), ("mixed", 4), ("positive", 5))
-"""Where trees with variables are looked at. Values at negative arguments count only if both are real."""
+"""Where trees with variables are evaluated. Values at negative points count only if both are real."""
 
 
 class Point:
-    """Values of the variables: fixed by their names and the number of the point, no two alike."""
+    """Values of the variables, determined by their names and the number of the point, no two equal."""
 
     def __init__(self, ctx: Any, kind: str, number: int) -> None:
         self.ctx, self.kind, self.number = ctx, kind, number
@@ -39,6 +39,7 @@ class Point:
 
 
 def close(ctx: Any, a: Any, b: Any, digits: int) -> bool:
+    """Whether two numbers are equal or both finite and equal to ``digits`` digits."""
     if a == b:
         return True
     if not (ctx.isfinite(a) and ctx.isfinite(b)):
@@ -47,7 +48,7 @@ def close(ctx: Any, a: Any, b: Any, digits: int) -> bool:
 
 
 def integer_points(a: Node, b: Node) -> bool:
-    """Powers of -1, floors and sums mean something at integers only."""
+    """Whether the trees must be compared at integers: powers of -1, floors and sums are meant for those."""
     return any(contains(node, frozenset(("sum", "floor", "ceil"))) or _alternates(node) for node in (a, b))
 
 
@@ -62,8 +63,11 @@ def _alternates(node: Any) -> bool:
 
 
 def agree(a: Node, b: Node, sign: int = 1) -> bool | None:
-    """Do two numeric trees agree wherever they are looked at? None: it could not be told."""
-    if contains(a, BARE_LOG) or contains(b, BARE_LOG):  # to base ten or e: either will do, the same on both sides
+    """Whether two numeric trees are equal at every point; None if that could not be determined.
+
+    ``sign`` (1 or -1) is the sign that plus-minus stands for.
+    """
+    if contains(a, BARE_LOG) or contains(b, BARE_LOG):  # base ten or e: either is accepted, the same on both sides
         verdicts = [_agree(a, b, sign, 10), _agree(a, b, sign, 0)]
         return True if True in verdicts else None if None in verdicts else False
     return _agree(a, b, sign, 0)
@@ -104,7 +108,7 @@ def _agree_at(a: Node, b: Node, kind: str, number: int, sign: int, log_base: int
         difference = abs(left - right)
         if first_difference is None:
             if left != 0 and right != 0 and difference > max(abs(left), abs(right)) / 10**12:
-                return False  # far apart at 40 digits: no rounding does that
+                return False  # too far apart at 40 digits for a rounding difference
             first_difference = difference
     return bool(difference < first_difference / ctx.mpf(10) ** 40)
 

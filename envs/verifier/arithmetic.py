@@ -1,4 +1,4 @@
-r"""Tier 2: sums, products, powers and units. ``parse`` describes the trees."""
+r"""Tier 2: parses sums, products, powers and units. See ``parse.py`` for the trees."""
 
 from __future__ import annotations
 
@@ -24,12 +24,14 @@ from .units import SHORT_UNITS, read_unit
 
 
 class Arithmetic(Atoms):
-    """Everything between a number and an answer."""
+    """Everything between the atoms and a whole side of a relation."""
 
     def text_separator(self) -> str | None:
+        r"""``\text{and}`` or ``\text{or}`` (implemented by ``Parser``)."""
         raise NotImplementedError
 
     def sum(self) -> Node:
+        """Terms joined by plus, minus and plus-minus signs."""
         node = self.signed_term()
         while True:
             token = self.peek()
@@ -48,6 +50,7 @@ class Arithmetic(Atoms):
                 return node
 
     def signed_term(self) -> Node:
+        """A term with its signs."""
         negative = False
         for _ in range(8):
             if self.accept("-"):
@@ -65,6 +68,7 @@ class Arithmetic(Atoms):
         return ("neg", node) if negative else node
 
     def term(self) -> Node:
+        """A product, quotient or ratio, with the unit, percent or degree sign behind it."""
         start = self.at
         node = self.factor()
         if node[0] == "text":
@@ -101,17 +105,20 @@ class Arithmetic(Atoms):
                 return node
 
     def signed_factor(self) -> Node:
+        r"""A factor that may have a sign, as after ``\cdot``."""
         if self.accept("-"):
             return ("neg", self.signed_factor_once())
         self.accept("+")
         return self.factor()
 
     def signed_factor_once(self) -> Node:
+        """The factor after a minus sign. Raises ``Unreadable`` for a second sign."""
         if self.peek() in "+-":
             raise Unreadable
         return self.factor()
 
     def starts_factor(self, token: str) -> bool:
+        """Whether ``token`` begins a factor that is multiplied by what precedes it."""
         if not token:
             return False
         if token == "|":
@@ -127,7 +134,7 @@ class Arithmetic(Atoms):
         return found
 
     def mixed(self, whole: Node) -> Node | None:
-        """``2\\frac{1}{3}`` is two and a third; ``2\\frac{x}{3}`` a product."""
+        """The mixed number ``2\\frac{1}{3}``; None for a product such as ``2\\frac{x}{3}``, without moving."""
         start = self.at
         fraction = self.factor()
         if fraction[0] == "div" and fraction[1][0] == fraction[2][0] == "num" and whole[1].denominator == 1:
@@ -138,14 +145,14 @@ class Arithmetic(Atoms):
         return None
 
     def begins_item(self, at: int) -> bool:
-        """Does nothing but a sign stand between this place and the beginning of the item?"""
+        """Whether at most a sign precedes position ``at`` in its item."""
         while at > 0 and self.tokens[at - 1] in ("+", "-", "\\pm"):
             at -= 1
         before = self.tokens[at - 1] if at > 0 else ","
         return before in (",", ";", "(", "[", "\\{", "{", "&", "\\\\", "and", "or", "}") or before in RELATIONS
 
     def unit(self) -> str | None:
-        """The unit at this place, if the rest of the item is one."""
+        """The unit at the current position, if the rest of the item is one; moves past it."""
         start = self.at
         text, at = "", self.at
         while at < len(self.tokens) and self.tokens[at] not in (
@@ -176,6 +183,7 @@ class Arithmetic(Atoms):
         return unit
 
     def factor(self) -> Node:
+        """An atom with its powers, factorials, indices, degree signs and arguments."""
         node = self.nested(self.atom)
         while True:
             token = self.peek()
@@ -206,25 +214,28 @@ class Arithmetic(Atoms):
                 return node
 
     def arguments(self) -> tuple[Node, ...]:
+        """The arguments of an unknown function, in parentheses."""
         self.expect("(")
         node = self.nested(self.items)
         self.expect(")")
         return node[1] if node[0] == "list" else (node,)
 
     def oneletter(self) -> None:
-        """Without braces an index is one letter: in ``x^ab`` only the ``a`` is raised."""
+        """Split a word into its first letter and the rest: in ``x^ab`` only the ``a`` is raised."""
         word = self.peek()
         if len(word) > 1 and word.isalpha() and word not in WORD_COMMANDS:
             self.tokens[self.at : self.at + 1] = [word[0], word[1:]]
             self.spaced[self.at : self.at + 1] = [False, False]
 
     def exponent(self) -> Node:
+        """What follows ``^``: a group or one character, which may have a minus sign."""
         self.oneletter()
         if self.accept("-"):
             return ("neg", self.exponent_atom())
         return self.exponent_atom()
 
     def exponent_atom(self) -> Node:
+        """An exponent without its sign, with its own exponent."""
         node = self.nested(self.atom)
         if self.peek() == "^":
             self.at += 1
@@ -232,6 +243,7 @@ class Arithmetic(Atoms):
         return node
 
     def subscript(self, node: Node) -> Node:
+        """``node`` with the index that follows ``_``: a new name, a number's base, or an argument."""
         if self.peek() == "{":
             start = self.at
             depth, end = 0, self.at
@@ -263,7 +275,7 @@ class Arithmetic(Atoms):
 
 
 def _constant(node: Node) -> bool:
-    """Is the tree free of variables? Only what is can be followed by a unit."""
+    """Whether a tree is free of variables. Only such a tree can be followed by a unit."""
     if node[0] in ("sym", "app", "text", "tuple", "set", "list", "rel", "matrix"):
         return False
     return all(

@@ -1,4 +1,4 @@
-r"""Tier 2: numbers, letters, brackets and the commands of LaTeX. ``parse`` describes the trees."""
+r"""Tier 2: parses numbers, letters, brackets and LaTeX commands. See ``parse.py`` for the trees."""
 
 from __future__ import annotations
 
@@ -31,30 +31,38 @@ _CONSTANTS: dict[str, Node] = {
 
 
 class Atoms(Cursor):
-    """What arithmetic is made of. What stands inside brackets is read by the classes built on this one."""
+    """The atoms of arithmetic. The methods that raise NotImplementedError are the subclasses' part of the grammar."""
 
     def items(self) -> Node:
+        """One or more relations with separators (implemented by ``Parser``)."""
         raise NotImplementedError
 
     def relation(self) -> Node:
+        """An expression or a chain of relations (implemented by ``Parser``)."""
         raise NotImplementedError
 
     def sum(self) -> Node:
+        """A sum (implemented by ``Arithmetic``)."""
         raise NotImplementedError
 
     def term(self) -> Node:
+        """A product (implemented by ``Arithmetic``)."""
         raise NotImplementedError
 
     def factor(self) -> Node:
+        """A power or another atom with a suffix (implemented by ``Arithmetic``)."""
         raise NotImplementedError
 
     def exponent(self) -> Node:
+        """What follows ``^`` (implemented by ``Arithmetic``)."""
         raise NotImplementedError
 
     def starts_factor(self, token: str) -> bool:
+        """Whether ``token`` begins a factor (implemented by ``Arithmetic``)."""
         raise NotImplementedError
 
     def atom(self) -> Node:
+        """A number, a word, a bracketed expression, an absolute value or a command."""
         token = self.take()
         if not token:
             raise Unreadable
@@ -75,6 +83,7 @@ class Atoms(Cursor):
         raise Unreadable
 
     def word(self, word: str) -> Node:
+        """A run of letters: a named function or constant, one variable, or a product of variables."""
         name = word.rstrip("'")
         if name in WORD_COMMANDS:
             return self.command(WORD_COMMANDS[name])
@@ -96,6 +105,7 @@ class Atoms(Cursor):
         return product(node, self.factor())
 
     def bracket(self, opening: str) -> Node:
+        """A group, tuple, interval, set or set-builder expression; the position is after ``opening``."""
         bars, self.bars = self.bars, 0
         self.in_set += opening == "\\{"
         try:
@@ -128,7 +138,7 @@ class Atoms(Cursor):
         return ("tuple", opening, members, closing)
 
     def braced(self, digits: int = 1) -> Node:
-        """An argument of a command: a group, or without braces one character (``digits`` = 0: one token)."""
+        """The argument of a command: a group in braces, else one character (with ``digits=0`` one token)."""
         token = self.peek()
         if token == "{":
             self.at += 1
@@ -146,6 +156,7 @@ class Atoms(Cursor):
         return self.nested(self.atom)
 
     def command(self, name: str) -> Node:
+        r"""What follows the LaTeX command ``\name``, together with it."""
         if name in _CONSTANTS:
             return _CONSTANTS[name]
         if name in GREEK:
@@ -180,12 +191,14 @@ class Atoms(Cursor):
         raise Unreadable
 
     def text_like(self) -> str:
+        r"""The argument of ``\mathbb`` as a string, with or without braces."""
         if self.peek() != "{":
             return self.take()
         self.at -= 1
         return self.text_argument().strip()
 
     def font(self) -> Node:
+        """The argument of a font command: a number, one or two letters, or words."""
         self.at -= 1
         if self.peek(1) != "{":
             self.at += 1
@@ -202,6 +215,7 @@ class Atoms(Cursor):
         raise Unreadable
 
     def radical(self) -> Node:
+        r"""The degree and radicand of ``\sqrt``."""
         degree: Node = ("num", Fraction(2))
         if self.accept("["):
             degree = self.nested(self.sum)
@@ -211,6 +225,7 @@ class Atoms(Cursor):
         return ("root", degree, self.braced())
 
     def function(self, name: str) -> Node:
+        r"""A named function with its base (``\log_2``), power (``\sin^2``, ``\sin^{-1}``) and argument."""
         if name == "operatorname":
             self.at -= 1
             name = self.text_argument().strip()
@@ -246,7 +261,7 @@ class Atoms(Cursor):
         return ("pow", node, power)
 
     def argument(self) -> Node:
-        """What a function without parentheses is applied to: ``\\sin 2 \\pi t``."""
+        """The argument of a function without parentheses: ``\\sin 2 \\pi t``."""
         if self.peek() in ("(", "[", "|", "{"):
             return self.nested(self.atom)
         if self.accept("-"):
@@ -266,6 +281,7 @@ class Atoms(Cursor):
             node = product(node, self.factor())
 
     def series(self, name: str) -> Node:
+        r"""The bounds and the term of ``\sum`` or ``\prod``."""
         self.expect("_")
         self.expect("{")
         variable = self.nested(self.atom)
@@ -282,6 +298,7 @@ class Atoms(Cursor):
         return node
 
     def environment(self) -> Node:
+        """A LaTeX environment: a matrix, a determinant, cases or aligned lines."""
         self.at -= 1
         name = self.text_argument()
         if name not in ENVIRONMENTS:

@@ -1,8 +1,8 @@
-r"""A second opinion on a share of the verdicts, by other means than those that gave them.
+r"""Re-checks a share of the verdicts with an independent method.
 
-The verdicts' own reader, trees and 40-digit arithmetic are not used. Answer and reference are read by a small
-precedence parser of its own and evaluated at random points: exactly, in rationals, as long as only rational operations
-occur, else in floating point. What it does not read (sets, lists, relations, words) it leaves alone.
+The verifier's own parser, trees and 40-digit arithmetic are not used. Answer and reference are parsed by a separate
+small precedence parser and evaluated at random points: exactly, in rationals, as long as only rational operations
+occur, else in floating point. Answers that it cannot parse (sets, lists, relations, words) are not audited.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Disagreement:
     """A verdict that the audit contradicts."""
 
     at: int
-    """Its place in the batch."""
+    """Its index in the batch."""
     answer: str
     reference: str
     verdict: Status
@@ -41,24 +41,25 @@ class Disagreement:
 
 @dataclass(frozen=True)
 class Audit:
-    """What a second look at a share of the verdicts found."""
+    """The outcome of re-checking a share of the verdicts."""
 
     checked: int
-    """Verdicts on which the audit has an opinion."""
+    """Number of verdicts on which the audit has an opinion."""
     disagreements: tuple[Disagreement, ...]
     opinions: Mapping[int, Status]
-    """What it found, by place in the batch."""
+    """The audit's own verdicts, by index in the batch."""
 
     @property
     def rate(self) -> float:
-        """Disagreements per verdict checked; 0 where none was checked."""
+        """Disagreements per checked verdict; 0 if none was checked."""
         return len(self.disagreements) / self.checked if self.checked else 0.0
 
 
 def audit(verdicts: Sequence[Verdict], references: Sequence[str], *, share: float = 1.0, seed: int = 0) -> Audit:
-    """Decide a random ``share`` of the ``correct`` and ``incorrect`` verdicts again.
+    """Re-check a random ``share`` (0 to 1) of the ``correct`` and ``incorrect`` verdicts.
 
-    The same seed looks at the same ones, at the same points; the global random state is left alone.
+    The same ``seed`` selects the same verdicts and points; the global random state is not used. Raises ValueError
+    unless there is one reference per verdict, and for a ``share`` out of range.
     """
     if len(verdicts) != len(references):
         raise ValueError(f"{len(verdicts)} verdicts but {len(references)} references; one reference for each")
@@ -81,7 +82,7 @@ def audit(verdicts: Sequence[Verdict], references: Sequence[str], *, share: floa
 
 
 def second_opinion(answer: str, reference: str, rng: random.Random) -> bool | None:
-    """Are two formulas equal at random points? None if one of them is not read."""
+    """Whether two formulas are equal at random points; None if one of them cannot be parsed or compared."""
     try:
         answer, reference = _same_kind(answer, reference)
         left, right = _read(answer), _read(reference)
@@ -97,7 +98,7 @@ def second_opinion(answer: str, reference: str, rng: random.Random) -> bool | No
         except (ZeroDivisionError, OverflowError, ValueError):
             continue
         if number % 2 == 1 and (_complex(a) or _complex(b)):
-            continue  # roots and logarithms of negative numbers: which branch is a matter of taste
+            continue  # roots and logarithms of negative numbers: the branch is a matter of convention
         if not _close(a, b):
             return False
         agreed += 1
@@ -122,7 +123,7 @@ class _Unread(Exception):
 
 
 class _Point(dict[str, Fraction]):
-    """Random rational values, drawn when a variable is first met."""
+    """Random rational values, drawn when a variable is first used."""
 
     def __init__(self, rng: random.Random, negative: bool) -> None:
         super().__init__()
@@ -159,7 +160,7 @@ _MEANS = {"\\cdot": "*", "\\times": "*", "\\div": "/", "\\dfrac": "\\frac", "\\t
 
 @dataclass(frozen=True)
 class _Formula:
-    """An operation and what it applies to."""
+    """An operation and its operands."""
 
     operation: str
     parts: tuple[_Formula, ...] = ()
@@ -203,7 +204,7 @@ def _apply(name: str, values: list[Value]) -> Value:
                 raise _Unread
             return a ** int(b)
         if isinstance(a, Fraction) and a < 0:
-            raise _Unread  # (-1)^n means something at integers only
+            raise _Unread  # (-1)^n is meant for integers
         return complex(a) ** complex(b)
     if name == "root":
         return complex(b) ** (1 / complex(a))
@@ -211,7 +212,7 @@ def _apply(name: str, values: list[Value]) -> Value:
 
 
 def _same_kind(answer: str, reference: str) -> tuple[str, str]:
-    """Both without the name before an equals sign and the unit behind a number, if these do not disagree."""
+    """Both without the name before an equals sign and the unit after a number, unless these disagree."""
     for part in (_NAMED, _UNIT):
         found = [part.search(text) for text in (answer, reference)]
         if found[0] and found[1] and found[0].group().split() != found[1].group().split():
@@ -240,7 +241,7 @@ def _read(text: str) -> _Formula:
 
 
 class _Reader:
-    """Precedence climbing. Two factors side by side are a product, an integer before a fraction a mixed number."""
+    """Precedence climbing. Adjacent factors are a product, an integer before a fraction is a mixed number."""
 
     def __init__(self, tokens: list[str]) -> None:
         self.tokens, self.at, self.depth = tokens, 0, 0

@@ -1,4 +1,4 @@
-"""Tier 2: whether two trees are the same answer. True, False, or None: undecided, which is never a guess."""
+"""Tier 2: decides whether two trees are the same answer: True, False, or None if undecided. Nothing is guessed."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from .tree import PLUS_MINUS, SETS, contains, numeric, symbols
 from .units import conflicting
 
 MAX_MEMBERS = 40
-"""Members of an unordered answer that are matched with each other."""
+"""Maximum number of members of an unordered answer that are matched with each other."""
 
 
 def equal(a: Node, b: Node) -> bool | None:
-    """Are two trees the same answer?"""
+    """Whether two trees are the same answer; None if undecided. Raises ``TooLarge`` beyond the bounds."""
     if a == b:
         return True
     a, b = without_names(a), without_names(b)
@@ -57,6 +57,7 @@ def equal(a: Node, b: Node) -> bool | None:
 
 
 def ordered(a: Sequence[Node], b: Sequence[Node]) -> bool | None:
+    """Whether two sequences are equal element by element; None if undecided."""
     if len(a) != len(b):
         return False
     verdicts = []
@@ -69,13 +70,13 @@ def ordered(a: Sequence[Node], b: Sequence[Node]) -> bool | None:
 
 
 def _matched(a: Sequence[Node], b: Sequence[Node]) -> bool | None:
-    """Is there a partner in ``b`` for every member of ``a``, one each? What one side cannot tell the other may."""
+    """Whether ``a`` and ``b`` can be matched one to one. Undecided from one side, it is tried from the other."""
     verdict = _partners(a, b)
     return _partners(b, a) if verdict is None else verdict
 
 
 def _partners(a: Sequence[Node], b: Sequence[Node]) -> bool | None:
-    """``_matched``, member of ``a`` by member of ``a``."""
+    """``_matched``, going through the members of ``a``."""
     if len(a) != len(b):
         return False
     rest, unmatched = list(b), []
@@ -155,7 +156,7 @@ def _inequalities(node: Node) -> bool:
 
 
 def _grouped(member: Node) -> Node:
-    """``p=5, q=2`` as a member of a list is the pair of its values."""
+    """``p=5, q=2`` as a member of a list becomes the pair of its values."""
     if member[0] == "list":
         values = _assigned(member)
         if values is not None:
@@ -174,7 +175,7 @@ def _assigned(node: Node) -> list[Node] | None:
 
 
 def _by_name(node: Node) -> list[Node] | None:
-    """The values of assignments in the order of their names, as a pair (x, y) has them."""
+    """The values of assignments in the order of their names, as in a pair (x, y)."""
     values = _assigned(node)
     if values is None or not all(member[1][0][0] == "sym" and len(member[1][0][1]) == 1 for member in node[1]):
         return values
@@ -184,7 +185,7 @@ def _by_name(node: Node) -> list[Node] | None:
 
 
 def _named_differently(a: Node, b: Node) -> bool:
-    """``x=1, y=2`` is not ``x=2, y=1``: with names on both sides each value belongs to its own."""
+    """Whether both lists assign to the same names, so that values must match by name: ``x=1, y=2``, ``y=2, x=1``."""
     if _assigned(a) is None or _assigned(b) is None:
         return False
     names = [sorted(str(member[1][0]) for member in node[1]) for node in (a, b)]
@@ -206,6 +207,7 @@ def _tuples(a: Node, b: Node) -> bool | None:
 
 
 def real_sets(a: Node, b: Node) -> bool | None:
+    """Whether two trees are the same set of real numbers; None if undecided or if they are not such sets."""
     try:
         left = sets.pieces(a)
     except sets.NotASet:
@@ -263,7 +265,7 @@ def _texts(a: Node, b: Node) -> bool | None:
 
 
 def _ratios(a: Node, b: Node) -> bool | None:
-    """``4 : 6`` is ``2 : 3`` and two thirds."""
+    """``4 : 6`` equals ``2 : 3`` and two thirds."""
     left, right = (node[1] if node[0] == "ratio" else None for node in (a, b))
     if left is None or right is None:
         terms, other = (left, b) if left is not None else (right, a)
@@ -277,7 +279,7 @@ def _ratios(a: Node, b: Node) -> bool | None:
 
 
 def _units(a: Node, b: Node) -> bool | None:
-    """Degrees and percentages may be meant as numbers; of other units only two that are known to differ matter."""
+    """Degrees and percent may be meant as numbers. Other units matter only if both are known and they differ."""
     if a[0] == b[0] == "deg":
         return equal(a[1], b[1])
     if "deg" in (a[0], b[0]):
@@ -302,7 +304,7 @@ def _unit_of(node: Node) -> tuple[Node, str]:
 
 
 def _values(node: Node) -> list[Node]:
-    """The two values of a plus-minus, the members of a list."""
+    """The two values of a plus-minus, or the members of a list."""
     if node[0] in ("list", "set"):
         return [value for member in node[1] for value in _values(without_names(member))]
     if contains(node, PLUS_MINUS):

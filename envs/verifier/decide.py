@@ -1,4 +1,4 @@
-"""The tiers, in order, for one answer and one reference. No process is started and no code of sympy is loaded here."""
+"""Tiers 1 and 2 for one answer and one reference. Nothing here starts a process or loads sympy."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from .tree import contains, numeric
 from .words import EMPTY_SETS, NO_SOLUTION, choice, label, words
 
 MAX_ANSWER = 20_000
-"""Characters of an answer or a reference that are compared at all."""
+"""Longest answer or reference that is compared, in characters."""
 
 
 class Decision(NamedTuple):
-    """``status`` is None where tiers 1 and 2 could not tell and ``reason`` is None: tier 3 is asked."""
+    """``status`` is None if there is no verdict, for the given ``reason``; without a reason tier 3 is asked."""
 
     status: Status | None
     tier: str | None
@@ -32,7 +32,7 @@ _UNDECIDED = Decision(None, None)
 
 
 def read_reference(reference: str) -> str:
-    """The answer in a reference: its box, what follows its ``####``, or all of it."""
+    """The answer in a reference: the content of its box, the text after its ``####``, or the whole reference."""
     if "\\boxed" in reference or "\\fbox" in reference:
         boxed = last_box(reference)
         if boxed:
@@ -43,7 +43,7 @@ def read_reference(reference: str) -> str:
 
 
 def decide(answer: str, reference: str) -> Decision:
-    """Tiers 1 and 2. ``reference`` as ``read_reference`` returned it."""
+    """The decision of tiers 1 and 2; ``reference`` is what ``read_reference`` returned."""
     if answer == reference:
         return Decision("correct", "string")
     if len(answer) > MAX_ANSWER or len(reference) > MAX_ANSWER:
@@ -55,7 +55,7 @@ def decide(answer: str, reference: str) -> Decision:
 
 
 def first_tier(given: str, wanted: str) -> Decision | None:
-    """Strings, exact rationals, choices, words."""
+    """Compare tidied answers as strings, exact rationals, choices and words; None if that cannot tell."""
     a, b = quantity(given), quantity(wanted)
     if (a is None) != (b is None):
         a, b = a or quantity_like(given, b.unit if b else ""), b or quantity_like(wanted, a.unit if a else "")
@@ -79,7 +79,7 @@ def first_tier(given: str, wanted: str) -> Decision | None:
 
 
 def second_tier(given: str, wanted: str) -> Decision:
-    """Trees, compared as numbers at fixed points."""
+    """Compare tidied answers as trees, evaluated at fixed points."""
     try:
         gold = parse(wanted)
     except Unreadable:
@@ -103,7 +103,7 @@ def second_tier(given: str, wanted: str) -> Decision:
         verdict = False
     if verdict is False and exhausted():
         verdict = None
-    if verdict is None:  # a number that is not worked out here is not asked of sympy either
+    if verdict is None:  # a number that cannot be evaluated here is not given to sympy either
         series = contains(tree, _SERIES) or contains(gold, _SERIES)
         beyond = exhausted() or (numeric(tree) and numeric(gold) and not series)
         return Decision(None, "numeric", "too_long") if beyond else _UNDECIDED
@@ -111,7 +111,7 @@ def second_tier(given: str, wanted: str) -> Decision:
 
 
 def _wanted_words(given: str, wanted: str) -> Decision:
-    """The reference is no formula: if it is words, only the same words are right."""
+    """The reference is not a formula: if it is words, only the same words are right."""
     words_wanted = label(wanted)
     if words_wanted is None:
         return _UNDECIDED
@@ -119,14 +119,14 @@ def _wanted_words(given: str, wanted: str) -> Decision:
 
 
 def _given_words(given: str, wanted: str) -> Decision:
-    """The answer is no formula, the reference is (or a time, which reads as one): only the same words are right."""
+    """The reference is a formula (or a time, which reads as one), the answer is not: only equal words are right."""
     words_given = label(given)
     if words_given is not None:
         return Decision("correct" if words_given == label(wanted) else "incorrect", "words")
     sentence = _LONG_WORD.search(given) and "\\operatorname" not in given
-    if quantity(wanted) and sentence:  # a sentence around a number is not taken for the number
+    if quantity(wanted) and sentence:  # a sentence that contains a number is not the number
         return Decision("incorrect", "words")
-    return _UNDECIDED if "\\" in given else Decision("incorrect", "screen")  # plain arithmetic was read if it was any
+    return _UNDECIDED if "\\" in given else Decision("incorrect", "screen")  # plain arithmetic would have been parsed
 
 
 _SERIES = frozenset(("sum",))
@@ -149,7 +149,7 @@ _ESCAPE = re.compile(r"\\(?![A-Za-z{}|\\,;:! ])")
 
 @lru_cache(maxsize=4096)
 def screened(tidied: str) -> bool:
-    """May the worker see it? It is short, shallow, in plain characters, and asks sympy for no huge number."""
+    """Whether the worker may see an answer: short, shallow, in plain characters, without huge numbers for sympy."""
     if len(tidied) > MAX_WORKER_LENGTH or _PLAIN.fullmatch(tidied) is None:
         return False
     if _LONG_NUMBER.search(tidied) or _PYTHON.search(tidied) or _ESCAPE.search(tidied):
@@ -171,7 +171,7 @@ def _depth(text: str) -> int:
 
 
 def _tower(text: str) -> int:
-    """Exponents on exponents: ``2^{3^{4}}`` is two high."""
+    """The height of nested exponents: 2 for ``2^{3^{4}}``."""
     height, open_exponents = 0, []
     for at, character in enumerate(text):
         if character == "{":
@@ -182,11 +182,11 @@ def _tower(text: str) -> int:
     return height
 
 
-# ---- one spelling of an answer, for votes
+# ---- one spelling of an answer, for majority votes
 
 
 def normalized(answer: str) -> str:
-    """Equal strings are equal answers; not every pair of equal answers has equal strings."""
+    """A normal form: equal strings are equal answers, but equal answers may have different strings."""
     given = tidy(answer[:MAX_ANSWER])
     number = quantity(given)
     if number is not None:

@@ -1,7 +1,7 @@
-"""Tier 2: trees to numbers of 40 digits.
+"""Tier 2: evaluates trees to 40 digits.
 
-Nothing large is ever computed: values are floating point of fixed precision whatever their magnitude, arguments of
-functions are bounded, sums are bounded, and one evaluation takes a bounded number of steps. What is beyond the bounds
+Nothing large is ever computed: values are floating-point numbers of fixed precision at any magnitude, the arguments of
+functions are bounded, sums are bounded, and one evaluation takes a bounded number of steps. What exceeds the bounds
 raises ``TooLarge``, what has no value ``Undefined``, what is not a number at all ``NotNumeric``.
 """
 
@@ -16,16 +16,17 @@ from .tree import symbols
 
 DIGITS = 40
 MAX_STEPS = 4000
-"""Nodes that one evaluation may visit."""
+"""Maximum number of nodes visited by one evaluation."""
 MAX_DECISION_STEPS = 40_000
-"""Nodes that all evaluations of one decision may visit."""
+"""Maximum number of nodes visited by all evaluations for one decision."""
 MAX_TERMS = 200
+"""Maximum number of terms of a sum or product."""
 _MAX_ARGUMENT_BITS = 64
 _MAX_POWER_BITS = 1 << 62
 
 
 class Undefined(Exception):
-    """There is no value here: a division by zero, a pole, infinity minus infinity."""
+    """The tree has no value here: a division by zero, a pole, infinity minus infinity."""
 
 
 class NotNumeric(Exception):
@@ -36,7 +37,7 @@ _local = threading.local()
 
 
 def context(digits: int = DIGITS) -> Any:
-    """mpmath at ``digits`` digits, one for each thread: its precision is state."""
+    """An mpmath context with ``digits`` digits, one per thread, because its precision is mutable state."""
     contexts = _local.__dict__.setdefault("contexts", {})
     if digits not in contexts:
         import mpmath
@@ -51,17 +52,21 @@ _MPMATH |= {name: name for name in ("sin", "cos", "sinh", "cosh", "tanh", "exp",
 
 
 def allow(steps: int = MAX_DECISION_STEPS) -> None:
-    """What this thread's next decision may cost."""
+    """Set the number of steps that this thread's next decision may take."""
     _local.steps_left = steps
 
 
 def exhausted() -> bool:
-    """Has the decision cost all that it was allowed?"""
+    """Whether the current decision has used up its steps."""
     return bool(getattr(_local, "steps_left", 1) <= 0)
 
 
 class Evaluator:
-    """Values of trees at one point. ``sign``: what plus-minus means here. ``log_base``: of a bare log."""
+    """Evaluates trees at one point, with one method per kind of node.
+
+    ``point`` maps the names of variables to values, ``sign`` (1 or -1) is the sign that plus-minus stands for, and
+    ``log_base`` the base of a bare log (10, or 0 for e).
+    """
 
     def __init__(self, ctx: Any, point: Any, sign: int = 1, log_base: int = 0) -> None:
         self.ctx, self.point, self.sign, self.log_base = ctx, point, sign, log_base
@@ -69,6 +74,7 @@ class Evaluator:
         self.bound: dict[str, Any] = {}
 
     def value(self, node: Node) -> Any:
+        """The value of a tree. Raises ``Undefined``, ``NotNumeric`` or ``TooLarge`` if it has none."""
         allowed = self.steps
         try:
             result = self._value(node)
@@ -183,7 +189,7 @@ class Evaluator:
         return ctx.exp(logarithm)
 
     def _bounded(self, value: Any) -> None:
-        """Functions reduce their argument to a period: the cost is in its magnitude."""
+        """Raise ``TooLarge`` for large values: functions reduce them to a period, which costs time by magnitude."""
         if not self.ctx.isfinite(value):
             raise Undefined
         if value and self.ctx.mag(value) > _MAX_ARGUMENT_BITS:
@@ -270,7 +276,7 @@ class Evaluator:
         return self.ctx.gamma(x)
 
     def _app(self, node: Node) -> Any:
-        """An unknown function: some function of its name and its arguments, the same wherever it stands."""
+        """An unknown function: an arbitrary function of its name and arguments, the same wherever it occurs."""
         seed = zlib.crc32(node[1].encode())
         phase, value = self.ctx.mpf(seed % 1009) / 512 + 1, self.ctx.one
         for at, argument in enumerate(node[2]):
@@ -316,7 +322,7 @@ def _determinant(rows: list[list[Any]]) -> Any:
 
 
 def constant_value(node: Node, digits: int = DIGITS) -> Any:
-    """The value of a tree without variables; Undefined, NotNumeric or TooLarge if there is none."""
+    """The value of a tree without variables. Raises ``Undefined``, ``NotNumeric`` or ``TooLarge`` if it has none."""
     if symbols(node):
         raise NotNumeric
     return Evaluator(context(digits), {}).value(node)

@@ -1,6 +1,6 @@
-r"""Tier 2, first half: LaTeX arithmetic into a small tree, in bounded time and depth, without sympy and without eval.
+r"""Tier 2, first half: parses LaTeX arithmetic into a small tree, in bounded time and depth, without sympy or eval.
 
-A node is a tuple whose first member names its kind:
+A node is a tuple whose first element names its kind:
 
 ======================  ==================================================================================
 ``num`` value           a Fraction
@@ -15,7 +15,7 @@ A node is a tuple whose first member names its kind:
 ``matrix`` rows, ``text`` words, ``base`` digits base, ``ratio`` a b, ``unit`` node unit, ``deg`` node
 ======================  ==================================================================================
 
-What is not understood raises ``Unreadable``, what is beyond the bounds ``TooLarge``. Nothing is guessed.
+What is not understood raises ``Unreadable``, what exceeds the bounds ``TooLarge``. Nothing is guessed.
 """
 
 from __future__ import annotations
@@ -42,7 +42,10 @@ def _parse_cached(tidied: str, thousands: bool) -> tuple[Node | None, str]:
 
 
 def parse(tidied: str, thousands: bool = True) -> Node:
-    """The tree of an answer that ``tidy`` returned. ``thousands``: is ``1,234`` at the top level a number or a list?"""
+    """The tree of an answer that ``tidy`` returned. ``thousands``: ``1,234`` at the top level is a number, not a list.
+
+    Raises ``Unreadable`` or ``TooLarge``.
+    """
     node, problem = _parse_cached(tidied, thousands)
     if node is None:
         raise TooLarge if problem == "too large" else Unreadable
@@ -50,9 +53,10 @@ def parse(tidied: str, thousands: bool = True) -> Node:
 
 
 class Parser(Arithmetic):
-    """Answers, lists and relations; arithmetic is inherited."""
+    """Answers, lists, relations and set operations; arithmetic is inherited."""
 
     def answer(self) -> Node:
+        """The whole text. Raises ``Unreadable`` if tokens are left."""
         if not self.tokens:
             raise Unreadable
         node = self.items()
@@ -61,7 +65,7 @@ class Parser(Arithmetic):
         return node
 
     def items(self) -> Node:
-        """Members separated by commas, semicolons, "and", "or"; one member stands for itself."""
+        """Members separated by commas, semicolons, "and", "or"; a single member is not put into a list."""
         members, separators = [self.relation()], []
         while True:
             found = self.separator()
@@ -89,6 +93,7 @@ class Parser(Arithmetic):
         return ("list", tuple(nodes), (";",) * (len(nodes) - 1))
 
     def separator(self) -> str | None:
+        """The separators at the current position as one, "and" and "or" before commas; None if there is none."""
         found = None
         while self.at < len(self.tokens):
             if self.accept(","):
@@ -105,6 +110,7 @@ class Parser(Arithmetic):
         return found
 
     def text_separator(self) -> str | None:
+        r"""``\text{and}`` or ``\text{or}`` at the current position; None otherwise, without moving."""
         if not is_font(self.peek()) or self.peek(1) != "{":
             return None
         start = self.at
@@ -116,6 +122,7 @@ class Parser(Arithmetic):
         return None
 
     def relation(self) -> Node:
+        """One side, or a chain of sides with relation symbols. What follows an approximation sign is dropped."""
         sides, operators, names = [], [], []
         while True:
             start = self.at
@@ -132,7 +139,7 @@ class Parser(Arithmetic):
             self.at += 1
         if not operators:
             return sides[0]
-        if "~" in operators:  # 16/3 = 5.33..: what stands before the approximation, if that is a value
+        if "~" in operators:  # 16/3 = 5.33..: what precedes the approximation, if that is a value
             cut = operators.index("~")
             if cut == 0 and names[0]:
                 operators[0] = "="
@@ -143,7 +150,7 @@ class Parser(Arithmetic):
         return ("rel", tuple(sides), tuple(operators), tuple(names))
 
     def _is_name(self, start: int, end: int, node: Node) -> bool:
-        """Is the side a mere name, as in ``x``, ``x_1``, ``f(x)``, ``f^{-1}(x)``, ``(x, y)``?"""
+        """Whether a side is merely a name, as in ``x``, ``x_1``, ``f(x)``, ``f^{-1}(x)``, ``(x, y)``."""
         if node[0] == "sym" or node[0] == "app":
             return True
         if node[0] == "tuple":
@@ -158,7 +165,7 @@ class Parser(Arithmetic):
         return bool(factors) and all(f[0] == "sym" for f in factors) and "".join(f[1] for f in factors).isupper()
 
     def _is_application(self, at: int, end: int) -> bool:
-        """Do the tokens after a letter make it ``f_1(...)`` or ``f^{-1}(...)``, with nothing behind?"""
+        """Whether the tokens after a letter make it ``f_1(...)`` or ``f^{-1}(...)``, with nothing after it."""
         while at < end and self.tokens[at] != "(":
             if self.tokens[at] not in ("^", "_", "{", "}", "-", "'", "\\prime") and not self.tokens[at].isalnum():
                 return False
@@ -171,6 +178,7 @@ class Parser(Arithmetic):
         return False
 
     def set_expression(self) -> Node:
+        """Sums joined by set operations."""
         node = self.sum()
         while True:
             token = self.peek()

@@ -1,4 +1,4 @@
-"""Tier 1: exact rationals with their units."""
+"""Tier 1: exact rational numbers with their units."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import NamedTuple
 from .units import conflicting, read_unit
 
 MAX_DIGITS = 1000
-"""Digits of a number that is read exactly; exponents of scientific notation go up to the same."""
+"""Maximum number of digits of an exact number, and largest exponent of scientific notation."""
 
 
 class Quantity(NamedTuple):
-    """A rational number and what stands behind it: "", "%", "°" or a unit."""
+    """A rational number and what follows it: "", "%", "°" or a unit."""
 
     value: Fraction
     unit: str
@@ -36,7 +36,7 @@ _QUANTITY = re.compile(
 
 
 def decimal(text: str) -> Fraction | None:
-    """``1,234.50`` exactly, None if it is too long."""
+    """The exact value of a decimal such as ``1,234.50``; None if it is too long."""
     text = text.replace(",", "")
     if len(text) > MAX_DIGITS:
         return None
@@ -45,7 +45,7 @@ def decimal(text: str) -> Fraction | None:
 
 @lru_cache(maxsize=8192)
 def quantity(tidied: str) -> Quantity | None:
-    """The number an answer is, with its unit; None if it is anything else than one plain number."""
+    """The value and unit of an answer that is one plain number; None for any other answer."""
     if tidied.isdecimal() and tidied.isascii() and len(tidied) <= MAX_DIGITS:
         return Quantity(Fraction(int(tidied)), "")
     if len(tidied) > 3 * MAX_DIGITS:
@@ -106,8 +106,10 @@ def _value(match: re.Match[str]) -> Fraction | None:
 
 
 def same_quantity(a: Quantity, b: Quantity) -> bool:
-    """Are two quantities equal? A unit that only one of them names is taken as understood, a percent sign as either
-    understood or a hundredth."""
+    """Whether two quantities are equal.
+
+    A unit that only one of them names is taken as understood, a percent sign as understood or as 1/100.
+    """
     if conflicting(a.unit, b.unit):
         return False
     if a.value == b.value:
@@ -120,7 +122,7 @@ def same_quantity(a: Quantity, b: Quantity) -> bool:
 
 
 def quantity_like(tidied: str, unit: str) -> Quantity | None:
-    """``quantity`` of ``100 N``: a bare letter is a unit where the other answer writes it as one."""
+    """``quantity`` for ``100 N``: a bare letter is a unit if the other answer has it as its ``unit``."""
     if len(unit) == 1 and unit.isalpha() and tidied.endswith(unit):
         number = quantity(tidied[:-1].rstrip())
         if number is not None and not number.unit:

@@ -1,8 +1,8 @@
-"""Tier 2: equations, inequalities and chains of them."""
+"""Tier 2: compares equations, inequalities and chains of them."""
 
 from __future__ import annotations
 
-from . import compare  # which imports this module: the two describe answers inside answers
+from . import compare  # which imports this module: answers contain relations, and relations contain answers
 from .agree import Point, agree, close, integer_points
 from .evaluate import Evaluator, NotNumeric, Undefined, context
 from .tokens import Node
@@ -10,7 +10,7 @@ from .tree import PLUS_MINUS, SETS, contains, numeric, symbols
 
 
 def without_names(node: Node) -> Node:
-    """``2 = 4/2`` and ``1 \\cdot 2 = 2``: a chain of equal constants is its value. ``x = 1 = 2/2`` is ``x = 1``."""
+    """A chain of equal constants (``2 = 4/2``) becomes its value, and ``x = 1 = 2/2`` becomes ``x = 1``."""
     if node[0] == "list" and len(node[1]) > 1:
         members = node[1]
         first = members[0]
@@ -33,6 +33,7 @@ def without_names(node: Node) -> Node:
 
 
 def relations(a: Node, b: Node) -> bool | None:
+    """Whether two answers, at least one of them a relation, are the same; None if undecided."""
     if a[0] == b[0] == "rel":
         return _two_relations(a, b)
     relation, other = (a, b) if a[0] == "rel" else (b, a)
@@ -54,7 +55,7 @@ def relations(a: Node, b: Node) -> bool | None:
 
 
 def _named_value(relation: Node) -> Node | None:
-    """The side of an equation that is not a mere name."""
+    """The side of an equation that is not merely a name; None if both or neither are names."""
     (left, right), (left_named, right_named) = relation[1], relation[3]
     if left_named and not (right_named and left[0] == "tuple"):
         return right
@@ -85,7 +86,7 @@ def _chains(a: Node, b: Node) -> bool | None:
 
 
 def _equations(a: Node, b: Node) -> bool | None:
-    """The same equation: side by side, or up to a constant factor, or solved for a variable."""
+    """Whether two equations are the same: side by side, up to a constant factor, or solved for a variable."""
     straight = compare.ordered(a[1], b[1])
     if straight or compare.ordered(a[1], (b[1][1], b[1][0])):
         return True
@@ -105,7 +106,7 @@ def _difference(relation: Node) -> Node:
 
 
 def _constant_ratio(f: Node, g: Node) -> int | None:
-    """The sign of f/g if that is the same number everywhere, 0 if it is not real, None if it varies."""
+    """The sign of f/g if the ratio is constant, 0 if it is not real, None if it varies."""
     ctx, first, seen = context(), None, 0
     kind = "integer" if integer_points(f, g) else "positive"
     for number in range(5):
@@ -130,7 +131,7 @@ def _constant_ratio(f: Node, g: Node) -> int | None:
 
 
 def _solved(relation: Node, other: Node) -> bool:
-    """``y = t(x)`` against ``other(x, y) = 0``: ``t`` is a root of ``other``, and ``other`` is linear in ``y``."""
+    """Whether ``y = t(x)`` solves ``other(x, y) = 0``: ``t`` is a root of ``other``, which is linear in ``y``."""
     (left, right), _ = relation[1], relation[3]
     name, value = (left, right) if left[0] == "sym" else (right, left)
     if name[0] != "sym" or name[1] in symbols(value):

@@ -1,4 +1,4 @@
-"""Sets of real numbers: intervals, unions, inequalities in one variable, as sorted pieces with 40-digit ends."""
+"""Tier 2: sets of real numbers (intervals, unions, inequalities in one variable) as sorted pieces."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ MAX_PIECES = 50
 
 
 class Piece(NamedTuple):
+    """An interval or a point; the ends are mpmath numbers."""
+
     low: Any
     low_closed: bool
     high: Any
@@ -23,11 +25,11 @@ Pieces = list[Piece]
 
 
 class NotASet(Exception):
-    """The tree is no set of real numbers that could be worked out."""
+    """The tree is not a set of real numbers, or one that could not be computed."""
 
 
 def pieces(node: Node) -> Pieces:
-    """The set a tree describes, in its one normal form."""
+    """The set that a tree describes, in normal form. Raises ``NotASet`` or ``TooLarge``."""
     try:
         return _normal(_pieces(node))
     except (Undefined, NotNumeric, TypeError):
@@ -35,6 +37,7 @@ def pieces(node: Node) -> Pieces:
 
 
 def same(a: Pieces, b: Pieces) -> bool:
+    """Whether two sets in normal form are equal, with ends compared to 30 digits."""
     ctx = context()
     return len(a) == len(b) and all(
         x.low_closed == y.low_closed
@@ -106,7 +109,7 @@ def _pieces(node: Node) -> Pieces:
 
 
 def variable(node: Node) -> str:
-    """The one variable of a relation that describes a set."""
+    """The only variable of a relation that describes a set. Raises ``NotASet`` if there is not exactly one."""
     names = symbols(node)
     if len(names) != 1 or not contains(node, frozenset(("rel",))):
         raise NotASet
@@ -114,7 +117,7 @@ def variable(node: Node) -> str:
 
 
 def _conditions(node: Node, name: str) -> Pieces:
-    """Those values of ``name`` that a relation, or several, allows."""
+    """The values of ``name`` that one or several relations allow."""
     if node[0] == "rel":
         return _relation(node, name)
     if node[0] != "list" or not all(member[0] == "rel" for member in node[1]):
@@ -156,11 +159,11 @@ def _ray(operator: str, end: Any) -> Pieces:
         return [Piece(-inf, False, end, operator == "<=")]
     if operator == "!=":
         return [Piece(-inf, False, end, False), Piece(end, False, inf, False)]
-    raise NotASet  # an equation is compared as one
+    raise NotASet  # equations are compared as equations
 
 
 def _normal(found: Pieces) -> Pieces:
-    """Sorted, without empty pieces, with touching pieces joined."""
+    """The pieces sorted, without empty ones, with touching ones joined."""
     if len(found) > MAX_PIECES:
         raise TooLarge
     kept = sorted(

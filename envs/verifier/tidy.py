@@ -1,7 +1,7 @@
-r"""Tier 1: one answer written in fewer ways.
+r"""Tier 1: reduces the ways in which an answer can be written.
 
-``\dfrac`` is ``\frac``, a full-width digit is a digit, ``\left(`` a parenthesis. All that compares answers reads what
-``tidy`` returns.
+``\dfrac`` becomes ``\frac``, a full-width digit a digit, ``\left(`` a parenthesis. Everything that compares answers
+gets what ``tidy`` returns.
 """
 
 # ruff: noqa: RUF001 (the look-alikes of a minus sign and a quote are what this file is about)
@@ -13,7 +13,7 @@ import unicodedata
 from functools import lru_cache
 
 MAX_WRAPPERS = 12
-"""Braces and fonts around an answer that are taken off."""
+"""Maximum number of braces and fonts around an answer that are removed."""
 
 _THEREFORE = re.compile(r"\\(?:Rightarrow|Longrightarrow|implies|therefore)(?![A-Za-z])")
 _SPACES = re.compile(r"\s+")
@@ -85,14 +85,14 @@ def _space(match: re.Match[str]) -> str:
 
 
 def _fraction(match: re.Match[str]) -> str:
-    """``0.1\\overline{6}`` as the fraction that it is."""
+    """A repeating decimal such as ``0.1\\overline{6}`` as a fraction."""
     whole, head, tail = match.groups()
     bottom = 10 ** len(head) * (10 ** len(tail) - 1)
     return rf"\frac{{{int(whole + head + tail) - int((whole + head) or 0)}}}{{{bottom}}}"
 
 
 def fold_unicode(text: str) -> str:
-    """The same text in ASCII and LaTeX where that is known. Digits of other scripts are left as they are."""
+    """``text`` with known Unicode characters replaced by ASCII and LaTeX. Digits of other scripts are kept."""
     text = _SUPERSCRIPT_RUN.sub(lambda m: "^{" + m.group().translate(_SUPERSCRIPTS) + "}", text)
     text = _SUBSCRIPT_RUN.sub(lambda m: "_{" + m.group().translate(_SUBSCRIPTS) + "}", text)
     text = text.translate(_UNICODE)
@@ -103,7 +103,7 @@ def fold_unicode(text: str) -> str:
 
 @lru_cache(maxsize=8192)
 def tidy(answer: str) -> str:
-    """``answer`` without spacing commands, delimiters, size commands, fonts around the whole and a final full stop."""
+    """``answer`` without spacing, delimiters, size commands, a font around the whole, and a final full stop."""
     if not answer.isascii():
         answer = fold_unicode(answer)
     if "\\" in answer or "~" in answer or "{,}" in answer:
@@ -131,7 +131,7 @@ def tidy(answer: str) -> str:
 
 
 def _closes_last(text: str, opening: int) -> bool:
-    """Is the brace at ``opening`` closed by the last character and by no earlier one?"""
+    """Whether the brace at ``opening`` is closed by the last character and not earlier."""
     if not text.endswith("}") or text.endswith("\\}"):
         return False
     depth = 0
@@ -145,7 +145,7 @@ def _closes_last(text: str, opening: int) -> bool:
 
 
 def squeeze(tidied: str) -> str:
-    """Without the spaces and braces that mean nothing: equal strings are equal answers."""
+    """A tidied answer without spaces and braces that have no meaning: equal strings are equal answers."""
     tidied = _BRACED_CHARACTER.sub(r"\1\2", tidied)
     return _SQUEEZE.sub(
         lambda m: m.group(1) + " " if m.group(1) else (" " if m.group().isspace() and _both(m) else ""), tidied

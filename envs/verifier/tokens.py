@@ -1,17 +1,20 @@
-"""Tier 2: the tokens of an answer, the tables that name them, and a cursor over them."""
+"""Tier 2: splits an answer into tokens; the tables of known commands; and a cursor over the tokens."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 Node = tuple[Any, ...]
+"""A tree, see ``parse.py``: its kind, then its parts. Plain tuples are cheap to build and to compare."""
+T = TypeVar("T")
 
 MAX_LENGTH = 4000
-"""Characters of an answer that is parsed."""
+"""Longest answer that is parsed, in characters."""
 MAX_TOKENS = 1500
 MAX_DEPTH = 40
+"""Deepest nesting of brackets, groups and arguments."""
 MAX_NUMBER_DIGITS = 400
 
 
@@ -20,7 +23,7 @@ class Unreadable(Exception):
 
 
 class TooLarge(Exception):
-    """The text, its nesting or a value in it is beyond the bounds."""
+    """The text, its nesting or a value in it exceeds the bounds."""
 
 
 def _set(names: str) -> frozenset[str]:
@@ -51,7 +54,7 @@ FONTS = _set(
 ACCENTS = _set("bar overline hat widehat vec tilde widetilde dot ddot overrightarrow underline")
 CLOSING = {"(": ")]", "[": ")]", "\\{": ("\\}",), "{": "}", "\\langle": ("\\rangle",)}
 FUNCTION_LETTERS = _set("f g h F G H \\Phi \\phi \\varphi \\psi \\Psi \\delta \\zeta")
-"""Letters that are functions where a parenthesis follows; ``x(x+1)`` is a product."""
+"""Letters that are functions if a parenthesis follows; ``x(x+1)`` is a product."""
 ENVIRONMENTS = _set("matrix pmatrix bmatrix Bmatrix vmatrix Vmatrix smallmatrix array cases aligned")
 STOPS = _set(
     "\\} \\rangle \\rfloor \\rceil \\mid \\vert \\end \\\\ \\pm \\mp \\cdot \\times \\div \\ast \\wedge \\vee \\land "
@@ -69,6 +72,11 @@ _THOUSANDS = re.compile(r"[0-9]{1,3}(?:,[0-9]{3})+(?:\.[0-9]+)?(?![0-9,])")
 
 
 def tokenize(text: str, thousands: bool) -> list[str]:
+    """The tokens of ``text``; a run of spaces is one token " ".
+
+    With ``thousands``, ``1,234`` outside brackets is one number. Raises ``Unreadable`` for characters outside ASCII and
+    ``TooLarge`` beyond the bounds.
+    """
     if len(text) > MAX_LENGTH:
         raise TooLarge
     tokens: list[str] = []
@@ -103,41 +111,50 @@ def tokenize(text: str, thousands: bool) -> list[str]:
 
 
 class Cursor:
-    """A place among the tokens, with what is open around it."""
+    """A position in the tokens of a text, with the state of what encloses it.
+
+    The methods named after parts of the grammar (here and in subclasses) read that part from the current position and
+    return its tree; they raise ``Unreadable`` if it is not there and ``TooLarge`` beyond the bounds.
+    """
 
     def __init__(self, text: str, thousands: bool) -> None:
         raw = tokenize(text, thousands)
-        # spaces matter inside \text{} and before a unit only: keep them aside
+        # spaces matter only inside \text{} and before a unit: keep them separately
         self.tokens = [token for token in raw if token != " "]
         self.spaced = [i > 0 and raw[i - 1] == " " for i, token in enumerate(raw) if token != " "]
         self.at = 0
         self.depth = 0
         self.bars = 0
         self.in_set = 0
-        self.running: list[str] = []  # the variables of the sums around this place
+        self.running: list[str] = []  # the variables of the enclosing sums
 
     # ---- tokens
 
     def peek(self, ahead: int = 0) -> str:
+        """The current token, or one ``ahead`` of it, without moving; "" after the end."""
         at = self.at + ahead
         return self.tokens[at] if at < len(self.tokens) else ""
 
     def take(self) -> str:
+        """The current token; moves past it."""
         token = self.peek()
         self.at += 1
         return token
 
     def accept(self, *tokens: str) -> bool:
+        """Move past the current token if it is one of ``tokens``; returns whether it was."""
         if self.at < len(self.tokens) and self.tokens[self.at] in tokens:
             self.at += 1
             return True
         return False
 
     def expect(self, token: str) -> None:
+        """Move past ``token``. Raises ``Unreadable`` if it is not the current token."""
         if not self.accept(token):
             raise Unreadable
 
-    def nested(self, read: Callable[[], Any]) -> Any:
+    def nested(self, read: Callable[[], T]) -> T:
+        """What ``read`` returns, one level deeper. Raises ``TooLarge`` if that is too deep."""
         self.depth += 1
         if self.depth > MAX_DEPTH:
             raise TooLarge
@@ -146,7 +163,7 @@ class Cursor:
         return result
 
     def text_argument(self) -> str:
-        """What stands in ``\\text{...}``, with its spaces."""
+        """The content of ``\\text{...}`` with its spaces; the current token is the command."""
         self.at += 1
         self.expect("{")
         text, depth = "", 1
@@ -163,22 +180,26 @@ class Cursor:
 
 
 def is_font(token: str) -> bool:
+    r"""Whether a token is a font command such as ``\text``."""
     return token[:1] == "\\" and token[1:] in FONTS
 
 
 def letter(name: str, primes: str) -> Node:
+    """The tree of a letter with primes: a variable, or the constant e or i."""
     if not primes and name in ("e", "i"):
         return ("const", name)
     return ("sym", name + primes)
 
 
 def renamed(node: Node, suffix: str) -> Node:
+    """The variable ``node`` with ``suffix`` added to its name. Raises ``Unreadable`` if it is not a variable."""
     if node[0] != "sym":
         raise Unreadable
     return ("sym", node[1] + suffix)
 
 
 def in_base(node: Node, base: str) -> Node:
+    """A number written in another base, as ``71_8``. Raises ``Unreadable`` unless both are integers."""
     value = node[1]
     if value.denominator != 1 or not base.isdigit() or len(base) > 2:
         raise Unreadable
@@ -186,6 +207,7 @@ def in_base(node: Node, base: str) -> Node:
 
 
 def product(left: Node, right: Node) -> Node:
+    """The product of two trees, flattened. Raises ``Unreadable`` if one of them is text or the first has a unit."""
     if left[0] in ("text", "unit") or right[0] == "text":
         raise Unreadable
     return ("mul", (*left[1], right)) if left[0] == "mul" else ("mul", (left, right))

@@ -1,4 +1,4 @@
-"""Tier 2: questions about a tree that need no numbers."""
+"""Tier 2: questions about a tree that need no evaluation."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from .tokens import Node
 
 
 def contains(node: Node, kinds: frozenset[str]) -> bool:
-    """Is there a node of one of ``kinds``, or a function of that name?"""
+    """Whether a tree contains a node of one of ``kinds``, or a function with such a name."""
     waiting: list[Node] = [node]
     while waiting:
         here = waiting.pop()
@@ -20,7 +20,7 @@ def contains(node: Node, kinds: frozenset[str]) -> bool:
 
 
 def symbols(node: Node) -> frozenset[str]:
-    """The free names in a tree."""
+    """The names of the free variables of a tree."""
     found: set[str] = set()
     waiting: list[Node] = [node]
     while waiting:
@@ -43,5 +43,5 @@ _NON_NUMERIC = SETS | {"tuple", "set", "list", "rel", "matrix", "text", "base", 
 
 
 def numeric(node: Node) -> bool:
-    """Is the tree a number, given numbers for its variables?"""
+    """Whether a tree is a number once its variables are."""
     return not contains(node, _NON_NUMERIC) and not (node[0] == "unit" and node[2] != "%")

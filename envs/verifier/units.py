@@ -1,4 +1,4 @@
-r"""Tier 1: units of measurement behind a number."""
+r"""Tier 1: units of measurement after a number."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ def _set(names: str) -> frozenset[str]:
 
 
 NO_UNITS = _set("sin cos tan cot sec csc ln log exp sqrt pi inf nan oo zoo and or mod if not")
-"""Words behind a number that are no unit."""
+"""Words after a number that are not units."""
 SHORT_UNITS = _set(
     "mm cm dm km nm mi ft in yd yds lb lbs oz kg mg ml mL dl dL cl ms us ns min hr hrs sec Hz kHz MHz GHz Pa kPa MPa "
     "kJ MJ kW MW mW eV keV MeV GeV kV mV mA mol mph kph rad deg AU pc ly pm am"
 )
-"""Units of two letters that need no space before them."""
+"""Short units that need no space before them."""
 
 
 _IN_UNITS = str.maketrans("", "", " /^-23.()")
@@ -29,7 +29,7 @@ _NOT_IN_UNITS = _set(
 
 
 def read_unit(text: str) -> str | None:
-    """The unit ``text`` names, in one spelling; None if ``text`` is not a unit."""
+    """The unit that ``text`` names, in one spelling; None if it is not a unit."""
     text = text.strip()
     if text in ("%", "°"):
         return text
@@ -80,7 +80,7 @@ _UNIT_FACTOR = re.compile(
 
 
 def _dimensions(unit: str) -> dict[str, int] | None:
-    """A unit as powers of known measures, None if a word in it is none."""
+    """A unit as powers of known measures; None if one of its words is unknown."""
     powers: dict[str, int] = {}
     sign = 1
     for factor in _UNIT_FACTOR.finditer(unit):
@@ -95,7 +95,7 @@ def _dimensions(unit: str) -> dict[str, int] | None:
 
 
 def conflicting(a: str, b: str) -> bool:
-    """Do two units contradict each other? One that is missing, or not known as a measure, contradicts none."""
+    """Whether two units contradict each other. A missing or unknown unit contradicts none."""
     if a == b or not a or not b:
         return False
     left, right = _dimensions(a), _dimensions(b)

@@ -1,4 +1,4 @@
-"""``verify``: a batch of completions against their references."""
+"""``verify``: compares a batch of completions with their references."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from .tidy import tidy
 from .worker import POOL
 
 CACHE_SIZE = 65_536
-"""Decisions that are remembered, by (answer, reference)."""
+"""Maximum number of cached decisions, by (answer, reference)."""
 MAX_CACHED_LENGTH = 2_000
+"""Longest pair of answer and reference that is cached, in characters."""
 
 
 def verify(
@@ -26,12 +27,20 @@ def verify(
     batch_deadline: float = 60.0,
     memory_mb: int = 1024,
 ) -> list[Verdict]:
-    """A verdict for each completion against its reference.
+    """One verdict per completion on whether its final answer equals the reference.
 
-    Tiers 1 and 2 decide nearly everything in this process, in bounded time. What they leave goes to math-verify in a
-    worker process: ``deadline`` is its seconds for one item, ``batch_deadline`` its seconds for all of them (so a batch
-    is over after ``batch_deadline + deadline`` seconds and the starts of workers), ``memory_mb`` its address space.
-    Any failure is a ``no_verdict`` with its reason; only arguments of the wrong type or length raise.
+    Tiers 1 and 2 decide nearly everything in this process, in bounded time. The rest goes to math-verify in a worker
+    process.
+
+    Args:
+        completions, references: sequences of equal length.
+        deadline: seconds for one item in the worker.
+        batch_deadline: seconds for all items in the worker. A batch takes at most ``batch_deadline + deadline`` seconds
+            there, plus the time to start workers.
+        memory_mb: address space of the worker in MiB.
+
+    Any failure is a ``no_verdict`` with a reason. Raises TypeError if an argument is not a sequence of strings,
+    ValueError for different lengths or a limit that is not positive.
     """
     completions, references = _checked(completions, "completions"), _checked(references, "references")
     if len(completions) != len(references):
@@ -90,7 +99,7 @@ def _decide(pair: tuple[str, str]) -> Decision:
         decision = decide(*pair)
     except (MemoryError, RecursionError):
         return Decision(None, None, "too_long")
-    except Exception:  # the boundary: a fault of the verifier is no verdict, never an exception and never "incorrect"
+    except Exception:  # the boundary: a bug in the verifier is no verdict, never an exception and never "incorrect"
         return Decision(None, None, "crash")
     if decision.status is not None:
         _remember(pair, decision)
@@ -107,7 +116,7 @@ def _remember(pair: tuple[str, str], decision: Decision) -> None:
 
 
 def clear_cache() -> None:
-    """Forget every decision."""
+    """Forget all cached decisions."""
     with _CACHE_LOCK:
         _CACHE.clear()
 
@@ -152,5 +161,5 @@ _OUTCOMES = {
 
 
 def close() -> None:
-    """End the worker process, if one runs. The next question that needs it starts another."""
+    """End the worker process if one is running. The next item that needs it starts another."""
     POOL.close()

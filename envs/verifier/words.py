@@ -1,4 +1,4 @@
-"""Tier 1: multiple choice letters and answers in words."""
+"""Tier 1: multiple-choice letters and answers in words."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LONG_WORD = re.compile(r"[A-Za-z]{3,}")
 
 
 def choice(tidied: str) -> str | None:
-    """The letter of a multiple choice answer: ``C``, ``(C)``, ``C.``, ``(C) 42``."""
+    """The letter of a multiple-choice answer (``C``, ``(C)``, ``C.``, ``(C) 42``); None for other answers."""
     if len(tidied) > 1 and "\\" in tidied:
         tidied = _plain(tidied)
     match = _CHOICE.fullmatch(tidied)
@@ -35,7 +35,7 @@ def _plain(tidied: str) -> str:
 
 
 def words(tidied: str) -> str | None:
-    """The words of an answer in prose, lower case, without punctuation; None if it is no prose."""
+    """The words of an answer in prose, in lower case without punctuation; None if it is not prose."""
     plain = _plain(tidied)
     if len(plain) > 2000 or "\\" in plain or "=" in plain or _WORDS.fullmatch(plain) is None:
         return None
@@ -49,7 +49,7 @@ _LABEL = re.compile(r"[A-Za-z0-9\s.,:;'!?()\-/&]*")
 
 
 def label(tidied: str) -> str | None:
-    """An answer of words and figures, e.g. ``4:30 p.m.``, in one spelling; None if there is mathematics in it."""
+    """An answer of words and digits (``4:30 p.m.``) in one spelling; None if it contains mathematics."""
     plain = _plain(tidied)
     if len(plain) > 2000 or _LABEL.fullmatch(plain) is None or not re.search("[A-Za-z]", plain):
         return None

@@ -1,9 +1,9 @@
 """Tier 3: math-verify in a process that can be killed.
 
-One worker to a process, started when it is first needed. It is an interpreter of its own and is spoken to over pipes in
-JSON: nothing is pickled, this process is never forked, no thread is needed, so it works under threads, in forked and
-spawned children, in notebooks and event loops. A question that outlives its deadline is killed, and the next one is
-answered by a fresh fork of the worker (see ``_child.py``).
+Each process has one worker, started when it is first needed. The worker is a separate interpreter that communicates
+over pipes in JSON: nothing is pickled, this process is never forked and no thread is needed, so it works with threads,
+in forked and spawned children, in notebooks and event loops. A question that exceeds its deadline is killed, and the
+next one is answered by a fresh fork of the worker (see ``_child.py``).
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from collections.abc import Sequence
 from typing import IO, Any
 
 START_SECONDS = 60.0
-"""What a worker may take to start; it takes one or two."""
+"""Limit for the start of a worker, which usually takes one or two seconds."""
 RESTART_SECONDS = 10.0
-"""What the worker may take to kill a fork and put up the next; it takes milliseconds."""
+"""Limit for replacing a fork, which usually takes milliseconds."""
 MAX_STARTS = 3
-"""Starts in a row that may fail before tier 3 is given up for the batch."""
+"""Failed starts in a row after which tier 3 is abandoned for the batch."""
 
 
 class WorkerError(Exception):
-    """``reason`` is that of the verdict: timeout, memory or crash."""
+    """The worker failed; ``reason`` becomes that of the verdict: timeout, memory or crash."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -39,7 +39,7 @@ class WorkerError(Exception):
 
 
 class Worker:
-    """One worker process, asked one question at a time."""
+    """One worker process, which answers one question at a time."""
 
     def __init__(self, memory_mb: int) -> None:
         self.memory_mb = memory_mb
@@ -53,7 +53,7 @@ class Worker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            bufsize=0,  # nothing buffered that a forked child could write a second time
+            bufsize=0,  # no buffer that a forked child could write a second time
             close_fds=True,
             env=environment,
             start_new_session=True,  # Ctrl-C reaches the parent, and the parent ends the worker
@@ -66,21 +66,23 @@ class Worker:
 
     @property
     def pid(self) -> int:
+        """The id of the worker process."""
         return self._process.pid
 
     @property
     def alive(self) -> bool:
+        """Whether the process has not ended."""
         return self._process.poll() is None
 
     def start(self) -> None:
-        """Wait until the worker has imported what it needs."""
+        """Wait until the worker has imported what it needs. Raises ``WorkerError`` if it does not start."""
         if not self.ready:
             if self._receive(time.monotonic() + START_SECONDS) != "ready":
                 raise WorkerError("crash")
             self.ready = True
 
     def ask(self, answer: str, reference: str, deadline: float) -> str:
-        """What the worker makes of the two; WorkerError if it says nothing within ``deadline`` seconds."""
+        """The worker's outcome for a pair. Raises ``WorkerError`` if it fails or exceeds ``deadline`` seconds."""
         self._send({"answer": answer, "reference": reference, "deadline": deadline})
         try:
             result = str(self._receive(time.monotonic() + deadline))
@@ -96,7 +98,7 @@ class Worker:
         return result
 
     def drop_question(self) -> None:
-        """Kill the fork at work; the next question goes to a new one."""
+        """Kill the fork that is working on a question; the next question goes to a new one."""
         self.ready = False
         self._process.send_signal(signal.SIGUSR1)
         self._until_ready(time.monotonic() + RESTART_SECONDS)
@@ -134,7 +136,7 @@ class Worker:
     def kill(self) -> None:
         """End the process and its fork, reap it, close the pipes."""
         with contextlib.suppress(OSError):
-            _pipe(self._process.stdin).close()  # the fork reads the end of its questions and the worker follows
+            _pipe(self._process.stdin).close()  # the fork reads the end of its input and ends, and the worker follows
         try:
             if self._process.poll() is None and self.ready:
                 self._process.send_signal(signal.SIGUSR1)
@@ -149,7 +151,7 @@ class Worker:
         self.abandon()
 
     def abandon(self) -> None:
-        """Close this process's ends of the pipes. In a forked child: the worker is the parent's."""
+        """Close this process's ends of the pipes, for a forked child: the worker belongs to the parent."""
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
                 with contextlib.suppress(OSError):
@@ -170,7 +172,7 @@ def _readable(descriptor: int, seconds: float) -> bool:
 
 
 class WorkerPool:
-    """The worker of this process. Threads take turns; a forked child starts its own."""
+    """The worker of this process. Threads take turns; a forked child starts its own worker."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -182,15 +184,15 @@ class WorkerPool:
 
     @property
     def pid(self) -> int | None:
-        """The worker's process id, None while none runs."""
+        """The worker's process id, None if no worker is running."""
         return self._worker.pid if self._worker is not None else None
 
     def ask(
         self, pairs: Sequence[tuple[str, str]], *, deadline: float, batch_deadline: float, memory_mb: int
     ) -> list[tuple[str, float]]:
-        """For each (answer, reference) what the worker makes of it, or why it does not, and the seconds it took.
+        """The worker's outcome (or the reason for its failure) and the seconds taken, for each (answer, reference).
 
-        Takes at most ``batch_deadline + deadline`` seconds, starts of workers not counted.
+        Takes at most ``batch_deadline + deadline`` seconds, not counting the time to start workers.
         """
         results: list[tuple[str, float]] = []
         with self._lock:
@@ -209,7 +211,7 @@ class WorkerPool:
                     if self._worker is None or not self._worker.ready:
                         failures += 1
                         self._stop()
-                except Exception:  # no process to be had, or one that speaks nonsense: the boundary
+                except Exception:  # the boundary: no process could be started, or its reply was invalid
                     outcome, failures = "crash", failures + 1
                     self._stop()
                 except BaseException:  # Ctrl-C in the middle of a question: its reply must not answer the next one
@@ -237,7 +239,7 @@ class WorkerPool:
             worker.kill()
 
     def close(self) -> None:
-        """End the worker. The next question starts another."""
+        """End the worker. The next question starts another one."""
         with self._lock:
             self._stop()
 
