@@ -15,6 +15,7 @@ import json
 import random
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -134,7 +135,7 @@ def outcome(case: Case, status: str) -> str:
     ]
 
 
-def scores(cases: list[Case], statuses: list[str]) -> str:
+def scores(cases: list[Case], statuses: Sequence[str]) -> str:
     """Accuracy, precision and recall; no verdict counts as not right."""
     count = collections.Counter(outcome(case, status) for case, status in zip(cases, statuses, strict=True))
     right = sum(1 for case in cases if case["label"])

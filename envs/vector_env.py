@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from copy import deepcopy
-from typing import Any
+from typing import Any, SupportsIndex
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,8 @@ from .task import Task
 from .verification import verify_completions
 
 Texts = tuple[str, ...]
+Seeds = SupportsIndex | Sequence[SupportsIndex | None] | npt.NDArray[np.integer[Any]]
+"""One seed, from which the others count up, or one per sub-environment."""
 Result = tuple[Texts, npt.NDArray[np.float64], npt.NDArray[np.bool_], npt.NDArray[np.bool_], dict[str, Any]]
 
 
@@ -90,7 +92,7 @@ class MathVectorEnv(VectorEnv[Texts, Sequence[str], npt.NDArray[Any]]):
         self._randoms: list[int | np.random.Generator | None] = [None] * self.num_envs
 
     def reset(
-        self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
+        self, *, seed: Seeds | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Texts, dict[str, Any]]:
         """Start episodes; returns the prompts and the infos. Equal seeds share one problem, which is made once.
 
@@ -191,17 +193,18 @@ class MathVectorEnv(VectorEnv[Texts, Sequence[str], npt.NDArray[Any]]):
     def _observations(episodes: Sequence[Episode | None]) -> Texts:
         return tuple([episode.observation if episode is not None else "" for episode in episodes])
 
-    def _seeds(self, seed: int | Sequence[int | None] | None) -> Sequence[int | None]:
+    def _seeds(self, seed: Seeds | None) -> Sequence[int | None]:
         if seed is None:
             return [None] * self.num_envs
         if not isinstance(seed, Sequence | np.ndarray):
-            super().reset(seed=check_seed(seed))
-            return [check_seed(seed + i) for i in range(self.num_envs)]
+            first = check_seed(seed)
+            super().reset(seed=first)
+            return [check_seed(first + i) for i in range(self.num_envs)]
         if len(seed) != self.num_envs:
             raise ValueError(f"{len(seed)} seeds were given for {self.num_envs} sub-environments")
-        seeds: Sequence[Any] = seed
+        seeds: Any = seed
         if set(map(type, seeds)) == {int} and min(seeds) >= 0 and max(seeds) <= MAX_SEED:  # one check for all
-            return seeds
+            return [*seeds]
         return [None if one is None else check_seed(one) for one in seeds]
 
     def _chosen(self, mask: Any) -> list[int]:

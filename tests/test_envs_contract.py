@@ -4,6 +4,7 @@ import random
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -12,18 +13,18 @@ from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode
 
 import espo_gym  # noqa: F401
-from espo_gym.envs import Verdict, make_task
+from espo_gym.envs import MathVectorEnv, ProceduralTask, Verdict, make_task
 from espo_gym.envs.task import split_of
 
 DATA = Path(__file__).parent / "data"
-PROCEDURAL = {
+PROCEDURAL: dict[str, dict[str, Any]] = {
     "espo_gym/Addition-v0": {},
     "espo_gym/ChainArithmetic-v0": {},
     "espo_gym/Countdown-v0": {},
     "espo_gym/LinearEquation-v0": {},
     "espo_gym/ModularArithmetic-v0": {},
 }
-ENVS = {
+ENVS: dict[str, dict[str, Any]] = {
     **PROCEDURAL,
     "espo_gym/JSONL-v0": {"path": str(DATA / "problems.jsonl")},
     "espo_gym/GSM8K-v0": {"path": {split: str(DATA / f"gsm8k_{split}.jsonl") for split in ("train", "test")}},
@@ -58,6 +59,7 @@ def test_gymnasium_checker_is_silent(id):
 @every_env
 def test_reference_answers_are_right(id):
     env = gymnasium.make_vec(id, num_envs=30, **ENVS[id])
+    assert isinstance(env, MathVectorEnv)
     for split in env.task.splits:
         if env.task.size(split) == 0:
             continue
@@ -98,6 +100,7 @@ def test_splits_are_disjoint_whatever_the_seeds(id):
 def test_neighbouring_seeds_do_not_overlap(id):
     """The trap of Random(seed + index): runs that start at neighbouring seeds would see nearly the same problems."""
     task = make_task(id)
+    assert isinstance(task, ProceduralTask)
     streams = [[task.sample(task.generator(seed, draw)).prompt for draw in range(50)] for seed in (42, 43)]
     assert len(set(streams[0]) & set(streams[1])) < 10
 
@@ -122,13 +125,13 @@ def test_vector_environment_equals_single_ones(id, mode):
     single = gymnasium.make_vec(
         id, num_envs=n, vectorization_mode="sync", vector_kwargs={"autoreset_mode": mode}, **ENVS[id]
     )
-    seeds = [5, 5, 6, None, 0, 2**40]
+    seeds: Any = [5, 5, 6, None, 0, 2**40]
     for envs in (native, single):
         for i, env in enumerate(getattr(envs, "envs", [])):
             env.reset(seed=100 + i)
     native.reset(seed=100)
     assert native.observation_space == single.observation_space and native.action_space == single.action_space
-    results = [[envs.reset(seed=seeds)] for envs in (native, single)]
+    results: Any = [[envs.reset(seed=seeds)] for envs in (native, single)]
     for step in range(3 if mode is AutoresetMode.SAME_STEP else 1):
         rights = results[0][0][1]["problem"]
         actions = [rights[i].answer if step == 0 and i % 2 else "I do not know" for i in range(n)]

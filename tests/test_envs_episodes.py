@@ -2,6 +2,7 @@
 
 import inspect
 import pickle
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -33,7 +34,8 @@ class Counting(Task):
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
-        self.made, self.verified = [], []
+        self.made: list[int] = []
+        self.verified: list[list[str]] = []
 
     def problem(self, split, seed):
         self.made.append(seed)
@@ -51,6 +53,11 @@ class Counting(Task):
 
 class Single(Counting):
     max_turns = 1
+
+
+def task_of(env: gymnasium.Env[Any, Any]) -> Task:
+    assert isinstance(env.unwrapped, TextEnv)
+    return env.unwrapped.task
 
 
 # --- one environment
@@ -102,8 +109,8 @@ def test_a_failing_verifier_is_not_a_wrong_answer(monkeypatch, turns):
     assert info["verdict"] is failure and not info["has_verdict"] and not info["is_success"]
     envs = MathVectorEnv(num_envs=3, **kwargs)
     envs.reset(seed=0)
-    _, rewards, terminated, _, infos = envs.step(["The answer is 7."] * 3)
-    assert rewards.tolist() == [0.0] * 3 and terminated.all() and not infos["has_verdict"].any()
+    _, rewards, ended, _, infos = envs.step(["The answer is 7."] * 3)
+    assert rewards.tolist() == [0.0] * 3 and ended.all() and not infos["has_verdict"].any()
 
 
 def test_unicode_passes_through(monkeypatch):
@@ -121,7 +128,7 @@ def test_render():
     assert env.render() == "prompt:     train 4?"
     env.step("1")
     env.step("4")
-    assert env.render().splitlines() == [
+    assert (env.render() or "").splitlines() == [
         "prompt:     train 4?",
         "completion: 1",
         "verdict:    incorrect, answer '1'",
@@ -138,13 +145,14 @@ def test_render():
 
 
 def test_a_group_is_one_problem_made_once_and_verified_in_one_call():
-    envs = MathVectorEnv(Counting, 8)
+    task = Counting()
+    envs = MathVectorEnv(task, 8)
     observations, infos = envs.reset(seed=[7] * 4 + [9] * 4)
     assert observations == ("train 7?",) * 4 + ("train 9?",) * 4
-    assert envs.task.made == [7, 9]
+    assert task.made == [7, 9]
     assert infos["seed"].tolist() == [7] * 4 + [9] * 4 and infos["_seed"].all()
     envs.step(["7"] * 8)
-    assert envs.task.verified == [["7"] * 8]
+    assert task.verified == [["7"] * 8]
 
 
 def test_an_integer_seed_counts_up_and_any_sequence_will_do():
@@ -158,13 +166,14 @@ def test_an_integer_seed_counts_up_and_any_sequence_will_do():
 
 
 def test_disabled_autoreset_lets_the_others_go_on():
-    envs = MathVectorEnv(Counting, 3)
+    task = Counting()
+    envs = MathVectorEnv(task, 3)
     envs.reset(seed=[1, 2, 3])
     observations, rewards, terminated, *_ = envs.step(["1", "x", "y"])
     assert observations == ("", "not x; 2 left", "not y; 2 left")
     assert rewards.tolist() == [1.0, 0.0, 0.0] and terminated.tolist() == [True, False, False]
     _, rewards, terminated, _, infos = envs.step(["ignored", "2", "z"])
-    assert envs.task.verified[-1] == ["2", "z"]
+    assert task.verified[-1] == ["2", "z"]
     assert rewards.tolist() == [0.0, 1.0, 0.0] and terminated.tolist() == [True, True, False]
     assert infos["_verdict"].tolist() == [False, True, True] and infos["verdict"][0] is None
     assert infos["turn"].tolist() == [0, 2, 2]
@@ -185,7 +194,8 @@ def test_reset_mask_begins_anew_only_there():
 
 
 def test_same_step_autoreset_keeps_groups_together():
-    envs = MathVectorEnv(Single, 4, autoreset_mode="SameStep")
+    task = Single()
+    envs = MathVectorEnv(task, 4, autoreset_mode="SameStep")
     envs.reset(seed=[1, 1, 2, 2])
     observations, rewards, terminated, _, infos = envs.step(["1", "x", "2", "2"])
     assert rewards.tolist() == [1.0, 0.0, 1.0, 1.0] and terminated.all()
@@ -193,7 +203,7 @@ def test_same_step_autoreset_keeps_groups_together():
     assert infos["final_info"]["is_success"].tolist() == [True, False, True, True]
     assert infos["final_info"]["_verdict"].all() and "verdict" not in infos
     assert observations[0] == observations[1] != observations[2] == observations[3]
-    assert infos["problem"][0].prompt == observations[0] and len(envs.task.made) == 4
+    assert infos["problem"][0].prompt == observations[0] and len(task.made) == 4
     assert envs.metadata["autoreset_mode"] is gymnasium.vector.AutoresetMode.SAME_STEP
 
 
@@ -202,7 +212,8 @@ def test_same_step_autoreset_keeps_groups_together():
 
 def test_steps_out_of_order():
     env, envs = TextEnv(Single), MathVectorEnv(Single, 2)
-    for one, action in ((env, "1"), (envs, ["1", "1"])):
+    pairs: list[tuple[Any, Any]] = [(env, "1"), (envs, ["1", "1"])]
+    for one, action in pairs:
         with pytest.raises(ResetNeeded, match=r"call reset\(\)"):
             one.step(action)
         one.reset(seed=1)
@@ -224,11 +235,12 @@ def test_actions_that_are_no_completions(actions, error):
     envs.reset(seed=0)
     with pytest.raises(error, match="completions"):
         envs.step(actions)
-    assert envs.step(np.array(["0", "0"], dtype=object))[1].tolist() == [1.0, 0.0]
+    array: Any = np.array(["0", "0"], dtype=object)
+    assert envs.step(array)[1].tolist() == [1.0, 0.0]
     env = TextEnv(Single)
     env.reset(seed=0)
     with pytest.raises(TypeError, match="must be the completion, a str, not int"):
-        env.step(5)
+        env.step(5)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("make", [TextEnv, MathVectorEnv])
@@ -316,7 +328,8 @@ def test_a_finished_task_takes_no_more_arguments():
 
 def test_a_verifier_that_skips_completions_is_named():
     task = type("Lazy", (Single,), {"verify": lambda self, completions, problems: []})
-    for env, action in ((TextEnv(task), "1"), (MathVectorEnv(task, 2), ["1", "1"])):
+    pairs: list[tuple[Any, Any]] = [(TextEnv(task), "1"), (MathVectorEnv(task, 2), ["1", "1"])]
+    for env, action in pairs:
         env.reset(seed=1)
         with pytest.raises(ValueError, match=r"'Lazy'.verify gave 0 verdicts on [12] completions"):
             env.step(action)
@@ -331,7 +344,7 @@ def test_retry_wraps_any_single_turn_id():
     assert prompt == make_task("espo_gym/Countdown-v0", n_numbers=2).problem("train", 3).prompt
     assert env.step("1+1+1")[:3] == ("That is not correct. Try again.", 0.0, False)
     assert env.step(info["problem"].answer)[:3] == ("", 1.0, True)
-    assert env.unwrapped.task.system_prompt == make_task("espo_gym/Countdown-v0").system_prompt
+    assert task_of(env).system_prompt == make_task("espo_gym/Countdown-v0").system_prompt
 
 
 def test_retry_feedback_and_its_errors():
@@ -390,8 +403,9 @@ def test_a_task_of_ones_own_becomes_an_environment():
     register_task("tests/Doubling-v0", Doubling, limit=100)
     try:
         env = gymnasium.make("tests/Doubling-v0", split="test", template="2*{n}=", system_prompt="Be brief.")
-        assert env.unwrapped.task.name == "Doubling" and env.unwrapped.task.system_prompt == "Be brief."
-        assert env.unwrapped.task.limit == 100
+        task = task_of(env)
+        assert isinstance(task, Doubling) and task.name == "Doubling" and task.system_prompt == "Be brief."
+        assert task.limit == 100
         prompt, info = env.reset(seed=1)
         assert prompt == f"2*{info['problem'].key}="
         assert env.step(info["problem"].answer)[1] == 1.0
@@ -435,8 +449,9 @@ def test_unicode_text_space():
 
 
 def test_shared_memory_keeps_any_text():
-    from gymnasium.vector.utils import create_shared_memory, read_from_shared_memory, write_to_shared_memory
+    from gymnasium.vector.utils import create_shared_memory, read_from_shared_memory, shared_memory
 
+    write_to_shared_memory: Any = shared_memory.write_to_shared_memory  # its annotations know arrays only
     space = UnicodeText(20)
     memory = create_shared_memory(space, n=3)
     view = read_from_shared_memory(space, memory, n=3)

@@ -29,6 +29,13 @@ quick = settings(deadline=None, max_examples=200, derandomize=True)
 seeds = st.integers(0, 2**63 - 1)
 
 
+def fields(pattern: str, prompt: str) -> tuple[str, ...]:
+    """The groups of ``pattern``, which is what the whole prompt looks like."""
+    match = re.fullmatch(pattern, prompt)
+    assert match is not None, prompt
+    return match.groups()
+
+
 def judge(task, completion, answer="0", data=None):
     [verdict] = task.verify([completion], [Problem("", answer, "", data)])
     return verdict
@@ -41,14 +48,14 @@ def judge(task, completion, answer="0", data=None):
 @given(st.integers(1, 18), st.sampled_from(SPLITS), seeds)
 def test_addition_problems(digits, split, seed):
     problem = Addition(digits=digits).problem(split, seed)
-    a, b = map(int, re.fullmatch(r"([0-9]+)\+([0-9]+)=", problem.prompt).groups())
+    a, b = map(int, fields(r"([0-9]+)\+([0-9]+)=", problem.prompt))
     assert len(str(a)) == len(str(b)) == digits
     assert int(problem.answer) == a + b and problem.key == "+".join(map(str, sorted([a, b])))
 
 
 def test_addition_operands_are_uniform():
     task = Addition(digits=1)
-    drawn = [task.sample(task.generator(seed)).data["a"] for seed in range(4000)]
+    drawn = [(task.sample(task.generator(seed)).data or {})["a"] for seed in range(4000)]
     counts = np.bincount(drawn, minlength=10)
     assert counts[0] == 0 and ((counts[1:] > 360) & (counts[1:] < 530)).all()
 
@@ -180,7 +187,7 @@ def test_chain_problems(terms, digits, operators, seed):
 
 def test_chain_key_ignores_the_order_of_terms_and_factors():
     task = ChainArithmetic(terms=3, operators="+*")
-    keys = {}
+    keys: dict[str, set[str]] = {}
     for seed in range(2000):
         problem = task.sample(task.generator(seed))
         keys.setdefault(parse_expression(problem.prompt[:-1]).canonical, set()).add(problem.key)
@@ -215,8 +222,8 @@ def test_chain_answers(completion, answer, status):
 def test_modular_problems(terms, digits, max_modulus, seed):
     task = ModularArithmetic(terms=terms, digits=digits, max_modulus=max_modulus)
     problem = task.sample(np.random.default_rng(seed))
-    expression, modulus = re.fullmatch(r"What is \(([-+*\d]+)\) mod (\d+)\?", problem.prompt).groups()
-    answer, modulus = int(problem.answer), int(modulus)
+    expression, written = fields(r"What is \(([-+*\d]+)\) mod (\d+)\?", problem.prompt)
+    answer, modulus = int(problem.answer), int(written)
     assert 0 <= answer < modulus <= max_modulus and (evaluate(expression) - answer) % modulus == 0
 
 
@@ -310,8 +317,8 @@ def reachable(numbers):
 def test_countdown_problems_can_be_solved(n, max_number, max_target, split, seed):
     task = Countdown(n_numbers=n, max_number=max_number + 3, max_target=max_target)
     problem = task.problem(split, seed)
-    numbers, target = re.fullmatch(r"([\d,]+)>(\d\d+):", problem.prompt).groups()
-    numbers = list(map(int, numbers.split(",")))
+    written, target = fields(r"([\d,]+)>(\d\d+):", problem.prompt)
+    numbers = list(map(int, written.split(",")))
     assert len(numbers) == n and all(1 <= number <= max_number + 3 for number in numbers)
     assert 1 <= int(target) <= max_target and int(target) in reachable(numbers)
     assert judge(task, problem.answer, data=problem.data).status == "correct"

@@ -84,6 +84,7 @@ def test_memory_is_limited():
 def test_a_worker_that_died_is_replaced():
     ask(("1", "1"))
     starts = POOL.starts
+    assert POOL.pid is not None
     os.kill(POOL.pid, signal.SIGKILL)
     time.sleep(0.2)
     assert ask((r"\int_0^1 2x dx", "1")) == ["equal"]
@@ -200,6 +201,7 @@ def _script(body: str) -> subprocess.Popen[str]:
 
 def test_ctrl_c_ends_the_question_and_the_worker():
     process = _script("verify([HANGING[0]], [HANGING[1]], deadline=300, batch_deadline=300)")
+    assert process.stdout is not None
     worker = int(process.stdout.readline())
     forks = psutil.Process(worker).children()
     process.send_signal(signal.SIGINT)
@@ -210,6 +212,7 @@ def test_ctrl_c_ends_the_question_and_the_worker():
 
 def test_a_worker_without_its_parent_ends():
     process = _script("verify([HANGING[0]], [HANGING[1]], deadline=1, batch_deadline=300); time.sleep(60)")
+    assert process.stdout is not None
     worker = int(process.stdout.readline())
     process.kill()
     process.communicate(timeout=20)
@@ -284,6 +287,7 @@ def test_the_verifier_evaluates_no_strings():
 def test_numbers_are_all_that_sympify_reads_in_the_worker():
     """The LaTeX parser hands sympify every number it reads, and sympify evaluates strings: not here."""
     spec = importlib.util.spec_from_file_location("child", VERIFIER / "_child.py")
+    assert spec is not None
     code = f"""
         import importlib.util
         spec = importlib.util.spec_from_file_location("child", {spec.origin!r})

@@ -268,10 +268,10 @@ class Arithmetic(Atoms):
         if node[0] == "num":
             return in_base(node, self.take())
         self.oneletter()
-        index = self.take()
-        if index in self.running:
-            return ("app", node[1] + "_", (letter(index, ""),))
-        return ("sym", node[1] + "_" + index)
+        name = self.take()
+        if name in self.running:
+            return ("app", node[1] + "_", (letter(name, ""),))
+        return ("sym", node[1] + "_" + name)
 
 
 def _constant(node: Node) -> bool:

@@ -55,7 +55,9 @@ def relations(a: Node, b: Node) -> bool | None:
 
 
 def _named_value(relation: Node) -> Node | None:
-    """The side of an equation that is not merely a name; None if both or neither are names."""
+    """The other side of an equation with a name on one side; None if neither side is a name."""
+    left: Node
+    right: Node
     (left, right), (left_named, right_named) = relation[1], relation[3]
     if left_named and not (right_named and left[0] == "tuple"):
         return right
