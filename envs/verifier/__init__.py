@@ -11,7 +11,7 @@ tier 2: formulas                         ``tokens``, ``atoms``, ``arithmetic``, 
 tier 3: everything else                  ``worker`` (math-verify in a process that can be killed), ``_child`` (that
                                          process)
 putting it together                      ``decide`` (tiers 1 and 2 for one pair), ``verify`` (batches, cache, tier 3)
-a second opinion                         ``audit`` (re-checks verdicts with an independent method)
+a second opinion                         ``audit`` (re-checks verdicts), ``second_opinion`` (its independent method)
 =======================================  ==============================================================================
 
 No answer is ever evaluated as code, and a failure is a verdict of its own kind (``no_verdict``), never "incorrect".
