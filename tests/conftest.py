@@ -25,7 +25,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         import torch
 
         torch.set_num_threads(1)
-    if "espo_gym.diagnostics" in sys.modules:  # in pyproject.toml this filter would import the module, and torch with it
+    if "espo_gym.diagnostics" in sys.modules:  # the filter in pyproject.toml would import torch
         session.config.addinivalue_line("filterwarnings", "ignore::espo_gym.diagnostics.DiagnosticWarning")
 
 
