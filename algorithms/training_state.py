@@ -28,13 +28,21 @@ if TYPE_CHECKING:
 COUNTERS = ("num_timesteps", "n_rollouts", "n_updates", "n_predictions")
 
 
+class PolicyArgument(Argument["Policy | str | Path", "Policy"]):
+    """A policy, or the name of one; held as a :class:`Policy`."""
+
+
+class EnvArgument(Argument[Environment, "VectorEnv[Any, Any, Any]"]):
+    """Anything that :func:`as_vector_env` takes; held as a vector environment."""
+
+
 @dataclass(kw_only=True, eq=False)
 class TrainingState(Objective):
     """An objective with everything that training it needs."""
 
-    policy: Argument[Policy | str | Path, Policy] = field(default=Argument(), kw_only=False, repr=False)
+    policy: PolicyArgument = field(default=PolicyArgument(), kw_only=False, repr=False)
     """A :class:`Policy` once constructed; may be given as a name that :meth:`Policy.from_pretrained` takes."""
-    env: Argument[Environment, VectorEnv[Any, Any, Any]] = field(default=Argument(), kw_only=False, repr=False)
+    env: EnvArgument = field(default=EnvArgument(), kw_only=False, repr=False)
     """The vector environment that episodes are played in; may be given as an id or a single environment."""
 
     group_size: int = 8

@@ -3,7 +3,7 @@
 import math
 import random
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_type_hints
 
 import gymnasium
 import numpy as np
@@ -540,6 +540,7 @@ def test_policy_and_environment_have_their_types_and_are_required():
     assert_type(algo.policy, Policy)
     assert_type(algo.env, VectorEnv[Any, Any, Any])
     assert isinstance(algo.policy, Policy) and isinstance(algo.env, VectorEnv)
+    assert get_type_hints(GRPO)["learning_rate"] is float  # every annotation can be evaluated
     with pytest.raises(TypeError, match="env is missing"):
         GRPO("espo_gym/teaching")
 
