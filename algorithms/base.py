@@ -90,7 +90,7 @@ class PolicyOptimizer(SB3Model):
             callbacks.on_training_start({"self": self, "total_timesteps": total_timesteps}, {})
             while self.num_timesteps < total_timesteps:
                 callbacks.on_rollout_start()
-                rollout = self.collect_rollout()
+                rollout = self.rollout = self.collect_rollout()
                 callbacks.update_locals({"dones": np.ones(len(rollout), dtype=bool)})
                 callbacks.on_rollout_end()
                 self.train(rollout)
@@ -112,7 +112,7 @@ class PolicyOptimizer(SB3Model):
         from .collector import collect_rollout
 
         collected = collect_rollout(self)
-        self.rollout, self.played = collected.rollout, collected.played
+        self.played = collected.played
         self.record(collected.metrics)
         return collected.rollout
 

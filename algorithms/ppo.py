@@ -56,12 +56,12 @@ class PPO(PolicyOptimizer):
     needs_values: ClassVar[bool] = True
 
     def annotate(self, rollout: Rollout) -> Rollout:
-        return replace(rollout, returns=self.gae(rollout)[1])  # (N, T)
+        return replace(rollout, returns=self.estimates(rollout)[1])  # (N, T)
 
     def advantages(self, rollout: Rollout) -> Tensor:
-        return whiten(self.gae(rollout)[0], rollout.mask & rollout.has_verdict[:, None])  # (N, T)
+        return whiten(self.estimates(rollout)[0], rollout.mask & rollout.has_verdict[:, None])  # (N, T)
 
-    def gae(self, rollout: Rollout) -> tuple[Tensor, Tensor]:
+    def estimates(self, rollout: Rollout) -> tuple[Tensor, Tensor]:
         """Advantages before whitening, and returns, each (N, T)."""
         assert rollout.values is not None
         mask = rollout.mask & rollout.has_verdict[:, None]
