@@ -1,18 +1,23 @@
-"""The documentation: its examples run, its links lead somewhere, and what it lists is what the code has."""
+"""The documentation: its examples run, its commands parse, its links resolve, and its tables match the code."""
 
 import json
 import re
+import shlex
 import sys
 import types
 from collections.abc import Iterator
+from contextlib import suppress
+from itertools import takewhile
 from pathlib import Path
 
+import click
 import gymnasium
 import pytest
 import torch
 from stable_baselines3.common.callbacks import BaseCallback, ConvertCallback
 
 from espo_gym import ALGORITHMS, ESPO, EvaluateCallback, LossBatch, Policy, PolicyOptimizer
+from espo_gym.cli.main import main
 from espo_gym.diagnostics import DIAGNOSES
 from espo_gym.envs import Verdict, register_task
 from espo_gym.envs.tasks.addition import Addition
@@ -26,11 +31,14 @@ PAGES = sorted({*DOCS, *ROOT.glob("*.md")})
 
 
 def examples() -> Iterator:
-    """The Python blocks of docs/*.md, but for those that begin with ``# not run``."""
-    for page in DOCS:
+    """The Python blocks of README, CONTRIBUTING and docs/*.md, except those that begin with ``# not run``.
+
+    CONTRIBUTING's worked algorithm, which is written for algorithms/, has a test below.
+    """
+    for page in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *DOCS):
         blocks = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
         for number, code in enumerate(blocks, 1):
-            if not code.startswith("# not run"):
+            if not code.startswith("# not run") and "from .base import" not in code:
                 yield pytest.param(page, code, id=f"{page.stem}-{number}")
 
 
@@ -62,6 +70,87 @@ def test_links_to_files_resolve(page):
         assert file.exists(), f"{page.name} links to {target}, which is not there"
         if anchor:
             assert anchor in anchors(file), f"{page.name} links to {target}, and {file.name} has no such heading"
+
+
+# -- commands ----------------------------------------------------------------------------------------------------------
+
+
+def commands(text: str) -> Iterator[str]:
+    """Every ``espo-gym ...`` command of a page: the lines of its code blocks, and its inline code spans.
+
+    A backslash continues a line, variables before a command (``PYTHONPATH=.``) are dropped, and so is ``...``, which
+    stands for further options.
+    """
+    fence = re.compile(r"^```.*?^```$", re.DOTALL | re.MULTILINE)
+    indented = re.compile(r"^ {4}.*$", re.MULTILINE)
+    blocks = "\n".join([*fence.findall(text), *indented.findall(fence.sub("", text))])
+    lines = [line.strip() for line in blocks.replace("\\\n", " ").splitlines()]
+    spans = [" ".join(span.split()) for span in re.findall(r"(?<!`)`([^`]+)`(?!`)", fence.sub("", text))]
+    for line in lines + spans:
+        command = re.sub(r"^(?:\$ )?(?:\w+=\S* )*", "", line)
+        if command.startswith("espo-gym "):
+            yield command.replace(" ...", "")
+
+
+def parse(command: str) -> None:
+    """Parse ``command`` as the command line does, and run nothing.
+
+    A group option stands before the name of the subcommand and takes no value. ``espo-gym NAME`` alone only names a
+    command, whose arguments may be missing.
+
+    Raises:
+        click.UsageError: no such command, option or value, or a missing argument.
+    """
+    _, *words = shlex.split(command, comments=True)
+    options = list(takewhile(lambda word: word.startswith("-"), words))
+    name, *arguments = words[len(options) :]
+    with main.make_context("espo-gym", [*options, name]) as context:
+        subcommand = main.get_command(context, name)
+        if subcommand is None:
+            raise click.UsageError(f"no such command: {name}")
+        if arguments:
+            with suppress(click.exceptions.Exit):  # --help
+                subcommand.make_context(name, arguments, parent=context)
+
+
+@pytest.mark.parametrize(
+    ("page", "command"),
+    [
+        pytest.param(page, command, id=f"{page.stem}-{number}")
+        for page in PAGES
+        for number, command in enumerate(commands(page.read_text(encoding="utf-8")), 1)
+    ],
+)
+def test_command_parses(page, command):
+    try:
+        parse(command)
+    except click.UsageError as error:
+        pytest.fail(f"{page.name}: {command}\n{error.format_message()}")
+
+
+def test_the_commands_of_a_page_are_found():
+    page = """`espo-gym list` and `x`, `espo-gym
+eval a`
+
+    espo-gym plot a
+
+```
+$ A=1 espo-gym train \\
+  --seed 1  # comment
+```
+"""
+    assert [shlex.split(command, comments=True)[1:] for command in commands(page)] == [
+        ["train", "--seed", "1"],
+        ["plot", "a"],
+        ["list"],
+        ["eval", "a"],
+    ]
+
+
+@pytest.mark.parametrize("command", ["train --no-such-option 1", "no-such-command", "eval --k 1", "train --seed x"])
+def test_a_wrong_command_is_found(command):
+    with pytest.raises(click.UsageError):
+        parse(f"espo-gym {command}")
 
 
 # -- algorithms.md -----------------------------------------------------------------------------------------------------
