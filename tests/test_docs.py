@@ -274,6 +274,24 @@ def test_every_algorithm_logs_the_same_keys():
 # -- CONTRIBUTING.md ---------------------------------------------------------------------------------------------------
 
 
+def test_the_layout_shows_every_room():
+    """In the diagram and in the table, and nothing that is not there."""
+    layout = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").partition("## Layout")[2].partition("\n## ")[0]
+    diagram = re.search(r"```text\n(.*?)```", layout, re.DOTALL).group(1)
+    rooms = {
+        path.parent.relative_to(ROOT).as_posix() + "/"
+        for package in ("espo_gym", "algorithms", "envs")
+        for path in (ROOT / package).rglob("__init__.py")
+    }
+    assert set(re.findall(r"[a-z_]+/(?:[a-z_]+/)*", diagram)) == rooms
+    assert set(re.findall(r"^\| `(.*?)` \|", layout, re.MULTILINE)) == rooms
+    core = diagram[diagram.index(" core ") : diagram.index(" envs ")]
+    files = re.findall(r"\b[a-z_]+\b", re.sub(r"[a-z_]+/|imports lead|down| core ", "", core))
+    assert "rollout" in files
+    for name in files:
+        assert (ROOT / "espo_gym" / f"{name}.py").is_file(), f"CONTRIBUTING shows a file {name}, which is not there"
+
+
 def test_the_worked_algorithm_works():
     (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL)
     name = "espo_gym.algorithms.reinforce"
