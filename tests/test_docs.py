@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from itertools import takewhile
 from pathlib import Path
+from typing import Any
 
 import click
 import gymnasium
@@ -164,8 +165,8 @@ SECTIONS = dict(
 class TestAlgorithms:
     def test_the_formula_is_that_of_the_code(self, name):
         cls = ALGORITHMS[name]
-        block = sys.modules[cls.__module__].__doc__.partition("::\n\n")[2]
-        formula = re.match(r"(?: {4}.*\n| *\n)+", block).group().rstrip()
+        block = (sys.modules[cls.__module__].__doc__ or "").partition("::\n\n")[2]
+        formula = re.findall(r"\A(?: {4}.*\n| *\n)+", block)[0].rstrip()
         assert formula in SECTIONS[cls.__name__], f"the section {cls.__name__} lacks the formula of its module"
         assert f"`--algo {name}`" in SECTIONS[cls.__name__]
 
@@ -203,10 +204,12 @@ class Unreliable(Addition):
 def logged_keys(algorithm: PolicyOptimizer, *callbacks: BaseCallback) -> set[str]:
     """What ``algorithm`` records for one rollout."""
     keys: set[str] = set()
-    algorithm.learn(
-        algorithm.rollout_size,
-        [*callbacks, ConvertCallback(lambda *_: bool(keys.update(algorithm.logger.name_to_value) or True))],
-    )
+
+    def keep(*_: object) -> bool:
+        keys.update(algorithm.logger.name_to_value)
+        return True
+
+    algorithm.learn(algorithm.rollout_size, [*callbacks, ConvertCallback(keep)])
     return keys | {"time/timesteps", "time/rollouts"}  # recorded as the row is written
 
 
@@ -215,16 +218,15 @@ def logged(tmp_path_factory) -> set[str]:
     """The keys of runs that between them use everything which logs."""
     keys: set[str] = set()
     folder = tmp_path_factory.mktemp("metrics")
-    small = {"rollout_size": 32, "group_size": 4, "n_minibatches": 2}
+    small: dict[str, Any] = {"rollout_size": 32, "group_size": 4, "n_minibatches": 2}
+    cases: list[tuple[str, dict[str, Any]]] = [
+        ("espo", {"kl_coef": 0.1, "kl_target": 0.01, "entropy_coef": 0.01}),
+        ("ppo", {"reference_kl": True, "critic": "separate"}),
+        ("dapo", {"sampler_correction": "token", "dual_clip": 3.0}),
+    ]
     register_task("test/Unreliable-v0", Unreliable)
     try:
-        for i, (algo, options) in enumerate(
-            [
-                ("espo", {"kl_coef": 0.1, "kl_target": 0.01, "entropy_coef": 0.01}),
-                ("ppo", {"reference_kl": True, "critic": "separate"}),
-                ("dapo", {"sampler_correction": "token", "dual_clip": 3.0}),
-            ]
-        ):
+        for i, (algo, options) in enumerate(cases):
             config = RunConfig(
                 algo=algo,
                 env="test/Unreliable-v0",
@@ -277,7 +279,7 @@ def test_every_algorithm_logs_the_same_keys():
 def test_the_layout_shows_every_room():
     """In the diagram and in the table, and nothing that is not there."""
     layout = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").partition("## Layout")[2].partition("\n## ")[0]
-    diagram = re.search(r"```text\n(.*?)```", layout, re.DOTALL).group(1)
+    (diagram,) = re.findall(r"```text\n(.*?)```", layout, re.DOTALL)
     rooms = {
         path.parent.relative_to(ROOT).as_posix() + "/"
         for package in ("espo_gym", "algorithms", "envs")
@@ -301,7 +303,8 @@ def test_the_worked_algorithm_works():
         algo = module.Reinforce("espo_gym/teaching", "espo_gym/Addition-v0", rollout_size=32).learn(32)
         assert algo.n_updates == algo.n_minibatches
         batch = LossBatch(
-            **{n: torch.full((2, 3), -1.0) for n in ("logps", "old_logps")},
+            logps=torch.full((2, 3), -1.0),
+            old_logps=torch.full((2, 3), -1.0),
             mask=torch.ones(2, 3),
             advantages=torch.tensor([1.0, -3.0]),
         )
