@@ -114,6 +114,18 @@ def parse(command: str) -> None:
                 subcommand.make_context(name, arguments, parent=context)
 
 
+@pytest.fixture
+def mylab(tmp_path, monkeypatch) -> Iterator[None]:
+    """The module ``mylab`` of training.md, which parsing ``--algo mylab:SqrtGRPO`` imports for its options."""
+    (code,) = re.findall(r"```python\n(# mylab.py\n.*?)```", (ROOT / "docs" / "training.md").read_text(), re.DOTALL)
+    (tmp_path / "mylab.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield
+    sys.modules.pop("mylab", None)
+    gymnasium.registry.pop("mylab/Double-v0", None)
+
+
+@pytest.mark.usefixtures("mylab")
 @pytest.mark.parametrize(
     ("page", "command"),
     [
