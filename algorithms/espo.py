@@ -2,13 +2,13 @@ r"""Entropy Importance Sampling Policy Optimization. arXiv:2512.00499v2, Eq. 5-1
 
 Maximises sum_it w_it J_it, where::
 
-    A   = (R_i - mean R) / std R                       over the completions with a verdict           (11)
+    A   = (R_i - mean R) / std R                       over the completions with a verdict         (11)
     tau = the most uncertain fifth of y_i, or the rest                                              (7)
     s   = exp mean_{t in tau} log pi(y_t) / pi_old(y_t)   one ratio per group (geometric mean)     (10)
     r   = sg[s] pi(y_t) / sg[pi(y_t)]                  its value; the gradient through each token   (9)
     eps = alpha / log V * mean_{t in tau} entropy_t    one clip per group                           (8)
     J   = min(r A, clip(r, 1 - eps, 1 + eps) A)
-    w   = 1 / (N K_i |tau|)                            mean over completions, groups, tokens          (5)
+    w   = 1 / (N K_i |tau|)                            mean over completions, groups, tokens        (5)
 
 Where the paper is silent: ranks break ties by position, the earlier token counting as the more uncertain; a quantile q
 leaves round((1 - q) L) tokens above it and the highest at least one, so a completion of one token is one group; an

@@ -1,9 +1,9 @@
-"""Lesson 2: the algorithm is one word. Everything else is equal, so the curves can be laid side by side.
+"""Lesson 2: changing the algorithm changes one word. Everything else stays equal, so the curves are comparable.
 
-With the same seed every algorithm meets the same problems in the same order and draws its samples from the same random
-streams: their first rollouts are identical, and what differs afterwards is the loss.
+With the same seed, every algorithm gets the same problems in the same order and samples from the same random streams.
+Their first rollouts are therefore identical, and later differences come from the loss.
 
-Expect no winner. At this learning rate they differ by less than two seeds of one of them do.
+Do not expect a winner. At this learning rate, the algorithms differ by less than two seeds of the same algorithm do.
 
     python examples/compare_losses.py       # about a minute on one core
     python examples/compare_losses.py --algo grpo --algo dapo --seeds 3
@@ -18,11 +18,12 @@ BARS = " ▁▂▃▄▅▆▇█"
 
 
 class Curve(BaseCallback):
-    """Keeps one metric of each rollout. Any callback of Stable-Baselines3 works like this."""
+    """Keep one metric from each rollout. Any Stable-Baselines3 callback works like this."""
 
     def __init__(self, metric: str) -> None:
         super().__init__()
-        self.metric, self.values = metric, []
+        self.metric = metric
+        self.values: list[float] = []
 
     def _on_step(self) -> bool:
         self.values.append(self.logger.name_to_value[self.metric])
@@ -30,9 +31,15 @@ class Curve(BaseCallback):
 
 
 @click.command()
-@click.option("--algo", "names", multiple=True, default=("espo", "gspo", "grpo", "ppo"), help="Which algorithms.")
+@click.option(
+    "--algo",
+    "names",
+    multiple=True,
+    default=("espo", "gspo", "grpo", "ppo"),
+    help="Algorithm to train; can be repeated.",
+)
 @click.option("--timesteps", default=3840, show_default=True, help="Completions to train on.")
-@click.option("--seeds", default=1, show_default=True, help="Runs of each algorithm.")
+@click.option("--seeds", default=1, show_default=True, help="Runs per algorithm.")
 def main(names: tuple[str, ...], timesteps: int, seeds: int) -> None:
     for seed in range(seeds):
         for name in names:

@@ -1,7 +1,7 @@
 """Lesson 1: train a policy in three lines, and look at what changed.
 
-The bundled policy adds numbers on a scratchpad, but it was taught by a careless teacher and drops most carries. Nobody
-shows it the right way: it learns from being told whether its answers are right.
+The bundled policy adds numbers on a scratchpad, but it was trained on careless demonstrations and drops most carries.
+It never sees a correct demonstration: it learns only from whether its answers are right.
 
     python examples/first_run.py            # about 20 seconds on one core
 """
@@ -18,9 +18,9 @@ def main(timesteps: int, problems: int) -> None:
     algo = ESPO("espo_gym/teaching", "espo_gym/Addition-v0")
     before = algo.evaluate(n_problems=problems, details=True)
     algo.learn(timesteps)  # one timestep is one completion
-    after = algo.evaluate(n_problems=problems, details=True)  # the same problems, none of them ever trained on
+    after = algo.evaluate(n_problems=problems, details=True)  # the same problems; none of them is used in training
 
-    # Greedy decoding is right as soon as each carry is likelier than not; avg@8 shows how sure the policy is.
+    # Greedy decoding is right as soon as each carry is more likely than not; avg@8 shows how certain the policy is.
     print(f"before  {before}")
     print(f"after   {after}")
     wrong = next(i for i, problem in enumerate(before.problems) if not problem.greedy_verdict.correct)

@@ -1,12 +1,12 @@
-"""Lesson 6: is a difference one? The same seeds for everybody, an interval for each pair, and words for what it means.
+"""Lesson 6: is a difference real? Every entry gets the same seeds, every pair an interval and a sentence.
 
-Two entries here are the same algorithm under two names, and one is ESPO without its adaptive clip. Kill it half-way and
-run it again: it goes on with what is missing.
+Two of the entries are the same algorithm under two names, and one is ESPO without its adaptive clip. Kill the script
+halfway and run it again: it continues with the runs that are missing.
 
-Expect "the same on every seed" for the twins, and for the others nothing, unless you give them more seeds.
+Expect "the same on every seed" for the twins, and no resolved difference for the others unless you use more seeds.
 
     python examples/head_to_head.py       # a minute or two on two cores
-    espo-gym compare --algos espo,grpo --seeds 10       # the command line's way
+    espo-gym compare --algos espo,grpo --seeds 10       # the same on the command line
 """
 
 from pathlib import Path
@@ -17,9 +17,9 @@ from espo_gym import Entry, compare
 
 
 @click.command()
-@click.option("--timesteps", default=2560, show_default=True, help="Completions of each run.")
-@click.option("--seeds", default=5, show_default=True, help="Runs of each entry.")
-@click.option("--jobs", default=2, show_default=True, help="Processes.")
+@click.option("--timesteps", default=2560, show_default=True, help="Completions per run.")
+@click.option("--seeds", default=5, show_default=True, help="Runs per entry.")
+@click.option("--jobs", default=2, show_default=True, help="Processes at a time.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("runs/head_to_head"), show_default=True)
 def main(timesteps: int, seeds: int, jobs: int, out: Path) -> None:
     entries = [
@@ -31,5 +31,5 @@ def main(timesteps: int, seeds: int, jobs: int, out: Path) -> None:
     print(comparison.report())
 
 
-if __name__ == "__main__":  # every process that compare starts imports this file
+if __name__ == "__main__":  # each process that compare starts imports this file
     main()

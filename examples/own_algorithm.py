@@ -1,8 +1,8 @@
-"""Lesson 4: an algorithm of your own is a subclass that overrides what differs.
+"""Lesson 4: your own algorithm is a subclass that overrides what differs.
 
-ESPO differs from GSPO in three choices: ratio, clip range and token weights. The last is easily overlooked: even where
-no ratio has moved, the mean over entropy groups gives the uncertain fifth of the tokens half of the weight. A gain of
-ESPO over GSPO may be this alone. The control is GSPO with ESPO's weights: one choice swapped, three lines.
+ESPO differs from GSPO in three choices: ratio, clip range and token weights. The last is easy to overlook: even where
+no ratio has moved, the mean over entropy groups gives the uncertain fifth of the tokens half of the weight. This alone
+may explain a gain of ESPO over GSPO. The control is GSPO with ESPO's weights: one choice swapped, in three lines.
 
     python examples/own_algorithm.py        # about a minute on one core
 """
@@ -17,10 +17,10 @@ from espo_gym import ESPO, GSPO, LossBatch, PolicyOptimizer
 
 @dataclass(kw_only=True, eq=False)
 class WeightedGSPO(GSPO):
-    """GSPO whose tokens weigh as ESPO's do."""
+    """GSPO with ESPO's token weights."""
 
     quantiles: tuple[float, ...] = (0.8,)
-    """Quantiles of a response's entropies that part its groups."""
+    """Quantiles of a completion's entropies that separate its groups."""
 
     def token_weights(self, batch: LossBatch) -> Tensor:
         return ESPO.formula(quantiles=self.quantiles).token_weights(batch)  # (B, T)

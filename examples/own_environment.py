@@ -1,16 +1,17 @@
-"""Lesson 3: an environment of your own is a class with two methods.
+"""Lesson 3: your own environment is a class with two methods.
 
 ``sample`` draws a problem; seeds, groups and held-out splits come with the base class. ``verify`` judges completions,
-and is only needed where comparing with a reference answer will not do. Here any number greater than the one in the
-prompt is right.
+and is needed only if comparing with a reference answer is not enough. Here, any number greater than the one in the
+prompt is correct.
 
-The bundled policy has only ever added two numbers, so it makes up a second one and adds. Look at which one it settles
-on. ``--same-length`` makes the task harder: the answer must not have more digits than the number given.
+The bundled policy has only ever added two numbers, so it makes up a second number and adds it. Watch which number it
+settles on. ``--same-length`` makes the task harder: the answer must not have more digits than the given number.
 
     python examples/own_environment.py      # about 20 seconds on one core
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import click
 import gymnasium as gym
@@ -26,7 +27,7 @@ class Greater(ProceduralTask):
     name = "greater"
     template = "{n}>"
 
-    def __init__(self, *, same_length: bool = False, **kwargs) -> None:
+    def __init__(self, *, same_length: bool = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.same_length = same_length
 

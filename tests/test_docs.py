@@ -1,18 +1,24 @@
-"""The documentation: its examples run, its links lead somewhere, and what it lists is what the code has."""
+"""The documentation: its examples run, its commands parse, its links resolve, and its tables match the code."""
 
 import json
 import re
+import shlex
 import sys
 import types
 from collections.abc import Iterator
+from contextlib import suppress
+from itertools import takewhile
 from pathlib import Path
+from typing import Any
 
+import click
 import gymnasium
 import pytest
 import torch
 from stable_baselines3.common.callbacks import BaseCallback, ConvertCallback
 
 from espo_gym import ALGORITHMS, ESPO, EvaluateCallback, LossBatch, Policy, PolicyOptimizer
+from espo_gym.cli.main import main
 from espo_gym.diagnostics import DIAGNOSES
 from espo_gym.envs import Verdict, register_task
 from espo_gym.envs.tasks.addition import Addition
@@ -26,11 +32,14 @@ PAGES = sorted({*DOCS, *ROOT.glob("*.md")})
 
 
 def examples() -> Iterator:
-    """The Python blocks of docs/*.md, but for those that begin with ``# not run``."""
-    for page in DOCS:
+    """The Python blocks of README, CONTRIBUTING and docs/*.md, except those that begin with ``# not run``.
+
+    CONTRIBUTING's worked algorithm, which is written for algorithms/, has a test below.
+    """
+    for page in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *DOCS):
         blocks = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
         for number, code in enumerate(blocks, 1):
-            if not code.startswith("# not run"):
+            if not code.startswith("# not run") and "from .base import" not in code:
                 yield pytest.param(page, code, id=f"{page.stem}-{number}")
 
 
@@ -64,6 +73,99 @@ def test_links_to_files_resolve(page):
             assert anchor in anchors(file), f"{page.name} links to {target}, and {file.name} has no such heading"
 
 
+# -- commands ----------------------------------------------------------------------------------------------------------
+
+
+def commands(text: str) -> Iterator[str]:
+    """Every ``espo-gym ...`` command of a page: the lines of its code blocks, and its inline code spans.
+
+    A backslash continues a line, variables before a command (``PYTHONPATH=.``) are dropped, and so is ``...``, which
+    stands for further options.
+    """
+    fence = re.compile(r"^```.*?^```$", re.DOTALL | re.MULTILINE)
+    indented = re.compile(r"^ {4}.*$", re.MULTILINE)
+    blocks = "\n".join([*fence.findall(text), *indented.findall(fence.sub("", text))])
+    lines = [line.strip() for line in blocks.replace("\\\n", " ").splitlines()]
+    spans = [" ".join(span.split()) for span in re.findall(r"(?<!`)`([^`]+)`(?!`)", fence.sub("", text))]
+    for line in lines + spans:
+        command = re.sub(r"^(?:\$ )?(?:\w+=\S* )*", "", line)
+        if command.startswith("espo-gym "):
+            yield command.replace(" ...", "")
+
+
+def parse(command: str) -> None:
+    """Parse ``command`` as the command line does, and run nothing.
+
+    A group option stands before the name of the subcommand and takes no value. ``espo-gym NAME`` alone only names a
+    command, whose arguments may be missing.
+
+    Raises:
+        click.UsageError: no such command, option or value, or a missing argument.
+    """
+    _, *words = shlex.split(command, comments=True)
+    options = list(takewhile(lambda word: word.startswith("-"), words))
+    name, *arguments = words[len(options) :]
+    with main.make_context("espo-gym", [*options, name]) as context:
+        subcommand = main.get_command(context, name)
+        if subcommand is None:
+            raise click.UsageError(f"no such command: {name}")
+        if arguments:
+            with suppress(click.exceptions.Exit):  # --help
+                subcommand.make_context(name, arguments, parent=context)
+
+
+@pytest.fixture
+def mylab(tmp_path, monkeypatch) -> Iterator[None]:
+    """The module ``mylab`` of training.md, which parsing ``--algo mylab:SqrtGRPO`` imports for its options."""
+    (code,) = re.findall(r"```python\n(# mylab.py\n.*?)```", (ROOT / "docs" / "training.md").read_text(), re.DOTALL)
+    (tmp_path / "mylab.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield
+    sys.modules.pop("mylab", None)
+    gymnasium.registry.pop("mylab/Double-v0", None)
+
+
+@pytest.mark.usefixtures("mylab")
+@pytest.mark.parametrize(
+    ("page", "command"),
+    [
+        pytest.param(page, command, id=f"{page.stem}-{number}")
+        for page in PAGES
+        for number, command in enumerate(commands(page.read_text(encoding="utf-8")), 1)
+    ],
+)
+def test_command_parses(page, command):
+    try:
+        parse(command)
+    except click.UsageError as error:
+        pytest.fail(f"{page.name}: {command}\n{error.format_message()}")
+
+
+def test_the_commands_of_a_page_are_found():
+    page = """`espo-gym list` and `x`, `espo-gym
+eval a`
+
+    espo-gym plot a
+
+```
+$ A=1 espo-gym train \\
+  --seed 1  # comment
+```
+"""
+    assert [shlex.split(command, comments=True)[1:] for command in commands(page)] == [
+        ["train", "--seed", "1"],
+        ["plot", "a"],
+        ["list"],
+        ["eval", "a"],
+    ]
+
+
+@pytest.mark.parametrize("command", ["train --no-such-option 1", "no-such-command", "eval --k 1", "train --seed x"])
+def test_a_wrong_command_is_found(command):
+    with pytest.raises(click.UsageError):
+        parse(f"espo-gym {command}")
+
+
 # -- algorithms.md -----------------------------------------------------------------------------------------------------
 
 SECTIONS = dict(
@@ -75,8 +177,8 @@ SECTIONS = dict(
 class TestAlgorithms:
     def test_the_formula_is_that_of_the_code(self, name):
         cls = ALGORITHMS[name]
-        block = sys.modules[cls.__module__].__doc__.partition("::\n\n")[2]
-        formula = re.match(r"(?: {4}.*\n| *\n)+", block).group().rstrip()
+        block = (sys.modules[cls.__module__].__doc__ or "").partition("::\n\n")[2]
+        formula = re.findall(r"\A(?: {4}.*\n| *\n)+", block)[0].rstrip()
         assert formula in SECTIONS[cls.__name__], f"the section {cls.__name__} lacks the formula of its module"
         assert f"`--algo {name}`" in SECTIONS[cls.__name__]
 
@@ -114,10 +216,12 @@ class Unreliable(Addition):
 def logged_keys(algorithm: PolicyOptimizer, *callbacks: BaseCallback) -> set[str]:
     """What ``algorithm`` records for one rollout."""
     keys: set[str] = set()
-    algorithm.learn(
-        algorithm.rollout_size,
-        [*callbacks, ConvertCallback(lambda *_: bool(keys.update(algorithm.logger.name_to_value) or True))],
-    )
+
+    def keep(*_: object) -> bool:
+        keys.update(algorithm.logger.name_to_value)
+        return True
+
+    algorithm.learn(algorithm.rollout_size, [*callbacks, ConvertCallback(keep)])
     return keys | {"time/timesteps", "time/rollouts"}  # recorded as the row is written
 
 
@@ -126,16 +230,15 @@ def logged(tmp_path_factory) -> set[str]:
     """The keys of runs that between them use everything which logs."""
     keys: set[str] = set()
     folder = tmp_path_factory.mktemp("metrics")
-    small = {"rollout_size": 32, "group_size": 4, "n_minibatches": 2}
+    small: dict[str, Any] = {"rollout_size": 32, "group_size": 4, "n_minibatches": 2}
+    cases: list[tuple[str, dict[str, Any]]] = [
+        ("espo", {"kl_coef": 0.1, "kl_target": 0.01, "entropy_coef": 0.01}),
+        ("ppo", {"reference_kl": True, "critic": "separate"}),
+        ("dapo", {"sampler_correction": "token", "dual_clip": 3.0}),
+    ]
     register_task("test/Unreliable-v0", Unreliable)
     try:
-        for i, (algo, options) in enumerate(
-            [
-                ("espo", {"kl_coef": 0.1, "kl_target": 0.01, "entropy_coef": 0.01}),
-                ("ppo", {"reference_kl": True, "critic": "separate"}),
-                ("dapo", {"sampler_correction": "token", "dual_clip": 3.0}),
-            ]
-        ):
+        for i, (algo, options) in enumerate(cases):
             config = RunConfig(
                 algo=algo,
                 env="test/Unreliable-v0",
@@ -185,6 +288,24 @@ def test_every_algorithm_logs_the_same_keys():
 # -- CONTRIBUTING.md ---------------------------------------------------------------------------------------------------
 
 
+def test_the_layout_shows_every_room():
+    """In the diagram and in the table, and nothing that is not there."""
+    layout = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").partition("## Layout")[2].partition("\n## ")[0]
+    (diagram,) = re.findall(r"```text\n(.*?)```", layout, re.DOTALL)
+    rooms = {
+        path.parent.relative_to(ROOT).as_posix() + "/"
+        for package in ("espo_gym", "algorithms", "envs")
+        for path in (ROOT / package).rglob("__init__.py")
+    }
+    assert set(re.findall(r"[a-z_]+/(?:[a-z_]+/)*", diagram)) == rooms
+    assert set(re.findall(r"^\| `(.*?)` \|", layout, re.MULTILINE)) == rooms
+    core = diagram[diagram.index(" core ") : diagram.index(" envs ")]
+    files = re.findall(r"\b[a-z_]+\b", re.sub(r"[a-z_]+/|imports lead|down| core ", "", core))
+    assert "rollout" in files
+    for name in files:
+        assert (ROOT / "espo_gym" / f"{name}.py").is_file(), f"CONTRIBUTING shows a file {name}, which is not there"
+
+
 def test_the_worked_algorithm_works():
     (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL)
     name = "espo_gym.algorithms.reinforce"
@@ -194,7 +315,8 @@ def test_the_worked_algorithm_works():
         algo = module.Reinforce("espo_gym/teaching", "espo_gym/Addition-v0", rollout_size=32).learn(32)
         assert algo.n_updates == algo.n_minibatches
         batch = LossBatch(
-            **{n: torch.full((2, 3), -1.0) for n in ("logps", "old_logps")},
+            logps=torch.full((2, 3), -1.0),
+            old_logps=torch.full((2, 3), -1.0),
             mask=torch.ones(2, 3),
             advantages=torch.tensor([1.0, -3.0]),
         )

@@ -1,4 +1,4 @@
-"""Every example runs from top to bottom, and comes out as its docstring says."""
+"""Every example runs from start to finish, and gives the result that its docstring describes."""
 
 import importlib.util
 import re
@@ -12,6 +12,7 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 
 def run(name: str, *args: object) -> str:
     spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     result = CliRunner().invoke(module.main, [str(a) for a in args], catch_exceptions=False)

@@ -103,11 +103,11 @@ def _what_was_run(header: Header, scale: Scale, outcomes: Mapping[str, Outcome])
     policy = "the bundled policy" if made is None else f"a Llama of about {made.size.upper()} parameters"
     if scale.siblings > 1:
         n_s = scale.siblings
-        policy += f" and {n_s - 1} made like it from other seeds (seed s starts from number s modulo {n_s}),"
+        policy += f" and {n_s - 1} made in the same way from other seeds (seed s starts from policy s modulo {n_s}),"
     arguments = ", ".join(f"{k}={v!r}" for k, v in scale.env_args.items())
     lines = [
-        "ESPO: Entropy Importance Sampling Policy Optimization, arXiv:2512.00499v2, claim by claim, on a task and a",
-        "policy that are made here from nothing. This page is written by",
+        "ESPO: Entropy Importance Sampling Policy Optimization, arXiv:2512.00499v2, tested claim by claim, on a",
+        "task and a policy that this project makes from scratch. This page is the output of",
         "",
         "```",
         header.command,
@@ -116,8 +116,8 @@ def _what_was_run(header: Header, scale: Scale, outcomes: Mapping[str, Outcome])
         f"Commit {commit()}; " + ", ".join(f"{name} {v}" for name, v in versions().items()) + ".",
         "",
         f"- Scale `{header.scale}`: {policy} on `{scale.env}`" + (f" ({arguments})" if arguments else "") + ".",
-        f"- {header.seeds} seeds (0 to {header.seeds - 1}), paired: at a seed all entries have the same initial "
-        "weights, problems and sampling streams.",
+        f"- {header.seeds} seeds (0 to {header.seeds - 1}), paired: at each seed, all entries have the same "
+        "initial weights, problems and sampling streams.",
     ]
     for name in outcomes:
         regime = scale.regimes[name]
@@ -125,13 +125,15 @@ def _what_was_run(header: Header, scale: Scale, outcomes: Mapping[str, Outcome])
         lines.append(f"- *{name}*: {regime.rollouts} rollouts of {scale.rollout_size} completions, {settings}.")
     lines += [
         f"- {n} entries over all regimes, {n * header.seeds} runs. No entry was tuned for accuracy; {tuned} settings "
-        f"were tried on the seeds {', '.join(map(str, SEEDS))} to match clip ranges (at the end).",
-        "- Budgets are completions. DAPO, which replaces groups of equal rewards, takes fewer steps on as many.",
+        f"were tried on seeds {', '.join(map(str, SEEDS))} to match clip ranges (see the end of the page).",
+        "- Budgets are in completions. DAPO, which replaces groups with equal rewards, takes fewer steps for the same "
+        "number.",
         "",
     ]
     if header.proof_only:
         lines += [
-            "**This is the smallest version, which proves the path. Its numbers say nothing about the claims.**",
+            "**This is the smallest version, which only shows that everything runs. Its numbers say nothing about "
+            "the claims.**",
             "",
         ]
     return lines
@@ -140,19 +142,21 @@ def _what_was_run(header: Header, scale: Scale, outcomes: Mapping[str, Outcome])
 def _how_verdicts_come_about() -> list[str]:
     accuracy, clipped, correlation = MARGINS.values()
     return [
-        "Each claim says of one or several quantities that they are above 0. A quantity is one number a seed, and its",
-        "interval is Student's over the seeds, 95 % for all parts of a claim together (Bonferroni). *Reproduced*:",
-        "every interval is above 0. *Not reproduced*: one of them is below the least effect that counts, so that there",
-        "is none of that size or one the other way round. *Not resolved*: neither. The least effects that count are",
-        f"{accuracy:g} of accuracy, {clipped:g} of the clip fraction and {correlation:g} of a correlation; they are",
-        "ours. A *control* is no claim of the paper, but what would have to hold if its explanation were right.",
+        "Each claim states that one or more quantities are above 0. A quantity is one number per seed, and its",
+        "interval is Student's over the seeds, at 95 % for all parts of a claim together (Bonferroni).",
+        "*Reproduced*: every interval is above 0. *Not reproduced*: at least one interval lies below the smallest",
+        "effect that counts, which rules out an effect of that size. *Not resolved*: neither. The smallest",
+        f"effects that count are our choice: {accuracy:g} in accuracy, {clipped:g} in clip fraction and "
+        f"{correlation:g} in a correlation. A",
+        "*control* is not a claim of the paper, but something that must hold if its explanation is right.",
         "",
-        "Clip fraction: share of the tokens with an advantage whose gradient the clip cuts, without the first two",
-        f"rollouts. Accuracy: sampled, of training, over all rollouts; at the end: over the last {LAST}. In Figure 5",
-        "the quantity is Spearman's rank correlation of clip fraction and entropy over rollouts, its sign turned.",
+        "Clip fraction: the share of tokens with a nonzero advantage whose gradient the clip cuts, excluding the",
+        "first two rollouts. Accuracy: of sampled training completions, over all rollouts; at the end: over the",
+        f"last {LAST}. In Figure 5, the quantity is the negative of Spearman's rank correlation between clip fraction",
+        "and entropy over rollouts.",
         "",
-        "A verdict is about this task, this policy and these learning rates. What is not seen here may well hold for",
-        "the models of the paper, which are far larger, and what is seen here need not.",
+        "A verdict is about this task, this policy and these learning rates. An effect that is not seen here may",
+        "well exist for the paper's models, which are far larger, and an effect that is seen here need not.",
         "",
     ]
 
@@ -171,7 +175,7 @@ def _overview(outcomes: Mapping[str, Outcome]) -> list[str]:
 
 
 def _claims(figure: str, outcomes: Mapping[str, Outcome]) -> list[str]:
-    lines = ["| | regime | verdict | quantities that would be above 0 |", "|---|---|---|---|"]
+    lines = ["| | regime | verdict | quantities claimed to be above 0 |", "|---|---|---|---|"]
     rows: dict[str, list[str]] = {}
     for regime, outcome in outcomes.items():
         for judged in outcome.judged:
@@ -195,7 +199,12 @@ def _measured(m: Interval) -> str:
 
 
 def _entries(outcomes: Mapping[str, Outcome]) -> list[str]:
-    lines = ["## Every entry", "", "What it is, and its mean over seeds with its own 95 % interval, not paired.", ""]
+    lines = [
+        "## Every entry",
+        "",
+        "What each entry is, and its mean over seeds with its own 95 % interval, not paired.",
+        "",
+    ]
     lines += ["| | regime | what | accuracy | at the end | clip fraction | entropy (nats) |", "|---" * 7 + "|"]
     for regime, outcome in outcomes.items():
         for entry in outcome.entries:
@@ -221,10 +230,10 @@ def _mean(values: np.ndarray) -> str:
 def _calibrations(outcomes: Mapping[str, Outcome]) -> list[str]:
     lines = ["## Matched clip ranges", ""]
     lines += [
-        "Short runs on the tuning seeds over a grid of widths; the one whose clip fraction came closest to the aim was",
-        "taken. A width is alpha, or the lower side of a fixed clip, whose upper side is 4/3 of it.",
+        "Short runs on the tuning seeds over a grid of widths; the width whose clip fraction came closest to the",
+        "target was chosen. A width is alpha, or the lower side of a fixed clip, whose upper side is 4/3 of it.",
         "",
-        "| | regime | widths tried | taken | clip fraction: aim | tuning seeds | result seeds |",
+        "| | regime | widths tried | chosen | clip fraction: target | tuning seeds | result seeds |",
         "|---|---|---|---|---|---|---|",
     ]
     for regime, outcome in outcomes.items():

@@ -37,7 +37,8 @@ def check_algorithm(cls: type[PolicyOptimizer], **hyperparameters: Any) -> None:
 
 def finite(cls: type[PolicyOptimizer], chosen: Chosen) -> None:
     """Advantages, weights, loss, gradient and metrics are finite on every batch that can occur: one-token completions,
-    empty ones, no verdict at all, equal or zero entropies, equal rewards, a single completion, ratios of e^-30 to e^30.
+    empty ones, no verdicts at all, equal or zero entropies, equal rewards, a single completion, ratios from e^-30 to
+    e^30.
     """
     algo = make(cls, chosen)
     for name, (rollout, noise) in _edges().items():
@@ -77,8 +78,8 @@ def _edges() -> dict[str, tuple[Rollout, float]]:
 
 
 def repeatable(cls: type[PolicyOptimizer], chosen: Chosen) -> None:
-    """The same batch has the same loss and gradient the second time. What an algorithm learns about its batches it
-    may keep in ``train``, not in ``advantages`` or ``loss``.
+    """The same batch gives the same loss and gradient the second time. State that an algorithm learns from its batches
+    may be kept in ``train``, not in ``advantages`` or ``loss``.
     """
     algo, rollout = make(cls, chosen), random_rollout()
     logps = logps_near(rollout)
@@ -87,7 +88,7 @@ def repeatable(cls: type[PolicyOptimizer], chosen: Chosen) -> None:
 
 
 def masked_tokens(cls: type[PolicyOptimizer], chosen: Chosen) -> None:
-    """A token that the policy did not choose has a gradient of exactly 0, and what stands there changes nothing."""
+    """A token that the policy did not choose has a gradient of exactly 0, and its values change nothing."""
     algo, rollout = make(cls, chosen), random_rollout()
     logps = logps_near(rollout)
     before = outcome(algo, rollout, logps)
@@ -103,7 +104,7 @@ def masked_tokens(cls: type[PolicyOptimizer], chosen: Chosen) -> None:
 
 
 def permutation(cls: type[PolicyOptimizer], chosen: Chosen) -> None:
-    """The completions in another order have the same loss, and their gradients in that order."""
+    """Permuting the completions leaves the loss the same and permutes their gradients."""
     algo, rollout = make(cls, chosen), random_rollout()
     logps, order = logps_near(rollout), torch.tensor([5, 2, 7, 0, 3, 6, 1, 4])
     before = outcome(algo, rollout, logps)
@@ -113,7 +114,7 @@ def permutation(cls: type[PolicyOptimizer], chosen: Chosen) -> None:
 
 
 def padding(cls: type[PolicyOptimizer], chosen: Chosen) -> None:
-    """More columns of padding change neither loss nor gradient, whatever they hold."""
+    """More padding columns change neither loss nor gradient, whatever they contain."""
     algo, rollout = make(cls, chosen), random_rollout()
     logps = logps_near(rollout)
     before = outcome(algo, rollout, logps)
@@ -143,7 +144,7 @@ def no_verdict(cls: type[PolicyOptimizer], chosen: Chosen) -> None:
 
 
 def micro_batches(cls: type[PolicyOptimizer], chosen: Chosen) -> None:
-    """The gradients of the micro-batches add up to that of the minibatch, however it is cut."""
+    """The gradients of the micro-batches add up to that of the minibatch, however it is split."""
     algo, rollout = make(cls, chosen), random_rollout()
     logps = logps_near(rollout)
     before = outcome(algo, rollout, logps)
@@ -155,7 +156,7 @@ def micro_batches(cls: type[PolicyOptimizer], chosen: Chosen) -> None:
 
 
 def zero_advantage(cls: type[PolicyOptimizer], chosen: Chosen) -> None:
-    """Where every advantage is 0 the gradient is exactly 0, a divergence from the reference aside."""
+    """If every advantage is 0, the gradient is exactly 0, except for a divergence from the reference."""
     algo, rollout = make(cls, chosen | SURROGATE_ALONE), random_rollout()
     zero = torch.zeros(len(rollout), dtype=torch.float64)
     gradient = outcome(algo, rollout, logps_near(rollout), advantages=zero).gradient
@@ -165,9 +166,9 @@ def zero_advantage(cls: type[PolicyOptimizer], chosen: Chosen) -> None:
 
 
 def ratio_one(cls: type[PolicyOptimizer], chosen: Chosen) -> None:
-    """Where the new policy is the old one the gradient is the policy gradient that the weights promise: at each token
-    -(weight * advantage), for the log-prob's own gradient to multiply. A divergence from the reference and the
-    correction of the sampler are left out.
+    """If the new policy equals the old one, the gradient is the policy gradient implied by the weights: at each token
+    -(weight * advantage), which multiplies the gradient of the log-prob. The divergence from the reference and the
+    sampler correction are excluded.
     """
     algo, rollout = make(cls, chosen | SURROGATE_ALONE), random_rollout()
     result = outcome(algo, rollout, rollout.old_logps)

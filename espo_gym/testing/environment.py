@@ -87,7 +87,9 @@ def spaces(subject: Subject) -> None:
 
 
 def global_random_state(subject: Subject) -> None:
-    """Making, resetting and stepping an environment leaves the global generators of random, NumPy and torch alone."""
+    """Constructing, resetting and stepping an environment does not touch the global generators of random, NumPy and
+    torch.
+    """
     before = _generators()
     env = subject.make()
     env.reset(seed=1)
@@ -147,7 +149,7 @@ def rewards(subject: Subject) -> None:
 
 
 def any_action(subject: Subject) -> None:
-    """Nothing that a model may write raises or takes long: no text at all, any unicode, 200,000 characters."""
+    """Nothing that a model may write raises an exception or takes long: empty text, any Unicode, 200,000 characters."""
     for action in ("", *UNICODE, "9" * HUGE, "(" * HUGE, "x " * (HUGE // 2)):
         shown = repr(action[:20]) + (f" ... ({len(action)} characters)" if len(action) > 20 else "")
         env, began = subject.make(), time.perf_counter()
@@ -162,7 +164,9 @@ def any_action(subject: Subject) -> None:
 
 
 def groups(subject: Subject) -> None:
-    """In the vector form ``reset(seed=[s, s, t, t])`` gives a group equal problems, which is how groups are sampled."""
+    """In the vector form, ``reset(seed=[s, s, t, t])`` gives each group the same problem, which is how groups are
+    sampled.
+    """
     env, single = subject.vector(6), subject.make()
     asked = [7, 7, 7, 3, 3, 3]
     observations, _ = env.reset(seed=asked)  # type: ignore[arg-type]  # Gymnasium's annotation forgets the lists
@@ -209,7 +213,7 @@ def _rows(what: str, vector: Sequence[Any], single: Sequence[Any]) -> None:
 
 
 def render(subject: Subject) -> None:
-    """Where "ansi" is among the render modes, ``render()`` is a text, before the first step and after the last."""
+    """If "ansi" is among the render modes, ``render()`` returns text, before the first step and after the last."""
     if "ansi" not in subject.first.metadata.get("render_modes", ()):
         return
     env = subject.make(render_mode="ansi")
@@ -224,7 +228,7 @@ def render(subject: Subject) -> None:
 
 
 def gymnasium_checker(subject: Subject) -> None:
-    """``gymnasium.utils.env_checker.check_env`` has nothing to say: no error, no warning."""
+    """``gymnasium.utils.env_checker.check_env`` reports nothing: no error, no warning."""
     env = subject.make().unwrapped
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

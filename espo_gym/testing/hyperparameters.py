@@ -52,7 +52,7 @@ OUT_OF_RANGE: dict[str, tuple[Any, ...]] = {
 
 
 def documented(cls: type[PolicyOptimizer], chosen: dict[str, Any]) -> None:
-    """Every hyperparameter has a docstring under its line; the command line makes its help of them.
+    """Every hyperparameter has a docstring under its line; the command line turns it into help text.
 
     Classes whose source cannot be found, typed into an interpreter for example, are not looked at.
     """
@@ -80,7 +80,7 @@ def documented_fields(cls: type) -> set[str]:
 
 
 def out_of_range(cls: type[PolicyOptimizer], chosen: dict[str, Any]) -> None:
-    """A hyperparameter out of its range is a ValueError (or a TypeError) when the algorithm is made.
+    """A hyperparameter out of range raises a ValueError (or a TypeError) when the algorithm is constructed.
 
     Those of all algorithms are tried with the values of :data:`OUT_OF_RANGE`, those whose default is a float with NaN.
     """

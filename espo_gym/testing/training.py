@@ -74,7 +74,7 @@ def learn(algo: PolicyOptimizer, timesteps: int) -> list[dict[str, Any]]:
 
 
 def metric_names(cls: type[PolicyOptimizer], chosen: Chosen) -> None:
-    """The metrics have the names that every algorithm's have; more of them may stand under train/."""
+    """The metrics have the names that every algorithm's metrics have; additional ones may appear under train/."""
     expected, found = (
         {name for row in learn(algo, 16) for name in row if not name.startswith("diagnostics/")}  # those come and go
         for algo in (make(Plain, {}), make(cls, chosen))
@@ -112,7 +112,7 @@ def resuming(cls: type[PolicyOptimizer], chosen: Chosen) -> None:
 
 
 def learning(cls: type[PolicyOptimizer], chosen: Chosen) -> None:
-    """A two-action bandit is learned: after at most 40 rollouts of 32 completions 9 in 10 choose the right action."""
+    """A two-action bandit is learned: after at most 40 rollouts of 32 completions, 9 in 10 choose the right action."""
     algo = make(cls, {}, **(SMALL | LEARNING | chosen))
     share = 0.0
     for _ in range(ROLLOUTS):

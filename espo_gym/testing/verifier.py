@@ -81,7 +81,7 @@ def check_verifier(
 
 
 def one_verdict_each(subject: Subject) -> None:
-    """As many verdicts as completions come back, also for none and for one; each is a ``Verdict`` of a known status."""
+    """There are as many verdicts as completions, also for none and for one, each a ``Verdict`` of known status."""
     for n in (0, 1, len(subject.answers)):
         subject([subject.write(a) for a in subject.answers[:n]], subject.answers[:n])
 
@@ -96,7 +96,7 @@ def right_is_right(subject: Subject) -> None:
 
 
 def wrong_is_wrong(subject: Subject) -> None:
-    """Another number than the reference is not correct."""
+    """A number other than the reference is not correct."""
     pairs = list(itertools.permutations(subject.answers, 2))
     statuses = subject.statuses([subject.write(a) for a, _ in pairs], [b for _, b in pairs])
     for (answer, reference), status in zip(pairs, statuses, strict=True):
@@ -106,7 +106,7 @@ def wrong_is_wrong(subject: Subject) -> None:
 
 
 def symmetric(subject: Subject) -> None:
-    """What a is to b, b is to a: on the answers, and on other ways to write the first of them."""
+    """Equality is symmetric: on the answers, and on other ways to write the first of them."""
     first = subject.answers[0]
     pairs = list(itertools.combinations((*subject.answers, f" {first} ", f"+{first}", f"{first}.0"), 2))
     there = subject.statuses([subject.write(a) for a, _ in pairs], [b for _, b in pairs])
@@ -117,7 +117,7 @@ def symmetric(subject: Subject) -> None:
 
 
 def order(subject: Subject) -> None:
-    """A verdict does not depend on the company: it is the same alone, in any order, and the second time."""
+    """A verdict does not depend on the rest of the batch: it is the same alone, in any order, and the second time."""
     pairs = list(itertools.product(subject.answers, subject.answers))
     completions, references = [subject.write(a) for a, _ in pairs], [b for _, b in pairs]
     together = subject.statuses(completions, references)
@@ -131,7 +131,7 @@ def order(subject: Subject) -> None:
 
 
 def empty_texts(subject: Subject) -> None:
-    """No text is no answer: an empty completion is not rewarded, and an empty reference not reached."""
+    """An empty text is not an answer: an empty completion is not rewarded, and an empty reference is never matched."""
     right = subject.answers[0]
     blank = ["", " ", "\n", subject.write("")]
     for completion, verdict in zip(blank, subject(blank, [right] * len(blank)), strict=True):
@@ -143,14 +143,16 @@ def empty_texts(subject: Subject) -> None:
 
 
 def unicode(subject: Subject) -> None:
-    """Any unicode is judged without an exception, as a completion and as a reference."""
+    """Any Unicode is judged without an exception, as a completion and as a reference."""
     right = subject.answers[0]
     subject([*UNICODE, *map(subject.write, UNICODE)], [right] * (2 * len(UNICODE)))
     subject([subject.write(right)] * len(UNICODE), UNICODE)
 
 
 def hostile_texts(subject: Subject) -> None:
-    """Texts made to hang, crash, trick or take over a verifier are answered in time, executed never, rewarded never."""
+    """Texts designed to hang, crash, trick or take over a verifier are answered in time, never executed and never
+    rewarded.
+    """
     with tempfile.TemporaryDirectory() as folder:
         marker = Path(folder) / "executed"
         for text in hostile(subject.write, "42", str(marker)):
