@@ -12,8 +12,9 @@ if not Path(__file__).with_name("envs").is_dir():
 from . import envs as envs  # registers the environments; loads no torch
 
 if TYPE_CHECKING:
-    from espo_gym.experiments.compare import Entry, compare
+    from espo_gym.experiments.compare import compare
     from espo_gym.experiments.comparison import Comparison
+    from espo_gym.experiments.setting import Entry
     from espo_gym.experiments.tuning import tune
     from espo_gym.sampling import Sampling
 
@@ -60,8 +61,9 @@ _HOMES = {
         "PolicyOptimizer",
         "ReinforcePP",
     ),
-    "experiments.compare": ("Entry", "compare"),
+    "experiments.compare": ("compare",),
     "experiments.comparison": ("Comparison",),
+    "experiments.setting": ("Entry",),
     "experiments.tuning": ("tune",),
     "callbacks": ("EvaluateCallback",),
     "evaluation": ("Estimate", "Evaluation", "evaluate"),

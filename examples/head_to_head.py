@@ -27,7 +27,7 @@ def main(timesteps: int, seeds: int, jobs: int, out: Path) -> None:
         Entry("twin", "espo"),
         Entry("fixed_clip", "espo", {"clip_low": 0.1, "clip_high": 0.1}),
     ]
-    comparison = compare(entries, seeds=seeds, timesteps=timesteps, jobs=jobs, out=out, say=click.echo)
+    comparison = compare(entries, seeds=seeds, timesteps=timesteps, jobs=jobs, out=out, log=click.echo)
     print(comparison.report())
 
 

@@ -1,10 +1,11 @@
 """Folders of runs made by hand, for the tests of what reads them."""
 
-import csv
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from espo_gym.experiments.run_folder import Run, read_progress
 
 
 def write_run(
@@ -20,11 +21,17 @@ def write_run(
     (path / "config.json").write_text(json.dumps(whole | {"versions": {"python": str(path)}}))
     n = len(next(iter(curves.values())))
     rows = {"time/timesteps": range(10, 10 * n + 1, 10)} | dict(curves)
-    with (path / "progress.csv").open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(rows)
-        writer.writerows(zip(*(("" if v is None else v for v in column) for column in rows.values()), strict=True))
+    with (path / "progress.json").open("w") as file:
+        for values in zip(*rows.values(), strict=True):
+            row = {name: value for name, value in zip(rows, values, strict=True) if value is not None}
+            file.write(json.dumps(row) + "\n")
     return path
+
+
+def read_points(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    """Metric -> (timesteps, value) of each row in which it is finite."""
+    run = Run(folder, {}, read_progress(folder), {})
+    return {name: [(int(x), y) for x, y in zip(*run.points(name), strict=True)] for name in run.metrics()}
 
 
 def sample(prompt: str, completion: str, *, when: str = "after", kind: str = "greedy", verdict: str = "correct") -> str:

@@ -8,11 +8,11 @@ import click
 import gymnasium as gym
 import pytest
 from click.testing import CliRunner, Result
+from runs import read_points
 
 from espo_gym.algorithms import ALGORITHMS
 from espo_gym.cli.main import main
 from espo_gym.cli.options import field_docs
-from espo_gym.reports.curves import read_progress
 
 SMALL = ["--rollout-size", "32", "--timesteps", "64", "--eval-problems", "8", "--eval-k", "2", "--no-progress"]
 
@@ -78,7 +78,7 @@ class TestTrain:
         wanted = {"alpha": 0.3, "quantiles": [0.5, 0.8], "reference_kl": True, "stop": [",", "="], "preset": "paper"}
         assert wanted.items() <= config["hyperparameters"].items()
         assert config["env_args"] == {"digits": 2}
-        assert "train/ref_kl_k3" in read_progress(tmp_path / "run")
+        assert "train/ref_kl_k3" in read_points(tmp_path / "run")
 
     def test_config_reruns_and_options_change_it(self, finished, tmp_path):
         config = finished / "config.json"
@@ -88,9 +88,7 @@ class TestTrain:
         changed = invoke("train", "--config", config, "--seed", 1, "--no-progress", "--out", tmp_path / "other")
         assert changed.exit_code == 0
         assert json.loads((tmp_path / "other" / "config.json").read_text())["hyperparameters"]["seed"] == 1
-        assert (
-            read_progress(tmp_path / "other")["rollout/reward_mean"] != read_progress(finished)["rollout/reward_mean"]
-        )
+        assert read_points(tmp_path / "other")["rollout/reward_mean"] != read_points(finished)["rollout/reward_mean"]
 
     def test_resume(self, finished, tmp_path):
         out = tmp_path / "run"
@@ -107,7 +105,7 @@ class TestTrain:
         message = fails("train", *SMALL, "--out", out)
         assert "--resume" in message and "--overwrite" in message
         assert invoke("train", *SMALL, "--timesteps", 32, "--overwrite", "--out", out).exit_code == 0
-        assert read_progress(out)["time/timesteps"] == [(32, 32)]
+        assert read_points(out)["time/timesteps"] == [(32, 32)]
 
     @pytest.mark.filterwarnings("always")
     def test_a_run_that_learns_nothing_is_told_so(self, tmp_path):

@@ -13,16 +13,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from runs import read_points
 from tiny import teaching_policy
 
 from espo_gym.experiments import compare as module
-from espo_gym.experiments.budget import Ledger, text_print, weights_print
-from espo_gym.experiments.compare import Entry, compare, locked
-from espo_gym.experiments.comparison import Comparison, Run, run_folder
-from espo_gym.experiments.comparison_report import audit, compare_pairs, resolved
-from espo_gym.experiments.run import RunConfig, write_json
+from espo_gym.experiments.budget import BudgetCallback, text_fingerprint, weights_fingerprint
+from espo_gym.experiments.compare import compare, locked
+from espo_gym.experiments.comparison import ComparedRun, Comparison, seed_folder
+from espo_gym.experiments.fairness import fairness_checks
+from espo_gym.experiments.pairs import compare_pairs, resolved
+from espo_gym.experiments.run import RunConfig
+from espo_gym.experiments.run_folder import write_json
+from espo_gym.experiments.setting import Entry
 from espo_gym.experiments.statistics import paired_difference
-from espo_gym.reports.curves import read_progress
 
 ENTRIES = ["espo", "grpo", "dapo"]
 SETTINGS = {
@@ -31,7 +34,7 @@ SETTINGS = {
     "eval_problems": 4,
     "eval_k": 2,
     "save_every": 32,
-    "say": lambda _: None,
+    "log": lambda _: None,
 }
 
 
@@ -74,10 +77,10 @@ def same(a: Comparison, b: Comparison) -> None:
 class TestEqualTerms:
     def test_every_run_is_a_run(self, finished):
         for entry in ENTRIES:
-            folder = run_folder(finished, entry, 1)
+            folder = seed_folder(finished, entry, 1)
             config = RunConfig.read(folder / "config.json")
             assert (config.algo, config.hyperparameters["seed"], config.timesteps) == (entry, 1, 64)
-            assert read_progress(folder)["time/timesteps"][-1] == (64, 64)
+            assert read_points(folder)["time/timesteps"][-1] == (64, 64)
             assert not (folder / "checkpoint.zip").exists(), "what many runs leave behind is small"
 
     def test_weights_problems_and_completions_are_those_of_the_seed(self, finished):
@@ -89,9 +92,9 @@ class TestEqualTerms:
             rollout = config.make().collect_rollout()
             for entry in ENTRIES:
                 told = comparison.runs[entry, seed].pairing
-                assert told["problems"] == text_print(rollout.prompts)
-                assert told["completions"] == text_print(rollout.texts)
-                assert told["initial_weights"] == weights_print(teaching_policy().model)
+                assert told["problems"] == text_fingerprint(rollout.prompts)
+                assert told["completions"] == text_fingerprint(rollout.texts)
+                assert told["initial_weights"] == weights_fingerprint(teaching_policy().model)
 
     def test_there_is_something_to_compare(self, finished):
         rewards = Comparison.read(finished).curves()["espo"]
@@ -103,11 +106,11 @@ class TestEqualTerms:
 
     def test_prints_tell_every_bit_and_boundary(self):
         model = torch.nn.Linear(2, 2)
-        before = weights_print(model)
+        before = weights_fingerprint(model)
         with torch.no_grad():
             model.bias[1] = torch.nextafter(model.bias[1], torch.tensor(9.0))
-        assert weights_print(model) != before
-        assert text_print(["ab", "c"]) != text_print(["a", "bc"]) != text_print(["bc", "a"])
+        assert weights_fingerprint(model) != before
+        assert text_fingerprint(["ab", "c"]) != text_fingerprint(["a", "bc"]) != text_fingerprint(["bc", "a"])
 
     def test_seed_s_starts_from_policy_s_modulo_their_number(self, tmp_path):
         other = tmp_path / "other"
@@ -140,7 +143,7 @@ class TestBudget:
         (r,) = made.of("espo")
         assert r.rows["time/cpu_seconds"].tolist() == [1, 2, 3]
         assert (r.cpu_seconds, r.wall_seconds) == (3, 30)
-        assert all(ok is not False for ok, _ in audit(made))
+        assert all(ok is not False for ok, _ in fairness_checks(made))
         assert made.scores("auc")["espo"][0] == pytest.approx(r.rows["rollout/reward_mean"].mean())
 
     @pytest.mark.parametrize("budget", [{"timesteps": 32, "seconds": 1.0}, {"timesteps": None, "seconds": -1.0}])
@@ -152,7 +155,7 @@ class TestBudget:
 
 class TestAudit:
     def test_all_is_well(self, finished):
-        checks = audit(Comparison.read(finished))
+        checks = fairness_checks(Comparison.read(finished))
         assert [text for ok, text in checks if ok is False] == []
         assert len([ok for ok, _ in checks if ok]) >= 6
 
@@ -167,7 +170,7 @@ class TestAudit:
             (lambda r: replace(r, pairing={}), "completions of the first rollout"),
             (lambda r: replace(r, rows={n: v[:-1] for n, v in r.rows.items()}), "budget: 64 completions"),
             (lambda r: replace(r, config=r.config | {"versions": {"torch": "0"}}), "versions"),
-            (lambda r: None, "5 of 6 runs are over"),
+            (lambda r: None, "5 of 6 runs finished"),
         ],
     )
     def test_what_is_wrong_is_found(self, finished, change, found):
@@ -175,7 +178,7 @@ class TestAudit:
         changed = change(comparison.runs["grpo", 1])
         runs = {k: r for k, r in comparison.runs.items() if k != ("grpo", 1)}
         runs |= {} if changed is None else {("grpo", 1): changed}
-        wrong = [text for ok, text in audit(replace(comparison, runs=runs)) if ok is False]
+        wrong = [text for ok, text in fairness_checks(replace(comparison, runs=runs)) if ok is False]
         assert any(text.startswith(found) for text in wrong), wrong
 
 
@@ -200,7 +203,7 @@ class TestResuming:
 
     @pytest.mark.parametrize("at", [1, 2])
     def test_a_run_goes_on_from_its_checkpoint(self, finished, tmp_path, monkeypatch, at):
-        out, step, calls = tmp_path / "out", Ledger._on_step, []
+        out, step, calls = tmp_path / "out", BudgetCallback._on_step, []
 
         def stopping(self):
             calls.append(self.model.num_timesteps)
@@ -209,7 +212,7 @@ class TestResuming:
             return step(self)
 
         with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-            patched.setattr(Ledger, "_on_step", stopping)
+            patched.setattr(BudgetCallback, "_on_step", stopping)
             run(out, ENTRIES, seeds=1)
         reached = Comparison.read(out)
         assert not reached.runs
@@ -219,7 +222,7 @@ class TestResuming:
     def test_what_is_finished_is_not_run_again(self, finished, monkeypatch):
         monkeypatch.setattr(module, "carry_out", None)
         told = []
-        run(finished, ENTRIES, say=told.append)
+        run(finished, ENTRIES, log=told.append)
         assert told == ["6 of 6 runs are there already"]
 
     def test_seeds_and_entries_are_added(self, tmp_path):
@@ -234,7 +237,7 @@ class TestResuming:
         before = (finished / "comparison.json").read_text()
         with pytest.raises(ValueError, match="differs in timesteps"):
             run(finished, timesteps=32)
-        with pytest.raises(ValueError, match="another entry 'espo'"):
+        with pytest.raises(ValueError, match="a different entry 'espo'"):
             run(finished, [Entry("espo", "espo", {"alpha": 1.0})])
         assert (finished / "comparison.json").read_text() == before
 
@@ -289,7 +292,7 @@ class TestFailure:
         assert not run(tmp_path / "out", ["espo"], seeds=1, timesteps=32).missing
 
 
-def fake(folder: Path, rewards, timesteps, *, reason=None, entry="a", seed=0) -> Run:
+def fake(folder: Path, rewards, timesteps, *, reason=None, entry="a") -> ComparedRun:
     """The folder of a run with these rewards, its rollouts 10 completions large."""
     folder.mkdir(parents=True)
     config = {"eval_k": 2, "hyperparameters": {"rollout_size": 10}, "versions": {}}
@@ -302,7 +305,7 @@ def fake(folder: Path, rewards, timesteps, *, reason=None, entry="a", seed=0) ->
         for i, (r, t) in enumerate(zip(rewards, timesteps, strict=True))
     ]
     (folder / "progress.json").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    return Run.read(folder, entry, seed)
+    return ComparedRun.of(entry, folder)
 
 
 class TestScores:
@@ -354,7 +357,7 @@ class TestScores:
         with (tmp_path / "run" / "progress.json").open("a") as file:
             file.write('{"rollout/reward_m')
         (tmp_path / "run" / "progress_20.json").write_text('{"rollout/reward_mean": 0.3, "time/timesteps": 30}\n')
-        rows = Run.read(tmp_path / "run", "a", 0).rows
+        rows = ComparedRun.of("a", tmp_path / "run").rows
         assert rows["rollout/reward_mean"].tolist() == [0.1, 0.2, 0.3]
 
 
@@ -429,7 +432,7 @@ class TestWords:
 
     def test_a_comparison_that_has_only_begun(self, tmp_path):
         write_json(tmp_path / "comparison.json", {"entries": [{"name": "a"}], "seeds": [0], "setting": {}})
-        assert "No run is over yet" in Comparison.read(tmp_path).report()
+        assert "No run has finished yet" in Comparison.read(tmp_path).report()
         with pytest.raises(FileNotFoundError, match="not the folder of a comparison"):
             Comparison.read(tmp_path / "none")
 
@@ -438,10 +441,10 @@ class TestEntries:
     @pytest.mark.parametrize(
         ("entry", "message"),
         [
-            (("../up", "espo"), "no name of an entry"),
-            (("", "espo"), "no name of an entry"),
+            (("../up", "espo"), "invalid entry name"),
+            (("", "espo"), "invalid entry name"),
             (("a", "nope"), "no algorithm 'nope'"),
-            (("a", "espo", {"seed": 1}), "seeds are those of the comparison"),
+            (("a", "espo", {"seed": 1}), "every entry has the seeds of the comparison"),
         ],
     )
     def test_mistakes(self, entry, message):
@@ -453,7 +456,7 @@ class TestEntries:
         [
             ({"entries": ["espo", Entry("espo", "grpo")]}, "must differ"),
             ({"entries": []}, "at least one entry"),
-            ({"seeds": 0}, "at least one entry and one seed"),
+            ({"seeds": 0}, "at least one seed"),
             ({"seeds": [-1]}, "not be negative"),
             ({"seeds": [1, 1]}, "must differ"),
             ({"policy": []}, "at least one policy"),

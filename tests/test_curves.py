@@ -7,10 +7,11 @@ import zlib
 
 import numpy as np
 import pytest
-from runs import write_run
+from runs import read_points, write_run
 
+from espo_gym.experiments.run_folder import Run
 from espo_gym.reports import plot
-from espo_gym.reports.curves import Run, find_runs, group_runs, interval, read_progress
+from espo_gym.reports.curves import find_runs, group_runs, interval
 
 ACCURACY = "rollout/accuracy"
 
@@ -22,7 +23,7 @@ def groups(*paths):
 class TestReading:
     def test_a_row_that_is_being_written_and_numbers_that_are_none_are_left_out(self, tmp_path):
         (tmp_path / "progress.csv").write_text("a,time/timesteps,b\nnan,10,1\n2,20,inf\n3,30,4\n0.5")
-        assert read_progress(tmp_path) == {
+        assert read_points(tmp_path) == {
             "a": [(20, 2), (30, 3)],
             "time/timesteps": [(10, 10), (20, 20), (30, 30)],
             "b": [(10, 1), (30, 4)],
@@ -33,7 +34,7 @@ class TestReading:
         two = write_run(tmp_path / "b", {ACCURACY: [0.2]}, seed=1)
         (one / "policy").mkdir()
         (one / "policy" / "config.json").write_text("{}")  # of the model, not of a run
-        assert [run.path for run in find_runs([tmp_path, two, tmp_path / "a"])] == [one, two]
+        assert [run.folder for run in find_runs([tmp_path, two, tmp_path / "a"])] == [one, two]
 
     def test_what_is_no_run_is_said(self, tmp_path):
         with pytest.raises(FileNotFoundError, match="there is no folder"):

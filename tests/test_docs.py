@@ -22,9 +22,9 @@ from espo_gym.cli.main import main
 from espo_gym.diagnostics import DIAGNOSES
 from espo_gym.envs import Verdict, register_task
 from espo_gym.envs.tasks.addition import Addition
-from espo_gym.experiments.budget import Ledger
+from espo_gym.experiments.budget import BudgetCallback
 from espo_gym.experiments.run import RunConfig, train
-from espo_gym.reports.curves import read_progress
+from espo_gym.experiments.run_folder import read_progress
 
 ROOT = Path(__file__).parents[1]
 DOCS = sorted((ROOT / "docs").glob("*.md"))
@@ -249,8 +249,8 @@ def logged(tmp_path_factory) -> set[str]:
                 eval_every=1,
                 hyperparameters=small | options,
             )
-            ledger = Ledger(folder / str(i), config.timesteps)  # of comparisons
-            train(config, folder / str(i), progress_bar=False, say=lambda _: None, callbacks=[ledger])
+            budget = BudgetCallback(folder / str(i), config.timesteps)  # of comparisons
+            train(config, folder / str(i), progress_bar=False, log=lambda _: None, callbacks=[budget])
             keys |= read_progress(folder / str(i)).keys()
         policy = Policy.from_pretrained("espo_gym/teaching", dtype=torch.bfloat16)
         algorithm = ESPO(policy, "test/Unreliable-v0", **small)

@@ -70,4 +70,4 @@ def test_own_trainer():
 def test_head_to_head(tmp_path):
     output = run("head_to_head", "--timesteps", 256, "--seeds", 1, "--jobs", 1, "--out", tmp_path / "out")
     assert "espo and twin, +0.000, one seed in common" in output
-    assert "NOT OK" not in output and "3 of 3 runs are over" in output
+    assert "NOT OK" not in output and "3 of 3 runs finished" in output

@@ -11,7 +11,8 @@ from tiny import SMALL, random_batch, random_rollout, same_state, state, teachin
 
 from espo_gym import ESPO, GRPO, PPO
 from espo_gym.algorithms import ALGORITHMS, LossBatch
-from espo_gym.reports.inspector import as_json, inspect_batch, view_loss
+from espo_gym.reports.inspector import as_json, inspect_batch
+from espo_gym.reports.loss_view import view_loss
 
 SEEDS = range(3)
 

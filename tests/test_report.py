@@ -18,7 +18,7 @@ from tiny import teaching_policy
 from espo_gym import ESPO
 from espo_gym.cli.main import main
 from espo_gym.reports.curves import find_runs, group_runs
-from espo_gym.reports.html import CHARACTERS, PROBLEMS, SAMPLES, embed, page, report
+from espo_gym.reports.html import CHARACTERS, PROBLEMS, SAMPLES, embed, page, report_data
 from espo_gym.reports.inspector import as_json, inspect_batch
 
 HOSTILE = "</script><img src=x onerror=\"document.title='pwned'\"><!--<script>&lt;b&gt;\u2028\ud800"
@@ -84,7 +84,7 @@ def whole(runs, inspection) -> str:
 
 class TestContent:
     def test_curves(self, runs):
-        made = report(group_runs(find_runs([runs])))
+        made = report_data(group_runs(find_runs([runs])))
         charts = {chart["metric"]: chart for part in made["sections"] for chart in part["charts"]}
         assert charts.keys() == {"rollout/accuracy", "rollout/entropy", "train/clip_fraction_active", "eval/greedy"}
         espo, grpo = charts["rollout/accuracy"]["series"]
@@ -101,12 +101,12 @@ class TestContent:
         assert [json.loads(c["text"])["algo"] for c in made["configs"]] == ["espo", "espo", "grpo"]
 
     def test_one_seed_has_the_interval_of_its_own_evaluation(self, runs):
-        made = report(group_runs(find_runs([runs / "espo" / "0"])))
+        made = report_data(group_runs(find_runs([runs / "espo" / "0"])))
         after = made["groups"][0]["figures"]["greedy"]["after"]
         assert after == pytest.approx({"value": 0.6, "low": 0.5, "high": 0.7})
 
     def test_completions(self, runs):
-        (shown,) = report(group_runs(find_runs([runs])))["samples"]
+        (shown,) = report_data(group_runs(find_runs([runs])))["samples"]
         first, long = shown["problems"]
         assert [row["kind"] for row in first["before"]] == ["greedy"] + ["sample"] * SAMPLES
         assert {row["verdict"] for row in first["after"]} == {"correct"}
@@ -114,7 +114,7 @@ class TestContent:
         assert long["after"][0]["completion"].startswith("x" * CHARACTERS + " ... (3000 char")
 
     def test_forty_long_runs_are_a_few_megabytes(self, tmp_path):
-        names = [row[0] for part in report.__globals__["SECTIONS"].values() for row in part]
+        names = [row[0] for part in report_data.__globals__["SECTIONS"].values() for row in part]
         curves = {name: [i * 0.123456789 for i in range(400)] for name in names}
         for i in range(8):
             for seed in range(5):

@@ -13,11 +13,11 @@ import gymnasium as gym
 import pytest
 import torch
 from gymnasium.spaces import Text
+from runs import read_points
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from espo_gym.experiments.run import RunConfig, train
-from espo_gym.reports.curves import read_progress
 from espo_gym.reports.plot import plot_run
 
 SMALL = {"timesteps": 96, "eval_problems": 8, "eval_k": 2, "eval_every": 2, "save_every": 32}
@@ -29,7 +29,7 @@ def config(**changes) -> RunConfig:
 
 
 def run(out: Path, settings: RunConfig | None = None, **kwargs):
-    return train(settings or config(), out, progress_bar=False, say=lambda _: None, **kwargs)
+    return train(settings or config(), out, progress_bar=False, log=lambda _: None, **kwargs)
 
 
 def weights(out: Path):
@@ -42,7 +42,7 @@ def same(a, b) -> bool:
 
 def curves(out: Path):
     """Every metric that is not a time."""
-    return {k: v for k, v in read_progress(out).items() if not k.startswith("time/") or k == "time/timesteps"}
+    return {k: v for k, v in read_points(out).items() if not k.startswith("time/") or k == "time/timesteps"}
 
 
 @pytest.fixture(scope="module")
@@ -150,9 +150,9 @@ class TestAgain:
             process.send_signal(signal.SIGKILL)
             process.wait()
         assert not (out / "policy").exists()
-        reached = max(step for step, _ in read_progress(out)["time/timesteps"])
+        reached = max(step for step, _ in read_points(out)["time/timesteps"])
         told = []
-        train(config(timesteps=max(96, reached)), out, resume=True, progress_bar=False, say=told.append)
+        train(config(timesteps=max(96, reached)), out, resume=True, progress_bar=False, log=told.append)
         assert told[0].startswith("resuming at ") and not told[0].startswith("resuming at 0 ")
         mine, theirs = curves(out), curves(finished)
         assert {k: v[: len(theirs[k])] for k, v in mine.items()} == theirs
@@ -162,8 +162,8 @@ class TestAgain:
     def test_a_later_file_wins_and_the_rest_is_kept(self, tmp_path):
         (tmp_path / "progress.csv").write_text("a,time/timesteps\n1,10\n2,20\n3,30\n")
         (tmp_path / "progress_20.csv").write_text("a,time/timesteps,b\n5,30,\n6,40,7\n")
-        assert read_progress(tmp_path)["a"] == [(10, 1), (20, 2), (30, 5), (40, 6)]
-        assert read_progress(tmp_path)["b"] == [(40, 7)]
+        assert read_points(tmp_path)["a"] == [(10, 1), (20, 2), (30, 5), (40, 6)]
+        assert read_points(tmp_path)["b"] == [(40, 7)]
 
 
 class TestNothingIsLost:
@@ -210,7 +210,7 @@ class TestNothingIsLost:
         run(out, config(timesteps=32))
         run(out, config(timesteps=32, policy=str(out / "policy")), overwrite=True)
         assert json.loads((out / "config.json").read_text())["policy"] == str(out / "policy")
-        assert list(read_progress(out)["time/timesteps"]) == [(32, 32)]
+        assert list(read_points(out)["time/timesteps"]) == [(32, 32)]
 
     def test_a_gradient_that_is_not_finite_keeps_the_last_checkpoint(self, tmp_path):
         from espo_gym import ESPO
@@ -245,7 +245,7 @@ class TestWhereToEvaluate:
         finally:
             del gym.registry["test/Echo-v0"]
         assert result["after"]["split"] is None
-        assert "eval/greedy" in read_progress(tmp_path / "run")
+        assert "eval/greedy" in read_points(tmp_path / "run")
 
     def test_data_without_a_validation_split_is_evaluated_on_test(self, tmp_path):
         for name in ("train", "test"):
@@ -254,7 +254,7 @@ class TestWhereToEvaluate:
         path = {name: str(tmp_path / f"{name}.jsonl") for name in ("train", "test")}
         result = run(tmp_path / "run", config(env="espo_gym/JSONL-v0", env_args={"path": path}))
         assert (result["after"]["split"], result["after"]["n_problems"]) == ("test", 5)
-        assert "eval/greedy" in read_progress(tmp_path / "run")
+        assert "eval/greedy" in read_points(tmp_path / "run")
 
 
 def test_dynamic_sampling_that_finds_no_group_to_learn_from(tmp_path):

@@ -14,14 +14,15 @@ from espo_gym.cli.compare import parse_entry
 from espo_gym.cli.main import main
 from espo_gym.envs.registration import make_task
 from espo_gym.experiments import protocol as protocols
-from espo_gym.experiments.compare import Entry, compare
+from espo_gym.experiments.compare import compare
 from espo_gym.experiments.comparison import Comparison
 from espo_gym.experiments.protocol import TEACHING, read_protocol, run_protocol
+from espo_gym.experiments.setting import Entry
 from espo_gym.experiments.tuning import cells, tune
 from espo_gym.experiments.warm_start import add_columns, combine_numbers, make_policy, work_down_chain
 
 SMALL = {"rollout_size": 16, "n_minibatches": 2, "max_completion_tokens": 32}
-SETTINGS = {"timesteps": 16, "eval_problems": 2, "eval_k": 0, "jobs": 1, "say": lambda _: None}
+SETTINGS = {"timesteps": 16, "eval_problems": 2, "eval_k": 0, "jobs": 1, "log": lambda _: None}
 
 
 class TestGrid:
@@ -131,7 +132,7 @@ class TestProtocol:
     @classmethod
     def out(cls, tmp_path_factory) -> Path:
         out = tmp_path_factory.mktemp("protocols") / "out"
-        run_protocol(SHORT, ["espo", "grpo"], out=out, seeds=2, jobs=1, say=lambda _: None)
+        run_protocol(SHORT, ["espo", "grpo"], out=out, seeds=2, jobs=1, log=lambda _: None)
         return out
 
     def test_every_task_in_every_regime(self, out):
@@ -159,7 +160,7 @@ class TestProtocol:
     def test_again_it_does_nothing(self, out, monkeypatch):
         monkeypatch.setattr(protocols, "make_policy", None)
         told = []
-        run_protocol(SHORT, ["espo", "grpo"], out=out, seeds=2, jobs=1, say=told.append)
+        run_protocol(SHORT, ["espo", "grpo"], out=out, seeds=2, jobs=1, log=told.append)
         assert told.count("4 of 4 runs are there already") == 4
 
     def test_a_folder_of_other_things_is_left_alone(self, tmp_path):

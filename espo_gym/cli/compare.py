@@ -15,11 +15,14 @@ from rich.markup import escape
 from rich.table import Table
 
 from espo_gym.algorithms import ALGORITHMS
-from espo_gym.experiments.compare import Entry, compare
+from espo_gym.experiments.compare import compare
 from espo_gym.experiments.comparison import Comparison
-from espo_gym.experiments.comparison_report import audit, compare_pairs, mean_interval, score_table, tried
+from espo_gym.experiments.comparison_report import mean_interval, score_table, tuning_summary
+from espo_gym.experiments.fairness import fairness_checks
+from espo_gym.experiments.pairs import compare_pairs
 from espo_gym.experiments.protocol import PROTOCOLS, regime_scores, run_protocol
 from espo_gym.experiments.run import DTYPES, RunConfig
+from espo_gym.experiments.setting import Entry
 from espo_gym.experiments.tuning import SEEDS, tune
 
 from .errors import report_errors
@@ -96,7 +99,7 @@ def compare_command(**options: Any) -> None:
         for name in ("timesteps", "seconds", "dtype", "eval_problems", "eval_k", "eval_every", "jobs")
         if options[name] is not None
     }
-    settings |= {"hyperparameters": hyperparameters, "say": click.echo}
+    settings |= {"hyperparameters": hyperparameters, "log": click.echo}
     try:
         if options["protocol"]:
             _protocol(entries, out, settings, options)
@@ -137,7 +140,7 @@ def _show(comparison: Comparison) -> None:
     shown = [i for i, name in enumerate(header) if name not in ("IQM of AUC", "final", "rollouts_to_0.8")]
     title = f"\n{comparison.setting['env']}, {len(comparison.seeds)} seeds, with 95 % intervals"
     _print([header[i] for i in shown], [[row[i] for i in shown] for row in rows], title)
-    click.echo(tried(comparison))
+    click.echo(tuning_summary(comparison))
     _sentences([str(pair) for pair in compare_pairs(comparison.scores("auc"))])
     _audit(comparison)
 
@@ -149,7 +152,7 @@ def _sentences(sentences: list[str]) -> None:
 
 
 def _audit(comparison: Comparison, where: str = "") -> None:
-    checks = audit(comparison)
+    checks = fairness_checks(comparison)
     wrong = [text for ok, text in checks if ok is False]
     for text in wrong:
         click.echo(f"AUDIT: {where}{text}", err=True)

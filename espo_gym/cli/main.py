@@ -93,7 +93,7 @@ def train_command(context: click.Context, /, **options: Any) -> None:
             resume=options["resume"],
             overwrite=options["overwrite"],
             progress_bar=options["progress"],
-            say=click.echo,
+            log=click.echo,
         )
     except KeyboardInterrupt:
         if (out / "checkpoint.zip").is_file():

@@ -46,11 +46,11 @@ def report_command(runs: tuple[Path, ...], out: Path, inspector: bool, show: int
     if inspector and source is None:
         note = "No run has a checkpoint, so there is no policy whose tokens could be shown."
     elif inspector and source is not None:
-        click.echo(f"inspecting {source.path} (--no-inspector leaves it out)")
+        click.echo(f"inspecting {source.folder} (--no-inspector leaves it out)")
         try:
-            inspection = _inspection(source.path, show, **where)
+            inspection = _inspection(source.folder, show, **where)
         except USER_ERRORS as error:  # the curves are worth having all the same
-            note = f"{source.path} could not be inspected: {in_words(error)}"
+            note = f"{source.folder} could not be inspected: {in_words(error)}"
             click.echo(f"Warning: {note}", err=True)
     write(out, page("espo_gym report", groups=group_runs(found), inspection=inspection, note=note))
     click.echo(f"{len(found)} run{'s' if len(found) > 1 else ''} in {out}")

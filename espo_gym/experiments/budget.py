@@ -1,4 +1,4 @@
-"""What a run of a comparison is held to and leaves behind for the audit: its budget, its clock, its fingerprints."""
+"""The budget of a run in a comparison, and what the run records for the audit: its clocks and its fingerprints."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from stable_baselines3.common.callbacks import BaseCallback
 
-from .comparison import read_rows
-from .run import write_json
+from .run_folder import PAIRING, read_progress, write_json
 
 
-class Ledger(BaseCallback):
+class BudgetCallback(BaseCallback):
     """Ends the run when its budget is used up, and writes pairing.json into its folder.
 
-    Records ``time/cpu_seconds`` and ``time/wall_seconds``: what training alone has taken so far, evaluation and
-    checkpoints left out. With one thread a process the first does not depend on what else the machine does.
+    Records ``time/cpu_seconds`` and ``time/wall_seconds``: the time that training alone has taken so far, without
+    evaluations and checkpoints. With one thread per process, CPU time does not depend on what else the machine does.
 
     Args:
-        folder: of the run. A run that is resumed goes on with the seconds that its metrics tell.
-        timesteps: never draw more completions than this, whole rollouts aside. Only dynamic sampling would: it is left
-            with as many resamples as the budget still has.
-        seconds: no rollout begins after so many: CPU seconds of the process or, on a GPU, seconds of the clock.
+        folder: of the run. A resumed run continues with the seconds in its metrics.
+        timesteps: never draw more completions than this, rounded up to whole rollouts. Only dynamic sampling would: its
+            resamples are limited to what is left of the budget.
+        seconds: no rollout begins after this many: CPU seconds of the process or, on a GPU, wall-clock seconds.
     """
 
     def __init__(self, folder: Path, timesteps: int, seconds: float | None = None) -> None:
@@ -39,10 +39,10 @@ class Ledger(BaseCallback):
         if algorithm.n_rollouts == 0:
             self.fingerprints = {
                 "device": algorithm.policy.device.type,
-                "initial_weights": weights_print(algorithm.policy.model),
+                "initial_weights": weights_fingerprint(algorithm.policy.model),
             }
             return
-        rows = read_rows(self.folder)
+        rows = read_progress(self.folder)
         here = rows["time/timesteps"].tolist().index(algorithm.num_timesteps)
         self.used = np.array([rows[name][here] for name in ("time/cpu_seconds", "time/wall_seconds")])
 
@@ -50,13 +50,13 @@ class Ledger(BaseCallback):
         self.began = clocks()
 
     def _on_rollout_end(self) -> None:
-        """Fingerprints of what all algorithms must have in common at the same seed: the first pass of sampling."""
+        """Write fingerprints of what all algorithms must have in common at the same seed: the first sampling pass."""
         algorithm: Any = self.model
         if algorithm.n_rollouts == 0:
             first = slice(algorithm.rollout_size)
-            self.fingerprints["problems"] = text_print(algorithm.played.prompts[first])
-            self.fingerprints["completions"] = text_print(algorithm.played.texts[first])
-            write_json(self.folder / "pairing.json", self.fingerprints)
+            self.fingerprints["problems"] = text_fingerprint(algorithm.played.prompts[first])
+            self.fingerprints["completions"] = text_fingerprint(algorithm.played.texts[first])
+            write_json(self.folder / PAIRING, self.fingerprints)
 
     def _on_step(self) -> bool:
         self.used += clocks() - self.began
@@ -67,13 +67,13 @@ class Ledger(BaseCallback):
         return self.seconds is None or (cpu if algorithm.policy.device.type == "cpu" else wall) < self.seconds
 
 
-def clocks() -> np.ndarray:
-    """Seconds of the process's CPU and of the clock on the wall."""
+def clocks() -> NDArray[np.float64]:
+    """(2,) seconds: CPU time of the process, and wall-clock time."""
     return np.array([time.process_time(), time.perf_counter()])
 
 
-def text_print(texts: list[str]) -> str:
-    """A fingerprint of texts and their order."""
+def text_fingerprint(texts: list[str]) -> str:
+    """A fingerprint of ``texts`` and their order."""
     digest = hashlib.blake2b(digest_size=16)
     for text in texts:
         raw = text.encode("utf-8", "surrogatepass")
@@ -81,8 +81,8 @@ def text_print(texts: list[str]) -> str:
     return digest.hexdigest()
 
 
-def weights_print(model: torch.nn.Module) -> str:
-    """A fingerprint of every parameter and buffer, bit for bit."""
+def weights_fingerprint(model: torch.nn.Module) -> str:
+    """A fingerprint of every parameter and buffer of ``model``, bit for bit."""
     digest = hashlib.blake2b(digest_size=16)
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())

@@ -1,4 +1,4 @@
-"""Independent pieces of work in processes, which end when their parent ends, however it does."""
+"""Independent jobs in worker processes, which end when their parent ends, even if it is killed."""
 
 from __future__ import annotations
 
@@ -14,21 +14,27 @@ from typing import Any
 
 
 def cores() -> int:
-    """Cores that this process may use."""
+    """Number of CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def in_processes(work: Sequence[tuple[str, Callable[[], str]]], jobs: int, say: Callable[[str], Any]) -> None:
-    """Call everything in ``work``, (label, function) each, in up to ``jobs`` processes; with one job, in this one.
+def in_processes(work: Sequence[tuple[str, Callable[[], object]]], jobs: int, log: Callable[[str], Any]) -> None:
+    """Call every function in ``work`` in up to ``jobs`` processes; with one job, in this process.
 
-    The functions must be picklable. ``say`` is told what each returns. The first error ends the rest and is raised.
+    Args:
+        work: ``(label, function)`` pairs; the functions must be picklable.
+        log: called with the label and the returned value of each function that has finished.
+
+    Raises:
+        ValueError: ``jobs`` is below 1.
+        Exception: the first error of a function, after the other processes have been terminated.
     """
     if jobs < 1:
         raise ValueError(f"jobs must be at least 1, not {jobs}")
     jobs = min(jobs, len(work))
     if jobs <= 1:
         for done, (label, function) in enumerate(work, 1):
-            say(f"[{done}/{len(work)}] {label}: {function()}")
+            log(f"[{done}/{len(work)}] {label}: {function()}")
         return
     others = set(multiprocessing.active_children())
     # Spawned: a fork of a process that has used torch's threads may hang.
@@ -37,8 +43,8 @@ def in_processes(work: Sequence[tuple[str, Callable[[], str]]], jobs: int, say: 
         futures = {executor.submit(function): label for label, function in work}
         for done, future in enumerate(as_completed(futures), 1):
             if future.exception() is not None:
-                say(f"[{done}/{len(work)}] {futures[future]}: stopped")
-            say(f"[{done}/{len(work)}] {futures[future]}: {future.result()}")
+                log(f"[{done}/{len(work)}] {futures[future]}: stopped")
+            log(f"[{done}/{len(work)}] {futures[future]}: {future.result()}")
     except BaseException:
         children = set(multiprocessing.active_children()) - others
         executor.shutdown(wait=False, cancel_futures=True)
@@ -49,21 +55,21 @@ def in_processes(work: Sequence[tuple[str, Callable[[], str]]], jobs: int, say: 
 
 
 def _initialize_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which then ends its children
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which then terminates its children
     parent = multiprocessing.parent_process()
     assert parent is not None
 
     def follow() -> None:
         connection.wait([parent.sentinel])
-        os._exit(1)  # the parent was killed: whoever takes up its work must find nobody at it
+        os._exit(1)  # the parent was killed: whoever resumes its work must find nobody working on it
 
     threading.Thread(target=follow, daemon=True).start()
 
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """What torch computes in here does not depend on how many threads there are to split sums over."""
-    import torch  # here, since a process that is started for something else need not wait for it
+    """Run torch on one thread, so that results do not depend on how many threads share a sum."""
+    import torch  # here: processes that do other work start faster without it
 
     before = torch.get_num_threads()
     torch.set_num_threads(1)

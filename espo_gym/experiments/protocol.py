@@ -1,7 +1,7 @@
-"""Protocols: comparisons on several tasks and in several regimes, always all of them, under one name.
+"""Protocols: comparisons on several tasks in several regimes, always all of them, under one name.
 
-A protocol leaves a folder with the warm-started policies in warm_starts/, a comparison in TASK_REGIME/ for each pair of
-the two, and report.md over all of them.
+A protocol leaves a folder with the warm-started policies in warm_starts/, a comparison in TASK_REGIME/ for each task
+and regime, and report.md over all of them.
 """
 
 from __future__ import annotations
@@ -13,30 +13,23 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
-from .compare import Entry, compare
-from .comparison import Comparison
-from .comparison_report import (
-    Pair,
-    compare_pairs,
-    finite,
-    mean_interval,
-    pair_table,
-    pairs_as_json,
-    profile,
-    table,
-    tried,
-)
+from .compare import compare
+from .comparison import COMPARISON, Comparison
+from .comparison_report import finite, mean_interval, profile, table, tuning_summary
+from .pairs import compare_pairs, pair_sentences, pair_table, pairs_as_json
 from .processes import cores, in_processes
-from .run import write_json
+from .run_folder import write_json
+from .setting import Entry, seed_list
 from .statistics import iqm
 from .tuning import SEEDS, tune
 from .warm_start import Demonstrator, add_columns, combine_numbers, make_policy, work_down_chain
 
 
 @dataclass(frozen=True)
-class Task:
-    """An environment, and how the policies are warmed up that it is learnt from."""
+class ProtocolTask:
+    """An environment, and how its initial policies are warm-started."""
 
     name: str
     env: str
@@ -45,15 +38,16 @@ class Task:
     """Batches of demonstrations."""
     env_args: dict[str, Any] = field(default_factory=dict)
     bundled: str | None = None
-    """The bundled policy that is this task's warm start of seed 0, if there is one."""
+    """The bundled policy that is this task's warm start with seed 0, if there is one."""
 
 
 @dataclass(frozen=True)
 class Regime:
-    """How hard a rollout is trained on."""
+    """How hard each rollout is trained on."""
 
     name: str
     rollouts: int
+    """Budget of a run."""
     hyperparameters: dict[str, Any]
 
 
@@ -62,10 +56,10 @@ class Protocol:
     """Tasks times regimes."""
 
     name: str
-    tasks: tuple[Task, ...]
+    tasks: tuple[ProtocolTask, ...]
     regimes: tuple[Regime, ...]
     warm_starts: int = 3
-    """Policies for each task, made from seeds 0, 1, ...; seed s of a comparison takes number s modulo this."""
+    """Policies for each task, made with seeds 0, 1, ...; seed s of a comparison takes number s modulo this."""
     eval_problems: int = 512
     eval_k: int = 8
 
@@ -75,16 +69,16 @@ ROLLOUT_SIZE = 256
 TEACHING = Protocol(
     "teaching",
     (
-        Task("addition", "espo_gym/Addition-v0", add_columns, 900, bundled="espo_gym/teaching"),
-        Task("chain", "espo_gym/ChainArithmetic-v0", work_down_chain, 500, {"terms": 5, "operators": "+-"}),
-        Task("countdown", "espo_gym/Countdown-v0", combine_numbers, 300, {"n_numbers": 3}),
+        ProtocolTask("addition", "espo_gym/Addition-v0", add_columns, 900, bundled="espo_gym/teaching"),
+        ProtocolTask("chain", "espo_gym/ChainArithmetic-v0", work_down_chain, 500, {"terms": 5, "operators": "+-"}),
+        ProtocolTask("countdown", "espo_gym/Countdown-v0", combine_numbers, 300, {"n_numbers": 3}),
     ),
     (
         Regime("calm", 30, {"rollout_size": ROLLOUT_SIZE, "n_minibatches": 8, "n_epochs": 1, "learning_rate": 1e-4}),
         Regime("stress", 20, {"rollout_size": ROLLOUT_SIZE, "n_minibatches": 8, "n_epochs": 3, "learning_rate": 3e-4}),
     ),
 )
-"""Calm: 8 optimizer steps a rollout; stress: 24 at three times the learning rate, which is too much for some."""
+"""Calm: 8 optimizer steps per rollout; stress: 24 at three times the learning rate, which is too high for some."""
 
 PROTOCOLS = {protocol.name: protocol for protocol in (TEACHING,)}
 
@@ -99,25 +93,34 @@ def run_protocol(
     seconds: float | None = None,
     tune_seeds: int | Sequence[int] | None = None,
     jobs: int | None = None,
-    say: Callable[[str], Any] = print,
+    log: Callable[[str], Any] = print,
     **settings: Any,
 ) -> dict[str, Comparison]:
-    """Compare ``entries`` on every task in every regime; resumable as :func:`compare` is.
+    """Compare ``entries`` on every task in every regime; it can be resumed like :func:`compare`.
 
     Args:
-        timesteps, seconds: budget of every run instead of the regime's rollouts.
-        tune_seeds: tune learning rate and clip of every entry first, in each cell anew, on these seeds or on so many;
-            the learning rate chosen then stands in place of the regime's.
-        settings: more for :func:`compare`, in place of the protocol's.
+        out: the folder of the protocol.
+        seeds: of every comparison: how many (0, 1, ...), or which.
+        timesteps, seconds: budget of every run in place of the regime's rollouts.
+        tune_seeds: first tune learning rate and clip of every entry, separately in each cell, on these seeds or on this
+            many; the chosen learning rate replaces the regime's.
+        jobs: processes at a time (default: as many as there are cores).
+        log: called with progress messages.
+        settings: further arguments of :func:`compare`, in place of the protocol's.
 
     Returns the comparisons by ``TASK_REGIME``.
+
+    Raises:
+        ValueError: an invalid setting, or ``out`` holds something else.
+        RuntimeError: another process is working in ``out``.
     """
     out = Path(out)
     if out.exists() and any(out.iterdir()) and not (out / "warm_starts").is_dir():
-        raise ValueError(f"{out} is not empty and not the folder of a protocol: choose another")
+        raise ValueError(f"{out} is not empty and is not the folder of a protocol: choose another folder")
     (out / "warm_starts").mkdir(parents=True, exist_ok=True)
-    wanted = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
-    starts = {s % protocol.warm_starts for s in [*wanted, *_tuning_seeds(tune_seeds)]}
+    wanted = seed_list(seeds)
+    tuning_seeds = [] if tune_seeds is None else seed_list(tune_seeds, SEEDS[0])
+    starts = {s % protocol.warm_starts for s in [*wanted, *tuning_seeds]}
     policies = {task.name: _policies(protocol, task, out / "warm_starts") for task in protocol.tasks}
     work: list[tuple[str, Callable[[], str]]] = [
         (
@@ -128,60 +131,56 @@ def run_protocol(
         for seed, path in enumerate(policies[task.name])
         if isinstance(path, Path) and seed in starts and not path.is_dir()
     ]
-    in_processes(work, cores() if jobs is None else jobs, say)
+    in_processes(work, cores() if jobs is None else jobs, log)
 
-    made: dict[str, Comparison] = {}
+    comparisons: dict[str, Comparison] = {}
     for task in protocol.tasks:
         for regime in protocol.regimes:
             cell = f"{task.name}_{regime.name}"
-            say(f"-- {cell}")
+            log(f"-- {cell}")
             shared: dict[str, Any] = {"eval_problems": protocol.eval_problems, "eval_k": protocol.eval_k} | settings
             shared["hyperparameters"] = regime.hyperparameters | settings.get("hyperparameters", {})
-            shared |= {"policy": policies[task.name], "env_args": task.env_args, "jobs": jobs, "say": say}
+            shared |= {"policy": policies[task.name], "env_args": task.env_args, "jobs": jobs, "log": log}
             shared |= {"timesteps": timesteps, "seconds": seconds}
             if timesteps is None and seconds is None:
                 shared["timesteps"] = regime.rollouts * int(shared["hyperparameters"]["rollout_size"])
             contestants: Sequence[str | Entry] = entries
             if tune_seeds is not None:
                 contestants = tune(entries, task.env, out=out / cell, seeds=tune_seeds, **shared)
-            made[cell] = compare(contestants, task.env, out=out / cell, seeds=wanted, **shared)
-    (out / "report.md").write_text(protocol_report(protocol, made))
-    write_json(out / "results.json", protocol_results(protocol, made))
-    return made
+            comparisons[cell] = compare(contestants, task.env, out=out / cell, seeds=wanted, **shared)
+    (out / "report.md").write_text(protocol_report(protocol, comparisons))
+    write_json(out / "results.json", protocol_results(protocol, comparisons))
+    return comparisons
 
 
 def read_protocol(protocol: Protocol, out: str | Path) -> dict[str, Comparison]:
-    """The comparisons of a protocol by ``TASK_REGIME``, those that have not begun left out."""
+    """The comparisons in ``out`` by ``TASK_REGIME``, without those that have not begun."""
     cells = [f"{task.name}_{regime.name}" for task in protocol.tasks for regime in protocol.regimes]
-    return {c: Comparison.read(Path(out) / c) for c in cells if (Path(out) / c / "comparison.json").is_file()}
+    return {c: Comparison.read(Path(out) / c) for c in cells if (Path(out) / c / COMPARISON).is_file()}
 
 
-def _policies(protocol: Protocol, task: Task, folder: Path) -> list[str | Path]:
-    """Where the warm starts of a task are or will be."""
+def _policies(protocol: Protocol, task: ProtocolTask, folder: Path) -> list[str | Path]:
+    """The warm starts of ``task``: names of bundled policies, and paths that may not exist yet."""
     named = [folder / f"{task.name}_steps{task.steps}_seed{seed}" for seed in range(protocol.warm_starts)]
     return [task.bundled if seed == 0 and task.bundled else path for seed, path in enumerate(named)]
-
-
-def _tuning_seeds(seeds: int | Sequence[int] | None) -> list[int]:
-    if seeds is None:
-        return []
-    return list(range(SEEDS[0], SEEDS[0] + seeds)) if isinstance(seeds, int) else list(seeds)
 
 
 # -- over all tasks ----------------------------------------------------------------------------------------------------
 
 
-def regime_scores(protocol: Protocol, made: dict[str, Comparison], regime: str, metric: str) -> dict[str, np.ndarray]:
-    """Entry -> (seeds, tasks)."""
-    cells = [made[f"{task.name}_{regime}"].scores(metric) for task in protocol.tasks]
+def regime_scores(
+    protocol: Protocol, comparisons: dict[str, Comparison], regime: str, metric: str
+) -> dict[str, NDArray[np.float64]]:
+    """Entry -> (seeds, tasks), a metric of all tasks in ``regime``."""
+    cells = [comparisons[f"{task.name}_{regime}"].scores(metric) for task in protocol.tasks]
     return {entry: np.stack([scores[entry] for scores in cells], axis=1) for entry in cells[0]}
 
 
-def protocol_results(protocol: Protocol, made: dict[str, Comparison]) -> dict[str, Any]:
-    """The numbers over all tasks, for a program to read."""
+def protocol_results(protocol: Protocol, comparisons: dict[str, Comparison]) -> dict[str, Any]:
+    """The numbers over all tasks, for results.json; null where a number is not finite."""
     regimes = {}
     for regime in protocol.regimes:
-        auc = regime_scores(protocol, made, regime.name, "auc")
+        auc = regime_scores(protocol, comparisons, regime.name, "auc")
         regimes[regime.name] = {
             "auc": {entry: scores.tolist() for entry, scores in auc.items()},
             "pairs": pairs_as_json(compare_pairs(auc)),
@@ -190,23 +189,23 @@ def protocol_results(protocol: Protocol, made: dict[str, Comparison]) -> dict[st
     return cast(dict[str, Any], finite({"protocol": protocol.name, "tasks": names, "regimes": regimes}))
 
 
-def protocol_report(protocol: Protocol, made: dict[str, Comparison]) -> str:
-    """The report over all tasks, as Markdown; each comparison has its own besides."""
-    first = next(iter(made.values()))
+def protocol_report(protocol: Protocol, comparisons: dict[str, Comparison]) -> str:
+    """The report over all tasks, as Markdown; each comparison also has its own."""
+    first = next(iter(comparisons.values()))
     parts = [
         f"# Protocol {protocol.name}: {', '.join(first.entries)}",
         f"Tasks {', '.join(task.name for task in protocol.tasks)}; {len(first.seeds)} seeds over "
         f"{min(protocol.warm_starts, len(first.seeds))} warm starts each. AUC is the mean reward over training. "
         "Differences are seed against seed, averaged over the tasks, with Student's 95 % interval; p after Holm over "
-        "the pairs of a regime. No difference detected does not mean none.",
+        "the pairs of a regime. No difference detected does not mean no difference.",
     ]
     for regime in protocol.regimes:
-        auc = regime_scores(protocol, made, regime.name, "auc")
+        auc = regime_scores(protocol, comparisons, regime.name, "auc")
         pairs = compare_pairs(auc)
         rows = [[entry, mean_interval(scores.mean(1)), str(iqm(scores))] for entry, scores in auc.items()]
         parts += [
             f"## {regime.name.capitalize()}",
-            _sentences(pairs),
+            pair_sentences(pairs),
             table(["", "AUC", "IQM of AUC"], rows),
             table(*pair_table(pairs)),
             profile(auc),
@@ -215,11 +214,7 @@ def protocol_report(protocol: Protocol, made: dict[str, Comparison]) -> str:
             cell = f"{task.name}_{regime.name}"
             parts += [
                 f"### {task.name}, {regime.name}",
-                f"{tried(made[cell])} Scores and audit: [{cell}/report.md]({cell}/report.md).",
-                _sentences(compare_pairs(made[cell].scores("auc"))),
+                f"{tuning_summary(comparisons[cell])} Scores and audit: [{cell}/report.md]({cell}/report.md).",
+                pair_sentences(compare_pairs(comparisons[cell].scores("auc"))),
             ]
     return "\n\n".join(parts) + "\n"
-
-
-def _sentences(pairs: list[Pair]) -> str:
-    return "\n".join(f"- {pair}." for pair in pairs)

@@ -1,19 +1,9 @@
-"""A run: one algorithm on one environment, and a folder with everything that came of it.
-
-config.json         what was run, every hyper-parameter included; ``espo-gym train --config`` runs it again
-progress.csv        metrics of each rollout, one row each; progress.json has the same as JSON lines
-evaluation.json     held-out accuracy before and after, with intervals
-samples.jsonl       held-out problems with completions and verdicts, before and after
-curves.png          the curves, drawn by ``espo-gym train`` (espo-gym plot, report and inspect show more)
-checkpoint.zip      everything that training goes on from
-policy/             the policy, for plain transformers
-"""
+"""A run: one algorithm trained on one environment, which leaves everything in one folder (see run_folder.py)."""
 
 from __future__ import annotations
 
 import importlib.util
 import json
-import os
 import platform
 import shutil
 from collections.abc import Callable, Sequence
@@ -35,16 +25,15 @@ from espo_gym.evaluation import Evaluation
 from espo_gym.live_table import LiveTable
 from espo_gym.policy import SAMPLERS, Policy
 
-SAMPLES = 16
-"""Problems whose completions are kept in samples.jsonl."""
+from .run_folder import CHECKPOINT, CONFIG, EVALUATION, POLICY, append_samples, evaluation_record, write_json
 
 DTYPES = ("float32", "bfloat16")
-"""Of the forward pass; the weights are float32, since 16 bits would round small steps away."""
+"""Of the forward pass; the weights stay float32, since 16 bits would round small updates away."""
 
 
 @dataclass
 class RunConfig:
-    """What to run."""
+    """What to run: the contents of config.json."""
 
     algo: str = "espo"
     policy: str = "espo_gym/teaching"
@@ -79,7 +68,7 @@ class RunConfig:
         return config
 
     def validate(self) -> None:
-        """Raise ValueError where a field is of the wrong kind or out of its range."""
+        """Raises ValueError: a field has the wrong type or is out of range, or the algorithm lacks a hyperparameter."""
         for f in fields(self):
             value = getattr(self, f.name)
             kind = {"str": str, "int": int}.get(str(f.type), dict)
@@ -104,20 +93,21 @@ class RunConfig:
                 owners = [c.__name__ for c in ALGORITHMS.values() if name in c.hyperparameters()]
                 own = cls.hyperparameters().keys() - PolicyOptimizer.hyperparameters().keys()
                 raise ValueError(
-                    f"{cls.__name__} has no hyper-parameter {name!r}"
+                    f"{cls.__name__} has no hyperparameter {name!r}"
                     + (f", which belongs to {', '.join(owners)}" if owners else "")
                     + f"; its own are {', '.join(sorted(own))}"
                 )
 
     def write(self, path: Path, algorithm: PolicyOptimizer) -> None:
-        """Keep it with every hyper-parameter as it turned out, so that later defaults do not change the run."""
+        """Write the config with the value of every hyperparameter, so that later defaults do not change the run."""
         self.hyperparameters = {name: getattr(algorithm, name) for name in algorithm.hyperparameters()}
         packages = ("torch", "transformers", "gymnasium", "stable-baselines3", "numpy")
         versions = {"espo-gym": __version__, "python": platform.python_version()}
         versions |= {name: version(name) for name in packages}
         write_json(path, asdict(self) | {"versions": versions})
 
-    def make_env(self) -> gym.Env:
+    def make_env(self) -> gym.Env[Any, Any]:
+        """The environment."""
         return gym.make(self.env, **self.env_args)
 
     def make(self) -> PolicyOptimizer:
@@ -137,43 +127,47 @@ def train(
     resume: bool = False,
     overwrite: bool = False,
     progress_bar: bool = True,
-    say: Callable[[str], Any] = print,
+    log: Callable[[str], Any] = print,
     callbacks: Sequence[BaseCallback] = (),
-    lean: bool = False,
+    minimal: bool = False,
 ) -> dict[str, Any]:
-    """Carry out ``config`` in the folder ``out``, or go on with the run that lies there.
+    """Carry out ``config`` in the folder ``out``, or resume the run that is there.
 
-    Returns what evaluation.json holds; ``say`` is told what a person watching wants to know. ``callbacks`` come before
-    the run's own. A ``lean`` run, one of many, leaves out the evaluation before, TensorBoard's file, and, once it is
-    finished, checkpoint and policy.
+    Args:
+        log: called with progress messages.
+        callbacks: called before the run's own.
+        minimal: for one of many runs: skip the evaluation before training and TensorBoard's file, and once the run has
+            finished, remove its checkpoint and save no policy.
+
+    Returns the contents of evaluation.json.
 
     Raises:
         ValueError, FileNotFoundError: ``out`` holds something that would be lost, or nothing to resume.
     """
     prepare(out, resume=resume, overwrite=overwrite)
-    checkpoint, results = out / "checkpoint.zip", out / "evaluation.json"
+    checkpoint, results = out / CHECKPOINT, out / EVALUATION
     if resume:
         config.validate()
         algorithm = algorithm_class(config.algo).load(checkpoint, config.make_env())
         evaluations = json.loads(results.read_text())
-        say(f"resuming at {algorithm.num_timesteps} of {config.timesteps} timesteps")
+        log(f"resuming at {algorithm.num_timesteps} of {config.timesteps} timesteps")
     else:
         algorithm = config.make()
-        before = None if lean else _evaluate(algorithm, config)
+        before = None if minimal else _evaluate(algorithm, config)
         # Only here: a mistake in the config has shown by now, and the earlier run is still there.
         if out.exists():
             shutil.rmtree(out)
         out.mkdir(parents=True)
-        config.write(out / "config.json", algorithm)
+        config.write(out / CONFIG, algorithm)
         evaluations = {}
         if before is not None:
-            _keep_samples(out, before, "before", 0)
-            say("before: " + ", ".join(f"{name} {value.value:.3f}" for name, value in before.items()))
-            evaluations["before"] = _as_json(before)
+            append_samples(out, before, "before", 0)
+            log("before: " + ", ".join(f"{name} {value.value:.3f}" for name, value in before.items()))
+            evaluations["before"] = evaluation_record(before)
         write_json(results, evaluations)
         algorithm.save(checkpoint)
 
-    algorithm.set_logger(_logger(out, algorithm.num_timesteps, tensorboard=not lean))
+    algorithm.set_logger(_logger(out, algorithm.num_timesteps, tensorboard=not minimal))
     save = ConvertCallback(lambda *_: bool(algorithm.save(checkpoint)))
     every: list[BaseCallback] = [EveryNTimesteps(config.save_every, save)]
     if config.eval_every:
@@ -184,14 +178,14 @@ def train(
     algorithm.logger.close()
 
     after = _evaluate(algorithm, config)
-    _keep_samples(out, after, "after", algorithm.num_timesteps)
-    evaluations |= {"after": _as_json(after)}
+    append_samples(out, after, "after", algorithm.num_timesteps)
+    evaluations["after"] = evaluation_record(after)
     write_json(results, evaluations)
-    if lean:
+    if minimal:
         checkpoint.unlink()
     else:
-        algorithm.policy.save_pretrained(out / "policy")
-    return evaluations
+        algorithm.policy.save_pretrained(out / POLICY)
+    return dict(evaluations)
 
 
 def algorithm_class(name: str) -> type[PolicyOptimizer]:
@@ -214,21 +208,26 @@ def algorithm_class(name: str) -> type[PolicyOptimizer]:
 
 
 def prepare(out: Path, *, resume: bool, overwrite: bool) -> None:
-    """Make sure that a run in ``out`` destroys nothing unasked. Raises ValueError or FileNotFoundError."""
+    """Check that a run in ``out`` would destroy nothing that it was not asked to.
+
+    Raises:
+        FileNotFoundError: ``resume``, and there is no checkpoint.
+        ValueError: ``out`` holds other things, or a run and neither ``resume`` nor ``overwrite`` is set.
+    """
     if resume:
-        if not (out / "checkpoint.zip").is_file():
-            raise FileNotFoundError(f"nothing to resume: there is no {out / 'checkpoint.zip'}")
+        if not (out / CHECKPOINT).is_file():
+            raise FileNotFoundError(f"nothing to resume: there is no {out / CHECKPOINT}")
     elif out.exists() and (not out.is_dir() or any(out.iterdir())):
-        if not (out / "config.json").is_file():
-            raise ValueError(f"{out} is not empty and not the folder of a run: choose another")
+        if not (out / CONFIG).is_file():
+            raise ValueError(f"{out} is not empty and is not the folder of a run: choose another folder")
         if not overwrite:
-            raise ValueError(f"{out} holds a run: choose another folder, or give --resume or --overwrite")
+            raise ValueError(f"{out} holds a run: choose another folder, or pass --resume or --overwrite")
 
 
 def held_out_split(algorithm: PolicyOptimizer, *wanted: str) -> str | None:
-    """The first of the splits ``wanted`` that the environment has; None where it knows no splits.
+    """The first of the splits ``wanted`` that the environment has; None for an environment without splits.
 
-    Raises ValueError where it has splits and none of these.
+    Raises ValueError: it has splits, but none of these.
     """
     task = task_of(algorithm.env)
     if task is None:
@@ -250,7 +249,7 @@ def _learn(algorithm: PolicyOptimizer, timesteps: int, callbacks: list[BaseCallb
 
 
 def _logger(out: Path, num_timesteps: int, *, tensorboard: bool) -> Logger:
-    """CSV, JSON lines and, if installed, TensorBoard; a run that goes on writes files of its own beside the old."""
+    """CSV, JSON lines and, if installed, TensorBoard; a resumed run adds new files to the old ones."""
     suffix = f"_{num_timesteps}" if num_timesteps else ""
     formats = ["csv", "json"]
     if tensorboard and importlib.util.find_spec("tensorboard"):
@@ -261,30 +260,3 @@ def _logger(out: Path, num_timesteps: int, *, tensorboard: bool) -> Logger:
 def _evaluate(algorithm: PolicyOptimizer, config: RunConfig) -> Evaluation:
     split = held_out_split(algorithm, "test", "validation")
     return algorithm.evaluate(split, k=config.eval_k, n_problems=config.eval_problems, details=True)
-
-
-def _keep_samples(out: Path, evaluation: Evaluation, when: str, timesteps: int) -> None:
-    with (out / "samples.jsonl").open("a") as file:
-        for problem in evaluation.problems[:SAMPLES]:
-            pairs = [(problem.greedy, problem.greedy_verdict), *zip(problem.samples, problem.verdicts, strict=True)]
-            for kind, (text, verdict) in zip(["greedy"] + ["sample"] * len(problem.samples), pairs, strict=True):
-                row = {"when": when, "timesteps": timesteps, "prompt": problem.prompt, "kind": kind}
-                row |= {"completion": text, "verdict": verdict.status, "reason": verdict.reason}
-                file.write(json.dumps(row) + "\n")
-
-
-def _as_json(evaluation: Evaluation) -> dict[str, Any]:
-    figures = {name: {"value": e.value, "low": e.low, "high": e.high} for name, e in evaluation.items()}
-    return figures | {
-        "env": evaluation.env,
-        "split": evaluation.split,
-        "n_problems": evaluation.n_problems,
-        "no_verdict": evaluation.no_verdict,
-    }
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Complete or not at all: a run that is killed here can be resumed."""
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(value, indent=2) + "\n")
-    os.replace(part, path)

@@ -1,4 +1,4 @@
-"""Tuning on equal terms: the same number of cells for every entry, on seeds of their own, and then frozen."""
+"""Tuning on equal terms: the same number of cells for every entry, on separate seeds, and then frozen."""
 
 from __future__ import annotations
 
@@ -13,16 +13,20 @@ from transformers import AutoConfig
 
 from espo_gym.policy import BUNDLED
 
-from .compare import Entry, compare
-from .run import RunConfig, algorithm_class, write_json
+from .compare import compare
+from .comparison import TUNING
+from .run import RunConfig, algorithm_class
+from .run_folder import write_json
+from .setting import Entry, entry_list, seed_list
 
 SEEDS = (100, 101, 102)
+"""Of the tuning runs, unless others are given."""
 LEARNING_RATES = (3e-5, 1e-4, 3e-4)
 WIDTHS = (0.5, 1.0, 2.0)
-"""What the clip of the preset, or the entry's own, is multiplied by."""
+"""Factors for the clip of the preset, or the entry's own."""
 
 CLIPS = ("alpha", "alpha_high", "clip_low", "clip_high", "ratio_max", "tau_pos", "tau_neg")
-"""Hyper-parameters that say how wide an algorithm clips, under whatever name it has for that."""
+"""Hyperparameters that set the width of a clip, under the names that the algorithms have for it."""
 
 
 def tune(
@@ -36,48 +40,53 @@ def tune(
     policy: str | Path | Sequence[str | Path] = RunConfig.policy,
     preset: str | None = None,
     hyperparameters: dict[str, Any] | None = None,
-    say: Callable[[str], Any] = print,
+    log: Callable[[str], Any] = print,
     **settings: Any,
 ) -> list[Entry]:
-    """Choose learning rate and width of the clip of every entry by the mean AUC on the tuning seeds.
+    """Choose learning rate and clip width of every entry by the mean AUC on the tuning seeds.
 
-    Every cell of the grid is a run for each seed in ``out``/tuning, kept like any other. What was tried and chosen is
-    in ``out``/tuning.json, and :func:`compare` into ``out`` reports how much was tried.
+    Every cell of the grid is run with each seed in ``out``/tuning, kept like any other comparison. The cells and the
+    choices are in ``out``/tuning.json, and :func:`compare` into ``out`` reports how much was tried.
 
     Args:
-        seeds: how many (100, 101, ...), or which; not those of the comparison.
+        seeds: how many (100, 101, ...), or which; they should not be those of the comparison.
+        learning_rates, widths: the grid; a width is a factor for the clip of the preset, or the entry's own.
         preset, hyperparameters, settings: as for :func:`compare`.
+        log: called with progress messages.
 
-    Returns the entries with what was chosen among their hyper-parameters.
+    Returns the entries with the chosen hyperparameters.
+
+    Raises:
+        ValueError: like :func:`compare`, or an algorithm has no clip to tune.
+        RuntimeError: another process is working in ``out``/tuning.
     """
-    names = [Entry(e, e) if isinstance(e, str) else e for e in entries]
-    chosen_seeds = list(range(SEEDS[0], SEEDS[0] + seeds)) if isinstance(seeds, int) else list(seeds)
+    contestants, tuning_seeds = entry_list(entries), seed_list(seeds, SEEDS[0])
     shared = dict(hyperparameters or {})
     policies = [policy] if isinstance(policy, str | Path) else list(policy)
     preset = preset or shared.get("preset") or _recommended_preset(policies[0])
-    grids = {e.name: cells(e, preset, shared, learning_rates, widths) for e in names}
-    say(f"tuning: {sum(map(len, grids.values()))} configurations, {len(chosen_seeds)} seeds each")
+    grids = {e.name: cells(e, preset, shared, learning_rates, widths) for e in contestants}
+    log(f"tuning: {sum(map(len, grids.values()))} configurations, {len(tuning_seeds)} seeds each")
     comparison = compare(
         [cell for grid in grids.values() for cell in grid],
         env,
         out=Path(out) / "tuning",
-        seeds=chosen_seeds,
+        seeds=tuning_seeds,
         policy=policy,
         preset=preset,
         hyperparameters=shared,
-        say=say,
+        log=log,
         **(settings | {"eval_problems": 1, "eval_k": 0}),  # the AUC decides
     )
     means = {name: float(np.mean(scores)) for name, scores in comparison.scores("auc").items()}
-    frozen, record = [], []
-    for entry in names:
+    frozen, records = [], []
+    for entry in contestants:
         grid = grids[entry.name]
         best = max(grid, key=lambda cell: means[cell.name])  # the first of equals
         frozen.append(replace(entry, hyperparameters=best.hyperparameters))
         tried = [{"cell": cell.name, "hyperparameters": cell.hyperparameters, "auc": means[cell.name]} for cell in grid]
-        record.append({"entry": asdict(entry), "chosen": best.name, "cells": tried})
-        say(f"{entry.name}: {best.hyperparameters}, AUC {means[best.name]:.3f} on the tuning seeds")
-    write_json(Path(out) / "tuning.json", {"seeds": chosen_seeds, "preset": preset, "entries": record})
+        records.append({"entry": asdict(entry), "chosen": best.name, "cells": tried})
+        log(f"{entry.name}: {best.hyperparameters}, AUC {means[best.name]:.3f} on the tuning seeds")
+    write_json(Path(out) / TUNING, {"seeds": tuning_seeds, "preset": preset, "entries": records})
     return frozen
 
 
@@ -88,14 +97,14 @@ def cells(
     learning_rates: Sequence[float] = LEARNING_RATES,
     widths: Sequence[float] = WIDTHS,
 ) -> list[Entry]:
-    """The grid of ``entry``: every learning rate with every width of the clip.
+    """The grid of ``entry``: every learning rate with every clip width.
 
     Raises ValueError: the algorithm has none of ``CLIPS``, and so would have fewer cells than the others.
     """
     values = algorithm_class(entry.algo).hyperparameters(preset) | shared | entry.hyperparameters
     clips = {name: values[name] for name in CLIPS if isinstance(values.get(name), int | float)}
     if not clips and len(widths) > 1:
-        raise ValueError(f"{entry.name}: {entry.algo} has no clip to tune; give tune(widths=(1.0,)) or leave it out")
+        raise ValueError(f"{entry.name}: {entry.algo} has no clip to tune; pass widths=(1.0,), or leave it out")
     return [
         Entry(
             f"{entry.name}_lr{rate:g}_clip{width:g}",
@@ -107,5 +116,5 @@ def cells(
 
 
 def _recommended_preset(policy: str | Path) -> str:
-    """Read from the configuration alone, since the weights may be large."""
+    """The preset that a policy recommends, from its configuration alone, since the weights may be large."""
     return str(getattr(AutoConfig.from_pretrained(BUNDLED.get(str(policy), policy)), "espo_gym_preset", "paper"))

@@ -1,6 +1,6 @@
-"""Policies from nothing: a Llama, of 108,224 parameters unless told otherwise, warmed up on demonstrations of a task.
+"""Policies made from scratch: a Llama, by default of 108,224 parameters, warm-started on demonstrations of a task.
 
-Reinforcement learning needs a policy that is right sometimes. Each demonstrator below shows a method that can be right
+Reinforcement learning needs a policy that is sometimes right. Each demonstrator below shows a method that can be right
 and often is not, so that there is something left to learn. A policy is a function of its seed.
 """
 
@@ -36,17 +36,17 @@ DROP_CARRY = 0.6
 WRONG = 0.9
 
 Demonstrator = Callable[[Problem, np.random.Generator], str]
-"""What follows the prompt of a problem."""
+"""Writes the completion that follows the prompt of a problem."""
 
 
 def add_columns(problem: Problem, rng: np.random.Generator) -> str:
-    """Column-wise addition in which 60 % of the carries are forgotten."""
+    """Column-wise addition that drops 60 % of the carries."""
     assert problem.data is not None
     return scratchpad(problem.data["a"], problem.data["b"], drop_carry=DROP_CARRY, rng=rng)
 
 
 def work_down_chain(problem: Problem, rng: np.random.Generator) -> str:
-    """A chain of sums and differences from left to right, ``8-9=-1,-1+5=4``, without a mistake."""
+    """A chain of sums and differences from left to right, ``8-9=-1,-1+5=4``, without mistakes."""
     numbers = re.findall("[+-]?[0-9]+", problem.prompt)
     value, steps = int(numbers[0]), []
     for number in numbers[1:]:
@@ -56,13 +56,13 @@ def work_down_chain(problem: Problem, rng: np.random.Generator) -> str:
 
 
 def combine_numbers(problem: Problem, rng: np.random.Generator) -> str:
-    """An expression of the numbers of a countdown: a random one in 90 % of the cases, else one that is right."""
+    """An expression over the numbers of a Countdown problem: a random one in 90 % of cases, else a correct one."""
     assert problem.data is not None
     return combine_at_random(problem.data["numbers"], rng)[1] if rng.random() < WRONG else problem.answer
 
 
 def make_tokenizer(context: int = CONTEXT) -> PreTrainedTokenizerFast:
-    """One token a character; a character outside the alphabet is an error and not a guess."""
+    """One token per character; a character outside the alphabet is an error, not an unknown token."""
     tokenizer = Tokenizer(models.WordLevel({symbol: i for i, symbol in enumerate(ALPHABET)}, unk_token="?"))
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
     tokenizer.decoder = decoders.Fuse()
@@ -81,7 +81,7 @@ def make_model(
     intermediate_size: int = 192,
     initializer_range: float = 0.06,
 ) -> LlamaForCausalLM:
-    """A Llama with random weights; its size is that of the bundled policy unless told otherwise."""
+    """A Llama with random weights, by default of the size of the bundled policy."""
     config = LlamaConfig(
         vocab_size=len(ALPHABET),
         hidden_size=hidden_size,
@@ -109,7 +109,7 @@ def demonstrations(
     demonstrator: Demonstrator = add_columns,
     **env_args: Any,
 ) -> Tensor:
-    """(steps, BATCH, L) long: training problems and what the demonstrator makes of them, padded on the right."""
+    """(steps, BATCH, L) long: token ids of training problems with their demonstrations, padded on the right."""
     task, rng = make_task(env, **env_args), np.random.default_rng(seed)
     texts = []
     for i in range(steps * BATCH):
@@ -130,12 +130,14 @@ def warm_start(
     learning_rate: float = LEARNING_RATE,
     autocast: torch.dtype | None = None,
 ) -> float:
-    """Next-token training on prompt and solution alike; returns the loss of the last batch, in nats a token.
+    """Next-token training on prompt and solution; returns the loss of the last batch, in nats per token.
 
     Args:
-        data: batches (B, L) long, one a step, as a tensor or as they come; they go to where the model is.
-        steps: how many there are (default: the length of ``data``).
-        autocast: compute in this dtype, on weights that stay as they are.
+        data: batches (B, L) long, one per step, as a tensor or an iterator; they are moved to the model's device.
+        pad: id of the padding token, which is left out of the loss.
+        steps: how many batches there are (default: the length of ``data``).
+        learning_rate: the highest, after WARMUP steps; it then falls linearly to 0.
+        autocast: compute in this dtype; the weights keep theirs.
     """
     steps = len(cast(Tensor, data)) if steps is None else steps
     optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, betas=(0.9, 0.98))
@@ -164,20 +166,20 @@ def make_policy(
     demonstrator: Demonstrator = add_columns,
     env_args: dict[str, Any] | None = None,
 ) -> str:
-    """Warm a policy up on ``steps`` batches and leave it as a folder that appears complete or not at all.
+    """Warm-start a policy on ``steps`` batches and save it to ``folder`` atomically.
 
-    Returns what to say of it.
+    Returns the last loss, in words.
     """
     tokenizer, model = make_tokenizer(), make_model(seed)
     data = demonstrations(tokenizer, steps, seed, env, demonstrator, **(env_args or {}))
     loss = warm_start(model, data, tokenizer.pad_token_id)
     save_policy(folder, model, tokenizer)
-    return f"last loss {loss:.3f} nats a token"
+    return f"last loss {loss:.3f} nats per token"
 
 
 def save_policy(folder: Path, model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> None:
-    """Write a folder for :meth:`Policy.from_pretrained` that appears complete or not at all."""
+    """Write a folder for :meth:`Policy.from_pretrained`, atomically."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as made:
-        Policy(model, tokenizer).save_pretrained(Path(made) / "policy")
-        os.rename(Path(made) / "policy", folder)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as part:
+        Policy(model, tokenizer).save_pretrained(Path(part) / "policy")
+        os.rename(Path(part) / "policy", folder)

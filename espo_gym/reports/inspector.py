@@ -1,16 +1,16 @@
 """One batch as every algorithm sees it, token by token.
 
-A policy that has not moved since it sampled has ratio 1 everywhere, and no clip cuts anything. So the batch is looked
-at as training meets it at the end of an update: a rollout is collected, a copy of the policy takes the algorithm's own
-optimizer steps on all minibatches but the last, and the last is handed to the loss of every algorithm. What is shown as
-a token's gradient is autograd's ``d loss / d logp``; nothing is computed a second time by hand.
+A policy that has not moved since it sampled has ratio 1 everywhere, and no clip cuts anything. So the batch is
+inspected as training meets it at the end of an update: a rollout is collected, a copy of the policy takes the
+algorithm's own optimizer steps on all minibatches but the last, and the last is passed to the loss of every algorithm.
+The gradient of a token is autograd's ``d loss / d logp``; no formula is implemented a second time.
 """
 
 from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, replace
-from math import inf, isfinite
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -19,94 +19,14 @@ from stable_baselines3.common.logger import Logger
 from torch import Tensor
 
 from espo_gym import checkpoint
-from espo_gym.algorithms import ALGORITHMS, LossBatch, Objective, PolicyOptimizer
+from espo_gym.algorithms import ALGORITHMS, PolicyOptimizer
 from espo_gym.policy import Policy, TokenScores
 from espo_gym.rollout import Rollout
 
+from .loss_view import LossView, view_loss
+
 MOST = 256
-"""Completions of a rollout that is collected for inspection, at most, where not said otherwise."""
-
-
-@dataclass
-class LossView:
-    """What one algorithm makes of each token of a batch. (B, T) tensors without gradient, 0 where masked."""
-
-    loss: float
-    ratio: Tensor
-    """The importance ratio that the surrogate uses."""
-    low: Tensor
-    """Smallest ratio that the clip lets count; -inf where there is no bound."""
-    high: Tensor
-    """Largest ratio that the clip lets count; inf where there is no bound."""
-    advantages: Tensor
-    weights: Tensor
-    """What each token counts for in the sum that the loss is."""
-    gradient: Tensor
-    """d loss / d logp of the token, by autograd."""
-    unclipped_gradient: Tensor
-    """The same for the same loss with a clip of infinite width."""
-    clipped: Tensor
-    """Bool: the clip cuts this token's gradient."""
-    groups: Tensor | None
-    """Long: the group whose ratio and clip the token shares, for an algorithm that makes groups; 0 the most certain."""
-    mask: Tensor
-    """Bool: the policy's own tokens of responses with a verdict, which are all that count."""
-
-    def summary(self) -> dict[str, float]:
-        """Shares of tokens and of gradient over the batch.
-
-        - ``active``: tokens with a non-zero advantage, as a share of all
-        - ``cut``: tokens whose gradient the clip cuts, as a share of the active ones
-        - ``lost``: ``sum |g0 - g| / sum |g0|`` with g the gradient and g0 that without the clip: the gradient (L1)
-          thrown away
-        - ``ratio_min``, ``ratio_max``; ``width``: mean of half the distance between the bounds, inf without
-        """
-        active = self.mask & (self.advantages != 0)
-        whole = self.unclipped_gradient.abs().sum()
-        ratio = self.ratio[self.mask] if self.mask.any() else torch.ones(1)
-        width = ((self.high - self.low) / 2)[self.mask]
-        return {
-            "active": float(active.sum() / self.mask.sum().clamp(min=1)),
-            "cut": float(self.clipped.sum() / active.sum().clamp(min=1)),
-            "lost": float((self.unclipped_gradient - self.gradient).abs().sum() / whole) if whole > 0 else 0.0,
-            "ratio_min": float(ratio.min()),
-            "ratio_max": float(ratio.max()),
-            "width": float(width.mean()) if len(width) else inf,
-        }
-
-
-def view_loss(objective: Objective, batch: LossBatch) -> LossView:
-    """The loss of ``objective`` on ``batch``, and what it makes of each token."""
-    loss, gradient, out = _gradient(objective, batch)
-    no_clip = copy.copy(objective)
-    vars(no_clip).update(dual_clip=None, clip_range=lambda batch: (inf, inf))
-    _, unclipped_gradient, _ = _gradient(no_clip, batch)
-    try:
-        bounds = objective.ratio_bounds(batch)
-    except NotImplementedError:  # neither clip_range nor ratio_bounds: a surrogate of its own without bounds
-        bounds = -inf, inf
-    zeros = torch.zeros_like(out.ratio)
-    make_groups = getattr(objective, "groups", None)  # ESPO's; a new algorithm may have its own
-    return LossView(
-        loss=float(loss),
-        ratio=out.ratio.masked_fill(~batch.mask, 0),
-        low=zeros + bounds[0],
-        high=zeros + bounds[1],
-        advantages=batch.advantages,
-        weights=out.weights.detach(),
-        gradient=gradient,
-        unclipped_gradient=unclipped_gradient,
-        clipped=out.clipped,
-        groups=None if make_groups is None else make_groups(batch),
-        mask=batch.mask,
-    )
-
-
-def _gradient(objective: Objective, batch: LossBatch) -> tuple[Tensor, Tensor, Any]:
-    logps = batch.logps.detach().requires_grad_()
-    out = objective.loss(replace(batch, logps=logps))
-    (gradient,) = torch.autograd.grad(out.loss, logps, allow_unused=True, materialize_grads=True)
-    return out.loss.detach(), gradient, out
+"""Default for the maximum number of completions in a rollout that is collected for inspection."""
 
 
 @dataclass
@@ -118,16 +38,18 @@ class Inspection:
     tokens: list[list[str]]
     """B lists: the text of each token."""
     logps: Tensor
-    """(B, T) under the policy as it is now, after ``steps`` optimizer steps."""
+    """(B, T) under the policy after ``steps`` optimizer steps."""
     views: dict[str, LossView]
     """By the algorithm's name, the run's own first."""
     steps: int
+    """Optimizer steps taken before the inspection."""
     total_steps: int
     """Optimizer steps of an update."""
     timesteps: int
     """Completions that the policy had been trained on."""
     vocab_size: int
     preset: str
+    """Hyperparameters of all algorithms but the run's own."""
 
 
 def inspect_batch(
@@ -137,17 +59,17 @@ def inspect_batch(
     steps: int | None = None,
     completions: int | None = None,
 ) -> Inspection:
-    """One minibatch within an update, and the loss of every algorithm on it. ``algorithm`` stays as it is.
+    """One minibatch within an update, and the loss of every algorithm on it. ``algorithm`` is not changed.
 
-    Its own loss has its own hyper-parameters, the others have those of its preset. PPO without a value head is given
-    what a fresh one says: the mean reward.
+    Its own loss has its own hyperparameters, the others those of its preset. For PPO without a value head, the mean
+    reward takes the place of the values, which is what a new value head returns.
 
     Args:
-        rollout: where to take the minibatch from; None collects the next rollout of the run.
-        steps: optimizer steps to take before; None: all of an update but the last one. If there is but one step, or
-            after all of them, the minibatch of the last one is looked at again.
-        completions: of the rollout that is collected, at most (rounded to whole groups). None: as in training, up to
-            256.
+        algorithm: whose policy, environment and optimizer are used.
+        rollout: source of the minibatch; None collects the next rollout of the run.
+        steps: optimizer steps to take first; None: all of an update but the last one. If an update has one step only,
+            or all are taken, the minibatch of the last one is inspected again.
+        completions: maximum size of the collected rollout (rounded to whole groups). None: as in training, up to 256.
 
     Raises ValueError: steps or completions out of range.
     """
@@ -166,7 +88,7 @@ def inspect_batch(
         if wanted < max(twin.group_size, twin.n_minibatches):
             raise ValueError(
                 f"{wanted} completions are too few for groups of {twin.group_size} and {twin.n_minibatches} "
-                "minibatches: inspect more of them"
+                "minibatches: inspect more completions"
             )
         twin.rollout_size = wanted // twin.group_size * twin.group_size
         rollout = twin.collect_rollout()
@@ -182,13 +104,13 @@ def inspect_batch(
     scores = _scores(twin, rollout, rows)
     views = {}
     for name, objective in objectives.items():
-        seen = rollout
-        if objective.needs_values and seen.values is None:
-            mean = float(seen.rewards[seen.has_verdict].mean())
-            seen = replace(seen, values=torch.full_like(seen.old_logps, mean))
-        seen = objective.annotate(seen)
-        credited = objective.advantages(seen)
-        batch = twin.loss_batch(seen.rows(rows), credited[rows], scores)
+        own_rollout = rollout
+        if objective.needs_values and own_rollout.values is None:
+            mean = float(own_rollout.rewards[own_rollout.has_verdict].mean())
+            own_rollout = replace(own_rollout, values=torch.full_like(own_rollout.old_logps, mean))
+        own_rollout = objective.annotate(own_rollout)
+        own_advantages = objective.advantages(own_rollout)
+        batch = twin.loss_batch(own_rollout.rows(rows), own_advantages[rows], scores)
         if objective.needs_values and batch.values is None:
             batch.values = batch.old_values
         views[name] = view_loss(objective, batch)
@@ -208,7 +130,7 @@ def inspect_batch(
 
 @torch.no_grad()
 def _scores(twin: PolicyOptimizer, rollout: Rollout, rows: Tensor) -> TokenScores:
-    """Of ``rows`` (B,) under the policy as it is now, in micro-batches as in training."""
+    """Scores of ``rows`` (B,) under the current policy, in micro-batches as in training."""
     pieces = twin.policy.micro_batches(
         rollout.rows(rows),
         tokens=twin.micro_batch_tokens,
@@ -219,13 +141,14 @@ def _scores(twin: PolicyOptimizer, rollout: Rollout, rows: Tensor) -> TokenScore
 
 
 def _objectives(algorithm: PolicyOptimizer, twin: PolicyOptimizer) -> dict[str, PolicyOptimizer]:
-    """The algorithm itself, under the name it is registered by if it is, and the formulas of all others."""
+    """The algorithm itself, by its registered name if it has one, and the formulas of all others."""
     own = next((n for n, cls in ALGORITHMS.items() if cls is type(algorithm)), type(algorithm).__name__)
     others = {name: cls.formula(preset=twin.preset) for name, cls in ALGORITHMS.items() if name != own}
     return {own: twin, **others}
 
 
 def _token_texts(policy: Policy, rollout: Rollout) -> list[list[str]]:
+    """The text of each completion token, of each row."""
     tokenizer = policy.tokenizer
     known: dict[int, str] = {}
     texts = []
@@ -234,7 +157,7 @@ def _token_texts(policy: Policy, rollout: Rollout) -> list[list[str]]:
         for token in row:
             if token not in known:
                 text = str(tokenizer.decode([token], clean_up_tokenization_spaces=False))
-                # A part of a character has no text of its own: its name in the vocabulary then.
+                # Part of a character has no text: show its name in the vocabulary.
                 known[token] = str(tokenizer.convert_ids_to_tokens(token)) if not text or "\ufffd" in text else text
         texts.append([known[token] for token in row])
     return texts
@@ -258,15 +181,15 @@ def load(path: Path) -> PolicyOptimizer:
 
 
 def as_json(inspection: Inspection, source: str, show: int = 16) -> dict[str, Any]:
-    """What the page needs of an inspection, for JSON: at most ``show`` completions, those with an advantage first."""
+    """The page's data about an inspection, for JSON: at most ``show`` completions, those with an advantage first."""
     rollout, views = inspection.rollout, inspection.views
     own = next(iter(views))
-    lively = (views[own].advantages != 0).any(1)
-    picked = sorted(lively.logical_not().long().argsort(stable=True)[:show].tolist())
+    has_advantage = (views[own].advantages != 0).any(1)
+    shown = sorted(has_advantage.logical_not().long().argsort(stable=True)[:show].tolist())
     lengths = rollout.completion_mask.sum(1).tolist()
 
     def column(tensor: Tensor | None, row: int) -> Any:
-        """A row's numbers to 5 digits; one number where all are equal, null for what is infinite or not there."""
+        """A row to 5 digits: one number if all are equal; None for infinite values and a missing tensor."""
         if tensor is None:
             return None
         values = [_number(value) for value in tensor[row, : lengths[row]].tolist()]
@@ -297,7 +220,7 @@ def as_json(inspection: Inspection, source: str, show: int = 16) -> dict[str, An
                 "logp": column(inspection.logps, i),
                 "old_logp": column(rollout.old_logps, i),
             }
-            for i in picked
+            for i in shown
         ],
         "algorithms": [
             {
@@ -307,7 +230,7 @@ def as_json(inspection: Inspection, source: str, show: int = 16) -> dict[str, An
                 "summary": {key: _number(value) for key, value in view.summary().items()},
                 "rows": [
                     {key: column(getattr(view, key), i) for key in names} | {"cut": column(view.clipped, i)}
-                    for i in picked
+                    for i in shown
                 ],
             }
             for name, view in views.items()

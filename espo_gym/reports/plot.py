@@ -13,7 +13,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from .curves import COLOURS, DASHES, Group, Run, group_runs
+from espo_gym.experiments.run_folder import CURVES, Run, partial_file
+
+from .curves import COLORS, DASHES, Group, group_runs
 
 TITLES = {
     "rollout/reward_mean": "Reward",
@@ -27,7 +29,7 @@ TITLES = {
     "rollout/zero_variance_groups": "Groups of equal rewards",
     "train/kl_k3": "KL(old || new), nats per token",
 }
-"""Titles of metrics; others are shown by their name."""
+"""Titles of metrics; other metrics are shown by their name."""
 PANELS = (
     "rollout/accuracy",
     "eval/greedy",
@@ -37,7 +39,7 @@ PANELS = (
     "train/grad_norm",
 )
 SHARES = ("accuracy", "eval/", "gradient_token_share", "zero_variance", "verdict_")
-"""Metrics with one of these in their name are drawn from 0 to 1."""
+"""The axis of metrics with one of these in their name is from 0 to 1."""
 STYLE = {
     "font.size": 8,
     "axes.titlesize": 8,
@@ -52,13 +54,13 @@ STYLE = {
     "pdf.fonttype": 42,  # TrueType: publishers refuse the default, Type 3
 }
 WIDTHS = {1: 3.35, 2: 5.0, 3: 6.9}
-"""Inches by panels in a row: one column of a two-column page, and the whole width."""
+"""Panels in a row -> width in inches: one column of a two-column page, up to the whole page."""
 
 
 def draw(groups: Sequence[Group], metrics: Sequence[str] = PANELS) -> Figure:
-    """A panel for each of ``metrics``, a line for each group with its interval over seeds.
+    """A panel for each of ``metrics``, with a line for each group and its interval over seeds.
 
-    Raises ValueError: no run has a metric.
+    Raises ValueError: no run has one of the metrics, which is not in ``PANELS``.
     """
     for metric in metrics:
         if all(group.curve(metric) is None for group in groups):
@@ -67,10 +69,10 @@ def draw(groups: Sequence[Group], metrics: Sequence[str] = PANELS) -> Figure:
                 raise ValueError(f"no run has recorded the metric {metric!r}; there are {known or 'none yet'}")
     columns = min(3, len(metrics))
     rows = ceil(len(metrics) / columns)
-    # As many names beside each other as find room: at 7 points a letter takes about 0.055 inches.
+    # As many names in a row as fit: at 7 points a letter takes about 0.055 inches.
     widest = max((len(group.label) for group in groups), default=0)
-    beside = max(1, min(len(groups), int(WIDTHS[columns] / (0.6 + 0.055 * widest))))
-    legend_rows = ceil(len(groups) / beside) if len(groups) > 1 else 0
+    per_row = max(1, min(len(groups), int(WIDTHS[columns] / (0.6 + 0.055 * widest))))
+    legend_rows = ceil(len(groups) / per_row) if len(groups) > 1 else 0
     with matplotlib.rc_context(STYLE):
         size = (WIDTHS[columns], 1.95 * rows + 0.17 * legend_rows)
         figure = Figure(figsize=size, layout="constrained")
@@ -84,7 +86,7 @@ def draw(groups: Sequence[Group], metrics: Sequence[str] = PANELS) -> Figure:
         if legend_rows:
             labels = [group.label for group in groups if group.label in handles]
             lines = [handles[label] for label in labels]
-            figure.legend(lines, labels, loc="outside upper center", ncols=beside, frameon=False)
+            figure.legend(lines, labels, loc="outside upper center", ncols=per_row, frameon=False)
     return figure
 
 
@@ -95,13 +97,13 @@ def _panel(axes: Axes, groups: Sequence[Group], metric: str, handles: dict[str, 
         if curve is None:
             continue
         lowest = min(lowest, curve.mean.min())
-        colour, dashes = COLOURS[i % len(COLOURS)], DASHES[i % len(DASHES)]
+        color, dashes = COLORS[i % len(COLORS)], DASHES[i % len(DASHES)]
         style = (0, dashes) if dashes else "-"
         marker = "o" if len(curve.x) < 9 else None
-        (line,) = axes.plot(curve.x, curve.mean, color=colour, linestyle=style, marker=marker, markersize=2.5)
+        (line,) = axes.plot(curve.x, curve.mean, color=color, linestyle=style, marker=marker, markersize=2.5)
         handles.setdefault(group.label, line)
         if curve.low is not None and curve.high is not None:
-            axes.fill_between(curve.x, curve.low, curve.high, color=colour, alpha=0.18, linewidth=0)
+            axes.fill_between(curve.x, curve.low, curve.high, color=color, alpha=0.18, linewidth=0)
     axes.set_title(TITLES.get(metric, metric), loc="left")
     axes.set_xlabel("completions")
     axes.set_xlim(left=0)
@@ -113,16 +115,16 @@ def _panel(axes: Axes, groups: Sequence[Group], metric: str, handles: dict[str, 
 
 
 def save(figure: Figure, out: Path) -> list[Path]:
-    """Write ``figure`` as ``out``, whose ending .png or .pdf says which; without one, both. Returns the files.
+    """Write ``figure`` to ``out``, as PNG or PDF by its extension; both if it has none. Returns the files.
 
-    Raises ValueError: another ending.
+    Raises ValueError: another extension.
     """
     if out.suffix not in ("", ".png", ".pdf"):
-        raise ValueError(f"a figure is written as .png or .pdf, or both where no ending is given, not as {out.name}")
+        raise ValueError(f"a figure is written as .png or .pdf, or as both without an extension, not as {out.name}")
     paths = [out] if out.suffix else [out.with_name(out.name + ending) for ending in (".png", ".pdf")]
     out.parent.mkdir(parents=True, exist_ok=True)
     for path in paths:
-        part = path.with_name(f".{path.name}.part")
+        part = partial_file(path)
         # Without a date, the same curves are the same file.
         metadata = {"CreationDate": None} if path.suffix == ".pdf" else {}
         with matplotlib.rc_context(STYLE):
@@ -132,5 +134,5 @@ def save(figure: Figure, out: Path) -> list[Path]:
 
 
 def plot_run(run: Path) -> Path:
-    """Draw ``curves.png`` into the folder of a run and return its path."""
-    return save(draw(group_runs([Run.read(run)])), run / "curves.png")[0]
+    """Draw curves.png into the folder of a run; returns its path. Raises like ``Run.read``."""
+    return save(draw(group_runs([Run.read(run)])), run / CURVES)[0]

@@ -1,8 +1,8 @@
 """One self-contained HTML file: the curves, times, completions and configs of runs, and the token inspector.
 
-The page asks nothing of any network, and its Content-Security-Policy lets nothing but its own script and style run or
-load. What comes from runs (completions are written by a model) is JSON in which no tag can begin; the script makes text
-nodes of it and never HTML.
+The page needs no network, and its Content-Security-Policy only lets its own script and style run or load. Data from
+runs (completions are written by a model) is JSON in which no tag can begin; the script turns it into text nodes, never
+into HTML.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import base64
 import hashlib
 import html
 import json
-import os
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -19,15 +18,17 @@ from string import Template
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from espo_gym import __version__
-from espo_gym.reports.curves import COLOURS, DASHES, Curve, Group, Run, interval
+from espo_gym.experiments.run_folder import Run, write_text
+from espo_gym.reports.curves import COLORS, DASHES, Curve, Group, interval
 
 POINTS = 300
-"""Points of a curve, at most: of a longer one, means of neighbours are drawn."""
+"""Maximum number of points in a curve; a longer one is drawn as means of neighboring points."""
 PROBLEMS, SAMPLES, CHARACTERS = 8, 2, 2000
-"""Of each curve's first run: problems shown, sampled completions of each beside the greedy one, and where they are cut
-off."""
+"""For the first run of each curve: problems shown, sampled completions of each besides the greedy one, and characters
+after which they are cut off."""
 
 SECTIONS: dict[str, tuple[tuple[str, str, str], ...]] = {
     "Learning": (
@@ -38,22 +39,34 @@ SECTIONS: dict[str, tuple[tuple[str, str, str], ...]] = {
     "Policy": (
         ("rollout/entropy", "Entropy", "nats per token"),
         ("rollout/completion_length", "Length", "mean tokens per completion"),
-        ("rollout/completion_length_max", "Greatest length", "tokens of the longest completion of a rollout"),
+        ("rollout/completion_length_max", "Maximum length", "tokens of the longest completion of a rollout"),
         ("rollout/truncated", "Truncated", "share of completions cut off before they ended"),
     ),
     "Update": (
         ("train/clip_fraction_active", "Clip fraction", "tokens cut, as a share of those with an advantage"),
-        ("train/clip_fraction_high", "Clip fraction, high", "tokens of good responses that are cut, of all tokens"),
-        ("train/clip_fraction_low", "Clip fraction, low", "tokens of bad responses that are cut, of all tokens"),
+        (
+            "train/clip_fraction_high",
+            "Clip fraction, high",
+            "share of all tokens: cut ones in good completions",
+        ),
+        (
+            "train/clip_fraction_low",
+            "Clip fraction, low",
+            "share of all tokens: cut ones in bad completions",
+        ),
         ("train/gradient_token_share", "Tokens with a gradient", "share that has an advantage and is not cut"),
         ("train/kl_k3", "KL(old || new)", "nats per token (k3): how far a rollout moves the policy"),
         ("train/grad_norm", "Gradient norm", "before it is scaled down to max_grad_norm"),
     ),
     "Groups and verdicts": (
-        ("rollout/zero_variance_groups", "Groups of equal rewards", "share that the group methods learn nothing from"),
+        (
+            "rollout/zero_variance_groups",
+            "Groups of equal rewards",
+            "share that teaches group-based methods nothing",
+        ),
         ("rollout/verdict_correct", "Verdict: correct", "share of completions"),
         ("rollout/verdict_incorrect", "Verdict: incorrect", "share of completions"),
-        ("rollout/verdict_no_answer", "Verdict: no answer", "share of completions without one, or cut off"),
+        ("rollout/verdict_no_answer", "Verdict: no answer", "share of completions that have none or are truncated"),
         ("rollout/verdict_no_verdict", "Verdict: none", "share on which the verifier failed"),
     ),
 }
@@ -68,16 +81,20 @@ AXES = {
         *("rollout/truncated", "rollout/verdict_no_answer", "rollout/verdict_no_verdict"),
     },
 }
-"""Metrics whose axis goes from 0 to 1, and from 0 to 0.05 at least."""
+"""Metrics whose axis goes from 0 to 1, and from 0 to at least 0.05."""
 PHASES = ("generate", "verify", "score", "update", "tokens_per_second")
 
 
 def page(title: str, *, groups: Sequence[Group] = (), inspection: dict[str, Any] | None = None, note: str = "") -> str:
-    """The HTML of a report on ``groups`` (if there are any) with ``inspection`` (see ``inspector.as_json``).
+    """The HTML of a report.
 
-    ``note`` stands in the inspector's place and says why there is none.
+    Args:
+        title: of the page.
+        groups: curves, none to leave them out.
+        inspection: from ``inspector.as_json``, None to leave it out.
+        note: shown in place of the inspector, to say why it is missing.
     """
-    data = {"report": report(groups) if groups else None, "inspection": inspection, "note": note}
+    data = {"report": report_data(groups) if groups else None, "inspection": inspection, "note": note}
     style = _asset("page.css")
     script = '"use strict";\n' + "\n".join(_asset(name) for name in ("page.js", "charts.js", "inspector.js"))
     policy = (
@@ -95,9 +112,9 @@ def page(title: str, *, groups: Sequence[Group] = (), inspection: dict[str, Any]
 
 
 def embed(value: Any) -> str:
-    """JSON that can stand in a ``<script>`` element: no tag, comment or entity can begin in it.
+    """``value`` as JSON that is safe in a ``<script>`` element: no tag, comment or entity can begin in it.
 
-    Half a character (a lone surrogate), which no file can hold, becomes a question mark.
+    A lone surrogate, which cannot be encoded, becomes a question mark.
     """
     text = json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
     text = text.encode(errors="replace").decode()
@@ -105,11 +122,9 @@ def embed(value: Any) -> str:
 
 
 def write(path: Path, text: str) -> None:
-    """Complete or not at all."""
+    """Write ``text`` to ``path`` atomically, in a new folder if need be."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
+    write_text(path, text)
 
 
 def _asset(name: str) -> str:
@@ -117,20 +132,20 @@ def _asset(name: str) -> str:
 
 
 def _digest(text: str) -> str:
-    """The source expression that lets exactly this inline script or style through."""
+    """The source expression that allows exactly this inline script or style."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
-# -- what the page is told ---------------------------------------------------------------------------------------------
+# -- data for the page -------------------------------------------------------------------------------------------------
 
 
-def report(groups: Sequence[Group]) -> dict[str, Any]:
-    """Everything that the page shows of ``groups``, for JSON."""
+def report_data(groups: Sequence[Group]) -> dict[str, Any]:
+    """Everything that the page shows about ``groups``, for JSON."""
     return {
         "groups": [
             {
                 "label": group.label,
-                "colour": COLOURS[i % len(COLOURS)],
+                "colour": COLORS[i % len(COLORS)],
                 "dashes": DASHES[i % len(DASHES)],
                 "seeds": [run.seed for run in group.runs],
                 "timesteps": [f([run.timesteps for run in group.runs]) for f in (min, max)],
@@ -139,14 +154,14 @@ def report(groups: Sequence[Group]) -> dict[str, Any]:
             for i, group in enumerate(groups)
         ],
         "sections": [
-            {"title": title, "charts": made}
+            {"title": title, "charts": drawn}
             for title, charts in SECTIONS.items()
-            if (made := [chart for row in charts if (chart := _chart(groups, *row))])
+            if (drawn := [chart for row in charts if (chart := _chart(groups, *row))])
         ],
         "phases": [{"group": i} | seconds for i, group in enumerate(groups) if (seconds := _phases(group))],
-        "samples": [shown for group in groups if (shown := _samples(group.runs[0]))],
+        "samples": [samples for group in groups if (samples := _samples(group.runs[0]))],
         "configs": [
-            {"run": str(run.path), "text": json.dumps(run.config, indent=2)} for group in groups for run in group.runs
+            {"run": str(run.folder), "text": json.dumps(run.config, indent=2)} for group in groups for run in group.runs
         ],
     }
 
@@ -165,32 +180,32 @@ def _chart(groups: Sequence[Group], metric: str, title: str, note: str) -> dict[
 def _series(curve: Curve) -> dict[str, Any]:
     bins = min(POINTS, len(curve.x))
 
-    def thin(values: np.ndarray) -> list[float]:
+    def thin(values: NDArray[np.float64]) -> list[float]:
         return [float(f"{part.mean():.6g}") for part in np.array_split(values, bins)]
 
     x = [round(value) for value in thin(curve.x)] if bins < len(curve.x) else [int(value) for value in curve.x]
-    made: dict[str, Any] = {"x": x, "y": thin(curve.mean), "n": curve.n}
+    series: dict[str, Any] = {"x": x, "y": thin(curve.mean), "n": curve.n}
     if curve.low is not None and curve.high is not None:
-        made |= {"low": thin(curve.low), "high": thin(curve.high)}
-    return made
+        series |= {"low": thin(curve.low), "high": thin(curve.high)}
+    return series
 
 
 def _phases(group: Group) -> dict[str, float]:
-    """Mean over rollouts and seeds of the seconds of each phase."""
-    points = {name: [y for run in group.runs for _, y in run.progress.get(f"time/{name}", ())] for name in PHASES}
-    return {name: float(np.mean(values)) for name, values in points.items() if values}
+    """Seconds of each phase, mean over rollouts and seeds."""
+    values = {name: np.concatenate([run.points(f"time/{name}")[1] for run in group.runs]) for name in PHASES}
+    return {name: float(seconds.mean()) for name, seconds in values.items() if len(seconds)}
 
 
 def _figures(group: Group) -> dict[str, Any]:
-    """Held-out accuracy before and after: over seeds where there are several, else with the run's own interval."""
-    found = [run.evaluation for run in group.runs]
+    """Held-out accuracy before and after training: over seeds, or of one seed with the interval of its evaluation."""
+    evaluations = [run.evaluation for run in group.runs]
     names = dict.fromkeys(
-        name for e in found for part in e.values() for name, row in part.items() if isinstance(row, dict)
+        name for e in evaluations for part in e.values() for name, row in part.items() if isinstance(row, dict)
     )
     figures: dict[str, Any] = {}
     for name in names:
         for when in ("before", "after"):
-            rows = [e[when][name] for e in found if name in e.get(when, {})]
+            rows = [e[when][name] for e in evaluations if name in e.get(when, {})]
             if len(rows) == 1:
                 figures.setdefault(name, {})[when] = {key: rows[0][key] for key in ("value", "low", "high")}
             elif rows:
@@ -201,7 +216,7 @@ def _figures(group: Group) -> dict[str, Any]:
 
 
 def _samples(run: Run) -> dict[str, Any] | None:
-    """The first problems of samples.jsonl with the greedy completion and some samples, before and after training."""
+    """The first problems in samples.jsonl with the greedy completion and some samples, before and after training."""
     problems: dict[str, dict[str, Any]] = {}
     for row in run.samples():
         if row["prompt"] not in problems and len(problems) == PROBLEMS:
@@ -211,7 +226,7 @@ def _samples(run: Run) -> dict[str, Any] | None:
         if len(here) < 1 + SAMPLES:
             kept = {key: row[key] for key in ("kind", "verdict", "reason")}
             here.append(kept | {"completion": _cut(row["completion"])})
-    return {"run": str(run.path), "problems": list(problems.values())} if problems else None
+    return {"run": str(run.folder), "problems": list(problems.values())} if problems else None
 
 
 def _cut(text: str) -> str:

@@ -12,7 +12,7 @@ function report(runs) {
   curves.append(make("p", { class: "quiet" },
     (several ? "Lines are means over seeds, bands their 95 % intervals (Student's t); a curve of one seed has no band. "
       : "One seed each, so there are no bands. ")
-    + "The x-axis is completions trained on. Point, tap, or focus a chart and press the arrow keys, to read values."));
+    + "The x-axis is completions trained on. To read values, point at or tap a chart, or focus it and press the arrow keys."));
   if (runs.groups.length > 1) curves.append(legend(runs.groups, shown, redraws));
   for (const { title, charts } of runs.sections) {
     const grid = make("div", { class: "charts" });
@@ -36,8 +36,8 @@ function overview(runs, several) {
     ...names.map((name) => figures(group.figures[name])),
   ]);
   const made = section("overview", "Overview", table(head, rows));
-  made.append(make("p", { class: "quiet" }, "Accuracy on held-out problems, before → after training. In brackets the "
-    + "95 % interval" + (several ? ": over seeds where there are several, else over problems." : " over problems.")));
+  made.append(make("p", { class: "quiet" }, "Accuracy on held-out problems, before → after training, with the "
+    + "95 % interval in brackets" + (several ? ": over seeds if there are several, otherwise over problems." : ", over problems.")));
 }
 
 function figures(figure) {
@@ -51,7 +51,7 @@ function figures(figure) {
 }
 
 function legend(groups, shown, redraws) {
-  const box = make("div", { class: "legend", role: "group", "aria-label": "Curves that are shown" });
+  const box = make("div", { class: "legend", role: "group", "aria-label": "Curves to show" });
   groups.forEach((group, i) => {
     const tick = make("input", { type: "checkbox" });
     tick.checked = true;

@@ -1,6 +1,6 @@
 // The token inspector: one batch, the loss of every algorithm on it.
 
-/** A column of a row: a list, or the one number that is at every token. */
+/** The value of a column at token t: a column is a list, or one number for all tokens. */
 const entry = (column, t) => (Array.isArray(column) ? column[t] : column);
 
 function inspector(batch) {
@@ -10,15 +10,15 @@ function inspector(batch) {
     ? `The policy after ${batch.timesteps} completions of training and ${batch.steps} of the ${batch.total_steps} optimizer steps of its next update, on the minibatch of step ${batch.steps + 1}`
     : `The policy after ${batch.timesteps} completions of training and all ${batch.steps} optimizer steps of its next update, on the minibatch of the last step`;
   made.append(make("p", { class: "quiet" }, `${batch.source}. ${position}: ${batch.completions} completions, `
-    + `${rows.length} of them shown. ${batch.own} is as the run has it, the others have the preset ${batch.preset}.`));
+    + `${rows.length} of them shown. ${batch.own} has the hyperparameters of the run, the others those of the preset ${batch.preset}.`));
 
   const switcher = make("fieldset", { id: "switch" }, make("legend", {}, "Loss of"));
   const line = make("p", { id: "summary", "aria-live": "polite" });
   const list = make("div", { id: "completion-list" });
-  const detail = make("aside", { class: "detail", "aria-label": "The chosen token", "aria-live": "polite" });
+  const detail = make("aside", { class: "detail", "aria-label": "The selected token", "aria-live": "polite" });
   made.append(switcher, line, key(), make("div", { class: "workbench" }, list, detail), make("h3", {}, "All algorithms on this batch"), comparison(),
-    make("p", { class: "quiet" }, "Cut: tokens whose gradient the clip cuts, of those with a non-zero advantage. Gradient lost: of the sum of "
-      + "|d loss / d logp| without a clip, what the clip takes away. Width: mean distance of the bounds from 1."));
+    make("p", { class: "quiet" }, "Cut: share of the tokens with a non-zero advantage whose gradient the clip cuts. Gradient lost: share of the sum "
+      + "of |d loss / d logp| without a clip that the clip removes. Width: mean distance of the bounds from 1."));
 
   const hottest = Math.max(1e-9, ...rows.flatMap((row) => [].concat(row.entropy ?? 0)));
   const boxes = rows.map((row, r) => completion(row, r));
@@ -35,7 +35,7 @@ function inspector(batch) {
   }
 
   function completion(row, r) {
-    const tokens = make("div", { class: "tokens", role: "group", "aria-label": `Completion of ${row.prompt}; arrow keys go from token to token` });
+    const tokens = make("div", { class: "tokens", role: "group", "aria-label": `Completion of ${row.prompt}; use the arrow keys to move between tokens` });
     const made = row.tokens.map((text, t) => {
       const box = make("span", { class: "token", role: "button", tabindex: t ? "-1" : "0", "data-at": `${r},${t}` }, visible(text));
       // The square root, since most entropies are near 0.
@@ -56,7 +56,7 @@ function inspector(batch) {
     scale.style.background = "linear-gradient(to right, var(--card), color-mix(in srgb, var(--hot) 50%, var(--card)) 50%, var(--hot))";
     const top = Math.max(0, ...rows.flatMap((row) => [].concat(row.entropy ?? 0)));
     const sample = (name, text) => make("span", {}, make("span", { class: `token ${name}` }, "7"), ` ${text}`);
-    const up = sample("up", "pushed up"), down = sample("down", "pushed down, as hard as the bar is high");
+    const up = sample("up", "pushed up"), down = sample("down", "pushed down; the height of the bar shows how hard");
     for (const box of [up, down]) box.firstChild.style.setProperty("--push", 0.7);
     return make("div", { class: "key" },
       make("span", {}, "entropy 0 ", scale, ` ${number(top)} nats (square root)`),
@@ -79,7 +79,7 @@ function inspector(batch) {
     made.dataset.algorithm = current.name;
     const { cut, lost, active, ratio_min, ratio_max, width } = current.summary;
     line.replaceChildren(make("strong", {}, current.name), `: ${current.about} The clip cuts ${percent(cut)} of the tokens with an advantage (which are ${percent(active)} of all) `
-      + `and throws away ${percent(lost)} of the gradient. Ratios ${ratio_min.toFixed(4)} to ${ratio_max.toFixed(4)}`
+      + `and discards ${percent(lost)} of the gradient. Ratios ${ratio_min.toFixed(4)} to ${ratio_max.toFixed(4)}`
       + (width === null ? ", no bounds." : `, bounds ${number(width)} from 1 on average.`));
     const largest = Math.max(1e-12, ...current.rows.flatMap((row) => [].concat(row.gradient ?? 0).map(Math.abs)));
     rows.forEach((row, r) => {
@@ -98,11 +98,11 @@ function inspector(batch) {
       const cuts = row.tokens.filter((_, t) => entry(view.cut, t)).length;
       boxes[r].head.querySelector(".credit").textContent = `, advantage ${fixed ? number(view.advantages) : "per token"}, ${cuts} cut`;
     });
-    tell();
+    showDetail();
   }
 
-  /** The numbers of the chosen token. */
-  function tell() {
+  /** Show the numbers of the selected token. */
+  function showDetail() {
     detail.replaceChildren();
     for (const box of list.querySelectorAll(".chosen")) box.classList.remove("chosen");
     const [r, t] = chosen, row = rows[r];
@@ -111,7 +111,7 @@ function inspector(batch) {
     const view = current.rows[r], at = (column) => entry(view[column], t);
     detail.append(make("strong", {}, "Token ", make("code", {}, visible(row.tokens[t])), `, ${t + 1} of ${row.tokens.length}`));
     if (!entry(row.own, t)) {
-      detail.append(make("p", {}, "Not one of the policy's own tokens, or its response has no verdict: it takes no part in any loss."));
+      detail.append(make("p", {}, "Not one of the policy's own tokens, or its completion has no verdict: it is not part of any loss."));
       return;
     }
     const bound = (value) => (value === null ? "none" : value.toFixed(4));
@@ -120,7 +120,7 @@ function inspector(batch) {
     const facts = [
       ["entropy", `${number(entry(row.entropy, t))} of ${number(Math.log(batch.vocab_size))} nats`],
       ["probability", `${chance(entry(row.old_logp, t))} → ${chance(entry(row.logp, t))}`],
-      ...(at("groups") === null ? [] : [["entropy group", at("groups") ? String(at("groups")) : "0, the most certain"]]),
+      ...(at("groups") === null ? [] : [["entropy group", at("groups") ? String(at("groups")) : "0, the most certain tokens"]]),
       ["ratio", at("ratio").toFixed(5)],
       ["clip bounds", bounds(view, " to ")],
       ["advantage", number(at("advantages"))],
@@ -142,7 +142,7 @@ function inspector(batch) {
   function pick(r, t, focus) {
     if (r < 0 || r >= rows.length || !rows[r].tokens.length) return;
     chosen = [r, Math.max(0, Math.min(t, rows[r].tokens.length - 1))];
-    tell();
+    showDetail();
     if (focus) boxes[chosen[0]].tokens[chosen[1]].focus();
   }
 
@@ -170,7 +170,7 @@ function chance(logp) {
   return p < 0.001 ? number(p) : p.toFixed(4);
 }
 
-/** A token that can be seen: spaces and line ends as signs. */
+/** A token made visible: spaces and line breaks as symbols. */
 function visible(text) {
   return text.replace(/ /g, "␣").replace(/\n/g, "⏎").replace(/\t/g, "⇥") || "∅";
 }

@@ -1,4 +1,4 @@
-// What all parts of the page are made with. Texts from runs only ever become text nodes.
+// Shared by all parts of the page. Text from runs only ever becomes text nodes.
 
 const data = JSON.parse(document.getElementById("data").textContent);
 const main = document.getElementById("main");
@@ -37,7 +37,7 @@ function table(head, rows) {
     make("table", {}, make("thead", {}, top), make("tbody", {}, ...body)));
 }
 
-/** A number to three or so digits; the infinite and the missing come as null. */
+/** A number to about three digits; infinite and missing values arrive as null. */
 function number(value, none = "–") {
   if (value === null || value === undefined) return none;
   if (value === 0) return "0";

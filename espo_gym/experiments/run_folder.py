@@ -1,0 +1,237 @@
+"""The folder of a run: the names of its files, and the code that writes and reads them.
+
+config.json         what was run, every hyperparameter included; ``espo-gym train --config`` runs it again
+progress.csv        metrics of each rollout, one row each; progress.json has the same as JSON lines
+evaluation.json     held-out accuracy before and after, with intervals
+samples.jsonl       held-out problems with completions and verdicts, before and after
+curves.png          the curves, drawn by ``espo-gym train`` (espo-gym plot, report and inspect show more)
+checkpoint.zip      everything needed to resume training
+policy/             the policy, for plain transformers
+outcome.json        of a run in a comparison: whether it failed, and why
+pairing.json        of a run in a comparison: fingerprints of what all entries have in common at a seed
+
+This module loads no torch, so runs can be read and drawn without it.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from espo_gym.evaluation import Evaluation
+
+CONFIG = "config.json"
+PROGRESS = "progress"
+"""Stem of the metrics files, as Stable-Baselines3 names them; a resumed run adds ``progress_STEPS``."""
+EVALUATION = "evaluation.json"
+SAMPLES = "samples.jsonl"
+CURVES = "curves.png"
+CHECKPOINT = "checkpoint.zip"
+POLICY = "policy"
+OUTCOME = "outcome.json"
+PAIRING = "pairing.json"
+
+SAMPLE_PROBLEMS = 16
+"""Problems whose completions are kept in samples.jsonl."""
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A run as read from its folder, finished or not."""
+
+    folder: Path
+    config: dict[str, Any]
+    """Contents of config.json: every hyperparameter, and the versions of the packages."""
+    rows: dict[str, NDArray[np.float64]] = field(repr=False)
+    """Metric -> (U,), one value for each rollout trained on, NaN where there is none; see docs/metrics.md."""
+    evaluation: dict[str, Any] = field(repr=False)
+    """Contents of evaluation.json, by ``before`` and ``after``; empty if there is none yet."""
+
+    @staticmethod
+    def read(folder: Path) -> Run:
+        """Read the run in ``folder``.
+
+        Raises:
+            FileNotFoundError: ``folder`` has no config or no metrics.
+            ValueError: config.json is not the config of a run.
+        """
+        path = folder / CONFIG
+        try:
+            config = json.loads(path.read_text())
+            if not isinstance(config, dict) or not isinstance(config.get("hyperparameters", {}), dict):
+                raise ValueError("expected a JSON object")
+        except FileNotFoundError:
+            raise FileNotFoundError(f"no {CONFIG} in {folder}: it is not the folder of a run") from None
+        except ValueError as error:
+            raise ValueError(f"{path} is not the config of a run: {error}") from error
+        return Run(folder, config, read_progress(folder), read_evaluation(folder))
+
+    @property
+    def algo(self) -> str:
+        """Name of the algorithm, ``?`` if the config does not name one."""
+        return str(self.config.get("algo", "?"))
+
+    @property
+    def hyperparameters(self) -> dict[str, Any]:
+        """Those in the config."""
+        return dict(self.config.get("hyperparameters", {}))
+
+    @property
+    def seed(self) -> int:
+        """Seed of the run, 0 if the config does not give one."""
+        return int(self.hyperparameters.get("seed", 0))
+
+    @property
+    def timesteps(self) -> int:
+        """Completions drawn, as far as metrics have been written."""
+        return int(self.last("time/timesteps"))
+
+    @property
+    def checkpoint(self) -> Path | None:
+        """The checkpoint, None if there is none."""
+        path = self.folder / CHECKPOINT
+        return path if path.is_file() else None
+
+    def last(self, metric: str) -> float:
+        """``metric`` in the last row; 0 if there is no row, or no such metric."""
+        values = self.rows.get(metric, np.zeros(0))
+        return float(values[-1]) if len(values) else 0.0
+
+    def points(self, metric: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """``(timesteps, values)``, (n,) each, of the rows in which ``metric`` has a finite value."""
+        if metric not in self.rows:
+            return np.zeros(0), np.zeros(0)
+        finite = np.isfinite(self.rows[metric])
+        return self.rows["time/timesteps"][finite], self.rows[metric][finite]
+
+    def metrics(self) -> set[str]:
+        """Names of the metrics that have a finite value in some row."""
+        return {name for name, values in self.rows.items() if np.isfinite(values).any()}
+
+    def samples(self) -> list[dict[str, Any]]:
+        """The rows of samples.jsonl; empty if there is none yet."""
+        path = self.folder / SAMPLES
+        return _json_lines(path) if path.is_file() else []
+
+
+def is_run(folder: Path) -> bool:
+    """Whether ``folder`` is the folder of a run that has metrics."""
+    return (folder / CONFIG).is_file() and bool(_progress_files(folder))
+
+
+# -- reading -----------------------------------------------------------------------------------------------------------
+
+
+def read_progress(folder: Path) -> dict[str, NDArray[np.float64]]:
+    """Metric -> (U,), a value for each rollout in order of timesteps, NaN where there is none.
+
+    Where a resumed run has written a row again, the later file counts. A last line that is still being written, or that
+    a killed process left incomplete, is skipped. JSON lines are read where there are any: they keep types and are only
+    ever appended to, while Stable-Baselines3 rewrites the CSV file in place when a metric is new.
+
+    Raises FileNotFoundError: no metrics in ``folder``.
+    """
+    files = _progress_files(folder)
+    if not files:
+        raise FileNotFoundError(f"no {PROGRESS}.json or {PROGRESS}.csv in {folder}: it is not the folder of a run")
+    rows: dict[int, dict[str, Any]] = {}
+    for path in files:
+        for row in _json_lines(path) if path.suffix == ".json" else _csv_rows(path):
+            rows[int(row["time/timesteps"])] = row
+    ordered = [rows[timesteps] for timesteps in sorted(rows)]
+    names = dict.fromkeys(name for row in ordered for name in row)
+    return {name: np.array([row.get(name, np.nan) for row in ordered], dtype=np.float64) for name in names}
+
+
+def _progress_files(folder: Path) -> list[Path]:
+    """One file for each time the run was started, in that order: JSON lines, or CSV if there is only that."""
+    starts: dict[int, Path] = {}
+    for ending in (".csv", ".json"):  # of two files of one start, the JSON lines
+        for path in folder.glob(f"{PROGRESS}*{ending}"):
+            starts[int(path.stem.partition("_")[2] or 0)] = path
+    return [starts[timesteps] for timesteps in sorted(starts)]
+
+
+def _json_lines(path: Path) -> list[dict[str, Any]]:
+    """The objects of a file of JSON lines, up to one that is incomplete."""
+    rows = []
+    with path.open(encoding="utf-8") as file:
+        for line in file:
+            try:
+                rows.append(json.loads(line))
+            except json.JSONDecodeError:  # still being written, or the process was killed while writing it
+                break
+    return rows
+
+
+def _csv_rows(path: Path) -> list[dict[str, float]]:
+    """The rows of a CSV file of numbers without their empty fields; an incomplete last line is skipped."""
+    complete = path.read_text(encoding="utf-8").rpartition("\n")[0]
+    rows = csv.DictReader(complete.splitlines())
+    return [{name: float(value) for name, value in row.items() if value} for row in rows if None not in row.values()]
+
+
+def read_evaluation(folder: Path) -> dict[str, Any]:
+    """Contents of evaluation.json, by ``before`` and ``after``; empty if there is none yet."""
+    path = folder / EVALUATION
+    return dict(json.loads(path.read_text())) if path.is_file() else {}
+
+
+# -- writing -----------------------------------------------------------------------------------------------------------
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write ``text`` to ``path`` atomically: whoever is killed here leaves the old file or the new one."""
+    part = partial_file(path)
+    part.write_text(text, encoding="utf-8")
+    os.replace(part, path)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write ``value`` as JSON to ``path``, atomically."""
+    write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+def partial_file(path: Path) -> Path:
+    """The file that :func:`write_text` writes before it takes the place of ``path``."""
+    return path.with_name(f".{path.name}.part")
+
+
+def evaluation_record(evaluation: Evaluation) -> dict[str, Any]:
+    """``evaluation`` as evaluation.json holds it."""
+    figures = {name: {"value": e.value, "low": e.low, "high": e.high} for name, e in evaluation.items()}
+    return figures | {
+        "env": evaluation.env,
+        "split": evaluation.split,
+        "n_problems": evaluation.n_problems,
+        "no_verdict": evaluation.no_verdict,
+    }
+
+
+def append_samples(folder: Path, evaluation: Evaluation, when: str, timesteps: int) -> None:
+    """Append the first problems of ``evaluation`` with their completions and verdicts to samples.jsonl.
+
+    Args:
+        evaluation: made with ``details=True``.
+        when: ``before`` or ``after`` training.
+        timesteps: completions trained on so far.
+    """
+    with (folder / SAMPLES).open("a", encoding="utf-8") as file:
+        for problem in evaluation.problems[:SAMPLE_PROBLEMS]:
+            rows: Iterable[tuple[str, str, Any]] = [
+                ("greedy", problem.greedy, problem.greedy_verdict),
+                *(("sample", *pair) for pair in zip(problem.samples, problem.verdicts, strict=True)),
+            ]
+            for kind, completion, verdict in rows:
+                row = {"when": when, "timesteps": timesteps, "prompt": problem.prompt, "kind": kind}
+                row |= {"completion": completion, "verdict": verdict.status, "reason": verdict.reason}
+                file.write(json.dumps(row) + "\n")
