@@ -14,27 +14,31 @@ The pool is kept in --out, and a second call goes on from there.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
+from numpy.typing import NDArray
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from scipy import stats
 
-from espo_gym.experiments.compare import Entry, compare
-from espo_gym.experiments.comparison_report import LEVEL, compare_pairs, resolved
+from espo_gym.experiments.compare import compare
+from espo_gym.experiments.pairs import LEVEL, compare_pairs, resolved
+from espo_gym.experiments.setting import Entry
 from espo_gym.experiments.statistics import paired_difference
 
-SETTINGS = {"timesteps": 1024, "eval_problems": 1, "eval_k": 0, "preset": "teaching"}
+SETTINGS: dict[str, Any] = {"timesteps": 1024, "eval_problems": 1, "eval_k": 0, "preset": "teaching"}
 PAIRS = 10
 
 
 def identity(out: Path, algo: str) -> str:
-    """What the report says of one algorithm under two names with equal seeds."""
+    """The report's sentence about one algorithm under two names with equal seeds."""
     comparison = compare(
-        [Entry("first", algo), Entry("second", algo)], out=out / "identity", seeds=3, jobs=1, say=_quiet, **SETTINGS
+        [Entry("first", algo), Entry("second", algo)], out=out / "identity", seeds=3, jobs=1, log=_quiet, **SETTINGS
     )
     (pair,) = compare_pairs(comparison.scores("auc"))
     if pair.difference.mean != 0 or pair.difference.low != 0 or pair.difference.high != 0:
@@ -42,21 +46,21 @@ def identity(out: Path, algo: str) -> str:
     return str(pair)
 
 
-def deal(scores: np.ndarray, deals: int, rng: np.random.Generator) -> tuple[float, float]:
-    """Deal the 2 * PAIRS ``scores`` into pairs again and again.
+def deal(scores: NDArray[np.float64], deals: int, rng: np.random.Generator) -> tuple[float, float]:
+    """Deal ``scores`` (2 * PAIRS,) into pairs ``deals`` times.
 
     Returns the shares of deals in which no difference is detected, by espo_gym's rule and by Student's test alone.
     """
-    found = np.zeros(2)
+    detected = np.zeros(2)
     for _ in range(deals):
         a, b = rng.permutation(scores).reshape(2, PAIRS)
         difference = paired_difference(a, b)
-        found += resolved(difference, difference.p), difference.p < LEVEL  # one pair: Holm has nothing to add
-    by_rule, by_student = 1 - found / deals
+        detected += resolved(difference, difference.p), difference.p < LEVEL  # one pair: Holm has nothing to add
+    by_rule, by_student = 1 - detected / deals
     return by_rule, by_student
 
 
-DIFFERENCES = {
+DIFFERENCES: dict[str, Callable[[np.random.Generator, tuple[int, ...]], NDArray[np.float64]]] = {
     "normal": lambda rng, size: rng.normal(0.01, 0.02, size),
     "uniform": lambda rng, size: rng.uniform(-0.03, 0.05, size),
     "both collapse in 20 % of runs": lambda rng, size: _run(rng, size, 0.2) - _run(rng, size, 0.2),
@@ -66,22 +70,22 @@ DIFFERENCES = {
 """Paired differences of AUC, as simulated; the true mean comes from a million of them."""
 
 
-def _run(rng: np.random.Generator, size: tuple[int, ...], collapse: float) -> np.ndarray:
+def _run(rng: np.random.Generator, size: tuple[int, ...], collapse: float) -> NDArray[np.float64]:
     return np.where(rng.random(size) < collapse, 0.1, 0.8) + rng.normal(0, 0.02, size)
 
 
 def coverage(n: int, replicates: int, rng: np.random.Generator) -> list[list[str]]:
-    """Rows: how often each interval has the true mean in it, with n pairs."""
+    """Rows of the table: how often each interval contains the true mean, with n pairs."""
     rows = []
     for name, draw in DIFFERENCES.items():
         truth = draw(rng, (1_000_000,)).mean()
         sample = draw(rng, (replicates, n))
         intervals = [stats.ttest_1samp(sample, 0, axis=1).confidence_interval(0.95)]
         for method in ("percentile", "BCa"):
-            made = stats.bootstrap(
+            result = stats.bootstrap(
                 (sample,), np.mean, axis=1, vectorized=True, n_resamples=999, batch=50, method=method, rng=rng
             )
-            intervals.append(made.confidence_interval)
+            intervals.append(result.confidence_interval)
         hits = [int(((i.low <= truth) & (truth <= i.high)).sum()) for i in intervals]
         rows.append([name, str(n), *(_share(hit, replicates) for hit in hits)])
     return rows
@@ -92,7 +96,7 @@ def _share(hits: int, n: int) -> str:
     return f"{hits / n:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
 
 
-def _over_blocks(shares: np.ndarray) -> str:
+def _over_blocks(shares: NDArray[np.float64]) -> str:
     interval = stats.ttest_1samp(shares, 0).confidence_interval(0.95)
     return f"{shares.mean():.1%} [{interval.low:.1%}, {interval.high:.1%}]"
 
@@ -113,7 +117,7 @@ def main(out: Path, algo: str, runs: int, deals: int, replicates: int, jobs: int
         raise click.UsageError(f"--runs must be a multiple of {2 * PAIRS}, at least twice that")
     click.echo(f"Equal seeds: {identity(out, algo)}\n")
 
-    pool = compare([algo], out=out / "pool", seeds=runs, jobs=jobs, say=_quiet, **SETTINGS).scores("auc")[algo]
+    pool = compare([algo], out=out / "pool", seeds=runs, jobs=jobs, log=_quiet, **SETTINGS).scores("auc")[algo]
     rng = np.random.default_rng(0)
     blocks = rng.permutation(pool).reshape(-1, 2 * PAIRS)
     rule, student = np.array([deal(block, deals, rng) for block in blocks]).T  # (blocks,) each

@@ -19,32 +19,34 @@ from pathlib import Path
 import click
 
 from benchmarks.espo_paper.calibration import SEEDS, Calibration, calibrate
-from benchmarks.espo_paper.claims import FIGURES, claims_of, entries_of, judge
+from benchmarks.espo_paper.claims import FIGURES, claims_of, entries_of, judge_claim
 from benchmarks.espo_paper.figures import draw
 from benchmarks.espo_paper.plan import SCALES, Regime, Scale, entry, smallest, to_match
 from benchmarks.espo_paper.quantities import ACCURACY, Curves
-from benchmarks.espo_paper.report import Header, Outcome, as_json, page, write_json
-from benchmarks.espo_paper.warm_start import SIZES, make_policy
+from benchmarks.espo_paper.report import Header, Outcome, as_json, page
+from benchmarks.espo_paper.warm_start import SIZES, ensure_policy
 from espo_gym.experiments import warm_start
-from espo_gym.experiments.compare import Entry, compare
+from espo_gym.experiments.compare import compare
 from espo_gym.experiments.processes import one_thread
+from espo_gym.experiments.run_folder import write_json
+from espo_gym.experiments.setting import Entry
 
 STEPS = 900
-"""Of a warm start like that of the bundled policy."""
+"""Batches of a warm start like that of the bundled policy."""
 
 
 def starts(scale: Scale, out: Path) -> list[str]:
-    """What the seeds start from; policies are made where there are none yet."""
+    """The policies that the seeds start from; those that do not exist yet are made."""
     if scale.warm_start is not None:
-        return [str(make_policy(scale.warm_start, out / f"policy-{scale.warm_start.size}", click.echo))]
-    made = ["espo_gym/teaching"]
+        return [str(ensure_policy(scale.warm_start, out / f"policy-{scale.warm_start.size}", click.echo))]
+    policies = ["espo_gym/teaching"]
     for seed in range(1, scale.siblings):
         folder = out / f"policy-{seed}"
         if not folder.is_dir():
             with one_thread():
                 click.echo(f"warm start {seed}: {warm_start.make_policy(folder, seed, STEPS)}")
-        made.append(str(folder))
-    return made
+        policies.append(str(folder))
+    return policies
 
 
 def run(
@@ -57,7 +59,7 @@ def run(
     seeds: Sequence[int],
     rollouts: int,
 ) -> Curves:
-    """Train ``entries`` in the folder ``out``, or read what lies there; their curves."""
+    """The curves of ``entries``, trained in the folder ``out`` or read from it."""
     comparison = compare(
         entries,
         scale.env,
@@ -70,7 +72,7 @@ def run(
         eval_k=0,
         out=out,
         jobs=jobs,
-        say=click.echo,
+        log=click.echo,
     )
     return cache(comparison.curves)
 
@@ -84,7 +86,7 @@ def run_regime(
     out: Path,
     jobs: int | None,
 ) -> Outcome:
-    """Calibrate, train, judge."""
+    """Calibrate, train and judge."""
     train = partial(run, scale, regime, policies, jobs)
     names = entries_of(figures)
     matched = to_match(names)
@@ -95,7 +97,7 @@ def run_regime(
         write_json(out / "calibration.json", calibration.as_json())
     entries = [entry(name, calibration.ranges) for name in names]
     curves = train(entries, out=out / "results", seeds=seeds, rollouts=regime.rollouts)
-    judged = tuple(judge(claim, curves) for claim in claims_of(figures))
+    judged = tuple(judge_claim(claim, curves) for claim in claims_of(figures))
     return Outcome(judged, tuple(entries), curves, calibration)
 
 
@@ -104,11 +106,15 @@ def run_regime(
 @click.option("--scale", "scale_name", type=click.Choice(list(SCALES)), default="small", show_default=True)
 @click.option("--regime", "regimes", type=click.Choice(["calm", "stress"]), multiple=True, help="Only this one.")
 @click.option("--seeds", type=click.IntRange(2), help="Runs of each entry.  [default: 10; 2 with --smallest]")
-@click.option("--smallest", "proof", is_flag=True, help="Almost no training: proves the path on any machine.")
+@click.option(
+    "--smallest", "proof", is_flag=True, help="Almost no training: proves that everything runs, on any machine."
+)
 @click.option("--model", type=click.Choice(list(SIZES)[1:]), help="Parameters of the policy, with --scale gpu.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder.  [default: runs/paper-SCALE]")
-@click.option("--jobs", type=click.IntRange(1), help="Runs at a time.  [default: one a core]")
-@click.option("--page", "page_path", type=click.Path(path_type=Path), help="Also write the page here, images beside.")
+@click.option("--jobs", type=click.IntRange(1), help="Runs at a time.  [default: one per core]")
+@click.option(
+    "--page", "page_path", type=click.Path(path_type=Path), help="Also write the page here, with its images in images/."
+)
 def main(
     figure: str,
     scale_name: str,
@@ -145,7 +151,7 @@ def main(
             pictures[f"{f}-{name}"] = draw(f, name, judged, outcome.curves, out / f"{f}-{name}.png")
     options = [f"--scale {scale_name}", *(f"--regime {name}" for name in regimes), f"--seeds {n_seeds}"]
     options += ["--smallest"] * proof + ([f"--model {model}"] if model else [])
-    # A folder with more seeds than were asked for is read as it is.
+    # A folder may hold more seeds than were asked for; all of them are read.
     n_seeds = min(len(curve) for outcome in outcomes.values() for curve in outcome.curves(ACCURACY).values())
     header = Header(f"python -m benchmarks.paper {figure} {' '.join(options)}", scale_name, n_seeds, proof)
     write_json(out / "results.json", as_json(header, scale, outcomes))

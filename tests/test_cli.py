@@ -151,7 +151,7 @@ class TestMistakes:
             ("--env-arg digitz=3", "Addition has no argument 'digitz'. Did you mean 'digits'?"),
             ("--env-arg digits=x", "digits must be an integer from 1 to 18, not 'x'"),
             ("--env-arg split=exam", "unknown split 'exam'"),
-            ("--algo grpo --alpha 0.1", "GRPO has no hyper-parameter 'alpha', which belongs to ESPO"),
+            ("--algo grpo --alpha 0.1", "GRPO has no hyperparameter 'alpha', which belongs to ESPO"),
             ("--alpha -1", "alpha must be > 0"),
             ("--preset large", "preset must be one of paper, teaching"),
             ("--group-size 5", "a rollout of 32 completions cannot be split into groups of 5"),

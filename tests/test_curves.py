@@ -2,8 +2,12 @@
 
 import json
 import math
+import os
 import re
+import subprocess
+import sys
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -50,6 +54,25 @@ class TestReading:
         run = write_run(tmp_path / "a", {ACCURACY: [0.1]})
         (run / "samples.jsonl").write_text('{"prompt": "1"}\n{"prom')
         assert Run.read(run).samples() == [{"prompt": "1"}]
+
+    def test_runs_are_read_and_drawn_without_torch(self, tmp_path):
+        run = write_run(tmp_path / "a", {ACCURACY: [0.1, 0.2]})
+        code = """if True:
+            import sys
+            from pathlib import Path
+            from espo_gym.reports import html, plot
+            from espo_gym.reports.curves import find_runs, group_runs
+            run = Path(sys.argv[1])
+            html.write(run / "report.html", html.page("Report", groups=group_runs(find_runs([run]))))
+            plot.plot_run(run)
+            loaded = sorted({"torch", "transformers", "stable_baselines3"} & set(sys.modules))
+            assert not loaded, loaded
+        """
+        command = [sys.executable, "-c", code, str(run)]
+        root = Path(__file__).parents[1]
+        done = subprocess.run(command, env=os.environ | {"PYTHONPATH": str(root)}, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert (run / "report.html").is_file() and (run / "curves.png").is_file()
 
 
 class TestInterval:

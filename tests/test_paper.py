@@ -11,7 +11,7 @@ from tiny import SMALL, random_batch, random_rollout, rollout_fields, tiny_polic
 
 from benchmarks.espo_paper import warm_start
 from benchmarks.espo_paper.calibration import calibrate, closest
-from benchmarks.espo_paper.claims import CLAIMS, FIGURES, Claim, entries_of, judge
+from benchmarks.espo_paper.claims import CLAIMS, FIGURES, Claim, entries_of, judge_claim
 from benchmarks.espo_paper.controls import GSPOWithESPOWeights, RandomGroups
 from benchmarks.espo_paper.plan import SCALES, entry, fixed, grid, smallest, to_match
 from benchmarks.espo_paper.quantities import (
@@ -125,9 +125,9 @@ def test_a_claim_is_judged_by_its_paired_differences():
     a, b = np.array([[0.5], [0.1], [0.9]]), np.array([[0.4], [0.01], [0.79]])  # seeds differ more than entries
     curves = made(a={ACCURACY: a}, b={ACCURACY: b})
     claim = Claim("fig3", "a is ahead", (ahead("a", "b"),))
-    assert judge(claim, curves).verdict == "reproduced"
-    assert judge(Claim("fig3", "b is", (ahead("b", "a"),)), curves).verdict == "not reproduced"
-    both = judge(Claim("fig3", "both", (ahead("a", "b"), ahead("a", "b", factor=2))), curves)
+    assert judge_claim(claim, curves).verdict == "reproduced"
+    assert judge_claim(Claim("fig3", "b is", (ahead("b", "a"),)), curves).verdict == "not reproduced"
+    both = judge_claim(Claim("fig3", "both", (ahead("a", "b"), ahead("a", "b", factor=2))), curves)
     assert [v for _, _, v in both.parts] == ["reproduced", "not resolved"] and both.verdict == "not resolved"
     np.testing.assert_allclose(both.parts[1][1].mean, np.mean(a - 2 * b))
 
@@ -329,11 +329,11 @@ def test_the_warm_start_is_made_once_from_its_seed(tmp_path):
     plan = smallest(SCALES["gpu"]).warm_start
     plan = replace(plan, steps=2)
     said = []
-    folder = warm_start.make_policy(plan, tmp_path / "a", said.append)
-    again = warm_start.make_policy(plan, tmp_path / "b", said.append)
+    folder = warm_start.ensure_policy(plan, tmp_path / "a", said.append)
+    again = warm_start.ensure_policy(plan, tmp_path / "b", said.append)
     assert (folder / "model.safetensors").read_bytes() == (again / "model.safetensors").read_bytes()
     before = len(said)
-    warm_start.make_policy(plan, tmp_path / "a", said.append)
+    warm_start.ensure_policy(plan, tmp_path / "a", said.append)
     assert len(said) == before and {p.name for p in tmp_path.iterdir()} == {"a", "b"}
 
 

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import time
 from pathlib import Path
 
 import gymnasium as gym
+import numpy as np
 import pytest
 import torch
 from gymnasium.spaces import Text
@@ -18,6 +20,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from espo_gym.experiments.run import RunConfig, train
+from espo_gym.experiments.run_folder import read_progress, write_json
 from espo_gym.reports.plot import plot_run
 
 SMALL = {"timesteps": 96, "eval_problems": 8, "eval_k": 2, "eval_every": 2, "save_every": 32}
@@ -143,7 +146,7 @@ class TestAgain:
         process = subprocess.Popen([sys.executable, "-c", code, str(out)], env=os.environ | {"PYTHONPATH": paths})
         try:
             deadline = time.monotonic() + 120
-            while not ((out / "progress.csv").is_file() and (out / "progress.csv").read_text().count("\n") >= 2):
+            while not ((out / "progress.json").is_file() and "\n" in (out / "progress.json").read_text()):
                 assert process.poll() is None and time.monotonic() < deadline
                 time.sleep(0.01)
         finally:
@@ -164,6 +167,36 @@ class TestAgain:
         (tmp_path / "progress_20.csv").write_text("a,time/timesteps,b\n5,30,\n6,40,7\n")
         assert read_points(tmp_path)["a"] == [(10, 1), (20, 2), (30, 5), (40, 6)]
         assert read_points(tmp_path)["b"] == [(40, 7)]
+
+    def test_json_lines_and_csv_are_read_alike(self, finished, tmp_path):
+        csv_only = tmp_path / "csv"
+        csv_only.mkdir()
+        shutil.copy(finished / "progress.csv", csv_only)
+        rows, from_csv = read_progress(finished), read_progress(csv_only)
+        assert from_csv.keys() == rows.keys()
+        for name, values in rows.items():
+            np.testing.assert_array_equal(from_csv[name], values)
+
+    def test_of_each_start_json_lines_are_preferred_and_torn_lines_left_out(self, tmp_path):
+        (tmp_path / "progress.csv").write_text("a,time/timesteps\n7,10\n7,20\n")
+        (tmp_path / "progress.json").write_text(
+            '{"a": 1, "time/timesteps": 10}\n{"a": NaN, "time/timesteps": 20}\n{"a"'
+        )
+        (tmp_path / "progress_20.csv").write_text("a,time/timesteps\n3,30\n4,4")  # cut off, and yet a row
+        np.testing.assert_array_equal(read_progress(tmp_path)["a"], [1, np.nan, 3])
+        assert read_points(tmp_path)["a"] == [(10, 1), (30, 3)]
+
+    def test_a_write_that_is_interrupted_leaves_the_old_file(self, tmp_path, monkeypatch):
+        write_json(tmp_path / "a.json", 1)
+
+        def killed(self, *args, **kwargs):
+            self.touch()
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(Path, "write_text", killed)
+        with pytest.raises(KeyboardInterrupt):
+            write_json(tmp_path / "a.json", 2)
+        assert json.loads((tmp_path / "a.json").read_text()) == 1
 
 
 class TestNothingIsLost:

@@ -203,9 +203,9 @@ class TestCommand:
             (["--seed", "3"], 2, "no --seed here"),
             (["--entry", "espo"], 2, "--entry takes NAME=ALGORITHM"),
             (["--algos", "nope"], 1, "no algorithm 'nope'"),
-            (["--seconds", "5", "--timesteps", "16"], 1, "either in timesteps or in seconds"),
+            (["--seconds", "5", "--timesteps", "16"], 1, "either timesteps or seconds"),
             (["--protocol", "teaching", "--env", "espo_gym/Addition-v0"], 2, "no --env with it"),
-            (["--alpha", "1"], 1, "has no hyper-parameter 'alpha', which belongs to ESPO"),
+            (["--alpha", "1"], 1, "has no hyperparameter 'alpha', which belongs to ESPO"),
         ],
     )
     def test_mistakes(self, tmp_path, args, code, message):

@@ -1,4 +1,4 @@
-"""The claims of arXiv:2512.00499v2 as data, each beside its controls, and how they are judged."""
+"""The claims of arXiv:2512.00499v2 as data, each with its controls, and how they are judged."""
 
 from __future__ import annotations
 
@@ -13,20 +13,22 @@ BASELINES = ("gspo", "dapo", "gmpo", "cispo")
 
 @dataclass(frozen=True)
 class Claim:
-    """Something that says of all of its parts that they are above 0."""
+    """The assertion that all of its parts are above 0."""
 
     figure: str
     text: str
     parts: tuple[Part, ...]
     control: bool = False
-    """Not what the paper says, but what would follow if its explanation were right."""
+    """Not what the paper claims, but what would follow if its explanation were right."""
 
 
 def claim(figure: str, text: str, *parts: Part) -> Claim:
+    """A claim of the paper."""
     return Claim(figure, text, parts)
 
 
 def control(figure: str, text: str, *parts: Part) -> Claim:
+    """A control of a claim."""
     return Claim(figure, text, parts, control=True)
 
 
@@ -132,11 +134,12 @@ CLAIMS = (
 
 
 def claims_of(figures: tuple[str, ...]) -> list[Claim]:
+    """The claims of these figures and tables."""
     return [claim for claim in CLAIMS if claim.figure in figures]
 
 
 def entries_of(figures: tuple[str, ...]) -> list[str]:
-    """Names of the entries that these figures need, each once."""
+    """Names of the entries that these figures need, without duplicates."""
     return list(dict.fromkeys(name for c in claims_of(figures) for part in c.parts for name in part.entries))
 
 
@@ -145,15 +148,16 @@ def entries_of(figures: tuple[str, ...]) -> list[str]:
 
 @dataclass(frozen=True)
 class Judged:
-    """A claim and what was measured."""
+    """A claim, its verdict, and what was measured."""
 
     claim: Claim
     verdict: str
     parts: tuple[tuple[Part, Interval, str], ...]
+    """Each part with its interval and verdict."""
 
 
-def judge(claim: Claim, curves: Curves) -> Judged:
-    """The verdict on ``claim``; the intervals of its parts hold together."""
+def judge_claim(claim: Claim, curves: Curves) -> Judged:
+    """The verdict on ``claim``; the intervals of its parts hold simultaneously."""
     parts = []
     for part in claim.parts:
         measured = interval(part.quantity(curves), len(claim.parts))

@@ -1,4 +1,4 @@
-"""The pictures: curves (Fig. 5: entropy against clip fraction) beside the quantities of a figure's claims."""
+"""The figures: curves (Fig. 5: entropy against clip fraction) next to the quantities of the claims."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NAMES = {ACCURACY: "sampled accuracy", CLIPPED: "clip fraction of active tokens"
 
 
 def draw(figure: str, regime: str, judged: Sequence[Judged], curves: Curves, path: Path) -> Path:
-    """Write the picture of ``figure`` in ``regime``; ``judged`` are its claims."""
+    """Draw ``figure`` in ``regime`` with its claims ``judged`` as PNG; returns ``path``."""
     entries = list(dict.fromkeys(name for j in judged for part in j.claim.parts for name in part.entries))
     n_parts = sum(len(j.parts) for j in judged)
     picture = Figure(figsize=(12, max(4.0, 1.5 + 0.3 * n_parts)), layout="constrained")

@@ -1,7 +1,7 @@
-"""What the claims are about: one number a seed, made of the curves of paired runs.
+"""What the claims are about: one number per seed, computed from the curves of paired runs.
 
-The paper's accuracies on benchmarks after 200 steps have their place taken by the sampled accuracy of training: over
-all rollouts (an area under the curve: learning faster or higher) and at the end, over the last five.
+The sampled accuracy of training takes the place of the paper's benchmark accuracies after 200 steps: over all rollouts
+(area under the curve: learning faster or higher) and at the end, over the last five.
 """
 
 from __future__ import annotations
@@ -10,23 +10,24 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import stats
 
-Curves = Callable[[str], Mapping[str, np.ndarray]]
+Curves = Callable[[str], Mapping[str, NDArray[np.float64]]]
 """Metric -> entry -> (seeds, rollouts)."""
 
 ACCURACY, CLIPPED, ENTROPY = "rollout/accuracy", "train/clip_fraction_active", "rollout/entropy"
 WARMUP = 2
-"""First rollouts, while the learning rate warms up, that say nothing about clip fractions."""
+"""First rollouts, in which the learning rate warms up and clip fractions are not informative."""
 LAST = 5
-"""Rollouts that are the end."""
+"""Rollouts that count as the end of training."""
 MARGINS = {ACCURACY: 0.02, CLIPPED: 0.02, "correlation": 0.2}
-"""The least effects that count: two points of accuracy, two per cent of the tokens, a correlation of 0.2. They are
-ours, for the paper states none."""
+"""The smallest effects that count: two points of accuracy, two percent of the tokens, a correlation of 0.2. They are
+our choice, since the paper states none."""
 
 
-def over_training(curves: Curves, entry: str, metric: str) -> np.ndarray:
-    """(seeds,) mean over rollouts; for the clip fraction without the warm-up."""
+def over_training(curves: Curves, entry: str, metric: str) -> NDArray[np.float64]:
+    """(seeds,) mean over rollouts; without the warm-up for the clip fraction."""
     curve = curves(metric)[entry]
     if metric == ACCURACY:
         return _accuracy(curve).mean(1)
@@ -34,30 +35,30 @@ def over_training(curves: Curves, entry: str, metric: str) -> np.ndarray:
     return np.array([row[np.isfinite(row)].mean() if np.isfinite(row).any() else np.nan for row in known])
 
 
-def final(curves: Curves, entry: str) -> np.ndarray:
+def final(curves: Curves, entry: str) -> NDArray[np.float64]:
     """(seeds,) accuracy over the last rollouts."""
     return _accuracy(curves(ACCURACY)[entry])[:, -LAST:].mean(1)
 
 
-def _accuracy(curve: np.ndarray) -> np.ndarray:
-    """A run that failed, because its loss was not finite, has no values from there on, and earns nothing."""
+def _accuracy(curve: NDArray[np.float64]) -> NDArray[np.float64]:
+    """A run that failed because its loss was not finite has no values from there on; they count as 0."""
     return np.nan_to_num(curve, nan=0.0)
 
 
-def rank_correlation(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """(seeds,) Spearman's over rollouts of ``x`` and ``y`` (seeds, rollouts); NaN where one of them is constant."""
-    found = []
+def rank_correlation(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(seeds,) Spearman's correlation over rollouts of ``x`` and ``y`` (seeds, rollouts); NaN if one is constant."""
+    correlations = []
     for a, b in zip(x, y, strict=True):
         both = np.isfinite(a) & np.isfinite(b)
         moves = both.sum() > 1 and np.ptp(a[both]) > 0 and np.ptp(b[both]) > 0
-        found.append(float(stats.spearmanr(a[both], b[both]).statistic) if moves else float("nan"))
-    return np.array(found)
+        correlations.append(float(stats.spearmanr(a[both], b[both]).statistic) if moves else float("nan"))
+    return np.array(correlations)
 
 
-def rise_as_entropy_falls(curves: Curves, entry: str, *, steps: bool = False) -> np.ndarray:
-    """(seeds,) minus the rank correlation of clip fraction and entropy over rollouts; of their changes, if ``steps``.
+def rise_as_entropy_falls(curves: Curves, entry: str, *, steps: bool = False) -> NDArray[np.float64]:
+    """(seeds,) minus the rank correlation of clip fraction and entropy over rollouts; of their changes with ``steps``.
 
-    Entropy and clip fraction may both merely drift with time; their changes from rollout to rollout do not.
+    Entropy and clip fraction may both just drift with time; their changes from rollout to rollout do not.
     """
     x, y = (curves(metric)[entry][:, WARMUP:] for metric in (ENTROPY, CLIPPED))
     return -rank_correlation(*((np.diff(x), np.diff(y)) if steps else (x, y)))
@@ -68,21 +69,21 @@ def rise_as_entropy_falls(curves: Curves, entry: str, *, steps: bool = False) ->
 
 @dataclass(frozen=True)
 class Part:
-    """A quantity that a claim says is above 0."""
+    """A quantity that is above 0 according to a claim."""
 
     label: str
     entries: tuple[str, ...]
-    """Those that it is made of."""
+    """The entries that it is computed from."""
     margin: float
-    """The least of it that counts."""
-    quantity: Callable[[Curves], np.ndarray]
-    """(seeds,)"""
+    """The smallest effect that counts."""
+    quantity: Callable[[Curves], NDArray[np.float64]]
+    """Curves -> (seeds,)"""
 
 
 def ahead(better: str, worse: str, metric: str = ACCURACY, factor: float = 1) -> Part:
-    """``better - factor * worse``, over training."""
+    """``better - factor * worse``, as means over training."""
 
-    def quantity(curves: Curves) -> np.ndarray:
+    def quantity(curves: Curves) -> NDArray[np.float64]:
         return over_training(curves, better, metric) - factor * over_training(curves, worse, metric)
 
     times = f"{factor:g} x " if factor != 1 else ""
@@ -90,9 +91,9 @@ def ahead(better: str, worse: str, metric: str = ACCURACY, factor: float = 1) ->
 
 
 def ahead_at_the_end(better: str, worse: str) -> Part:
-    """``better - worse``, over the last rollouts."""
+    """``better - worse``, as means over the last rollouts."""
 
-    def quantity(curves: Curves) -> np.ndarray:
+    def quantity(curves: Curves) -> NDArray[np.float64]:
         return final(curves, better) - final(curves, worse)
 
     return Part(f"{better} - {worse} at the end", (better, worse), MARGINS[ACCURACY], quantity)
@@ -105,18 +106,18 @@ def rises(entry: str, *, steps: bool = False) -> Part:
 
 
 def rises_more(one: str, other: str) -> Part:
-    """:func:`rise_as_entropy_falls` of ``one`` less that of the other."""
+    """:func:`rise_as_entropy_falls` of ``one`` minus that of ``other``."""
 
-    def quantity(curves: Curves) -> np.ndarray:
+    def quantity(curves: Curves) -> NDArray[np.float64]:
         return rise_as_entropy_falls(curves, one) - rise_as_entropy_falls(curves, other)
 
     return Part(f"{one} - {other}", (one, other), MARGINS["correlation"], quantity)
 
 
 def hump(inside: tuple[str, ...], ends: tuple[str, ...]) -> Part:
-    """Mean accuracy of the inner settings less that of the outermost."""
+    """Mean accuracy of the inner settings minus that of the outer ones."""
 
-    def quantity(curves: Curves) -> np.ndarray:
+    def quantity(curves: Curves) -> NDArray[np.float64]:
         inner, outer = (np.mean([over_training(curves, e, ACCURACY) for e in group], 0) for group in (inside, ends))
         return inner - outer
 

@@ -1,8 +1,7 @@
-"""results.md and results.json: what was run, what was measured, and the verdicts, as they came out."""
+"""results.md and results.json: what was run, what was measured, and the verdicts."""
 
 from __future__ import annotations
 
-import json
 import platform
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -12,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from espo_gym.experiments.compare import Entry
+from espo_gym.experiments.setting import Entry
 
 from .calibration import SEEDS, Calibration
 from .claims import Judged
@@ -26,7 +26,7 @@ PACKAGES = ("torch", "transformers", "numpy", "scipy")
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of one regime."""
+    """The results of one regime."""
 
     judged: tuple[Judged, ...]
     entries: tuple[Entry, ...]
@@ -42,11 +42,11 @@ class Header:
     scale: str
     seeds: int
     proof_only: bool
-    """The smallest version: the numbers mean nothing."""
+    """Whether this is the smallest version, whose numbers say nothing about the claims."""
 
 
 def as_json(header: Header, scale: Scale, outcomes: Mapping[str, Outcome]) -> dict[str, Any]:
-    """Everything that the page says."""
+    """Everything on the page, for results.json."""
     regimes: dict[str, Any] = {}
     for name, outcome in outcomes.items():
         claims = []
@@ -78,7 +78,7 @@ def as_json(header: Header, scale: Scale, outcomes: Mapping[str, Outcome]) -> di
 
 
 def page(header: Header, scale: Scale, outcomes: Mapping[str, Outcome], images: Mapping[str, str]) -> str:
-    """The page in Markdown. ``images`` maps ``FIGURE-REGIME`` to the address of its picture."""
+    """The page in Markdown. ``images`` maps ``FIGURE-REGIME`` to the address of the image."""
     lines = ["# The claims of the ESPO paper", ""]
     lines += _what_was_run(header, scale, outcomes) + _how_verdicts_come_about() + _overview(outcomes)
     figures = dict.fromkeys(judged.claim.figure for outcome in outcomes.values() for judged in outcome.judged)
@@ -93,14 +93,15 @@ def page(header: Header, scale: Scale, outcomes: Mapping[str, Outcome], images: 
 
 
 def title(figure: str) -> str:
+    """``Figure 3`` for ``fig3``."""
     return f"{'Figure' if figure.startswith('fig') else 'Table'} {figure[-1]}"
 
 
 def _what_was_run(header: Header, scale: Scale, outcomes: Mapping[str, Outcome]) -> list[str]:
     tuned = sum(outcome.calibration.configurations for outcome in outcomes.values())
     n = sum(len(outcome.entries) for outcome in outcomes.values())
-    made = scale.warm_start
-    policy = "the bundled policy" if made is None else f"a Llama of about {made.size.upper()} parameters"
+    size = None if scale.warm_start is None else scale.warm_start.size.upper()
+    policy = "the bundled policy" if size is None else f"a Llama of about {size} parameters"
     if scale.siblings > 1:
         n_s = scale.siblings
         policy += f" and {n_s - 1} made in the same way from other seeds (seed s starts from policy s modulo {n_s}),"
@@ -222,7 +223,7 @@ def _plain(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _mean(values: np.ndarray) -> str:
+def _mean(values: NDArray[np.float64]) -> str:
     m = interval(values)
     return f"{m.mean:.3f}" + (f" [{m.low:.3f}, {m.high:.3f}]" if np.isfinite(m.low) else "")
 
@@ -249,12 +250,8 @@ def _calibrations(outcomes: Mapping[str, Outcome]) -> list[str]:
     return [*lines, ""]
 
 
-def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(value, indent=1, default=str) + "\n")
-
-
 def commit() -> str:
-    """Of the checkout, and whether it has been changed since."""
+    """The commit of the checkout, and whether it has uncommitted changes."""
 
     def git(*arguments: str) -> str:
         command: Sequence[str] = ["git", "-C", str(Path(__file__).parent), *arguments]
@@ -267,4 +264,5 @@ def commit() -> str:
 
 
 def versions() -> dict[str, str]:
+    """Versions of Python and the packages that affect the results."""
     return {"Python": platform.python_version()} | {name: version(name) for name in PACKAGES}

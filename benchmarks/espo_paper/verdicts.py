@@ -1,4 +1,4 @@
-"""From one number a seed to an interval, and from intervals to a verdict."""
+"""From one number per seed to an interval, and from intervals to a verdict."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import stats
 
 REPRODUCED, NOT_REPRODUCED, NOT_RESOLVED = "reproduced", "not reproduced", "not resolved"
@@ -14,21 +15,21 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean over paired seeds and where it lies."""
+    """A mean over paired seeds with its interval."""
 
     mean: float
     low: float
     high: float
     n: int
-    """Seeds."""
+    """Number of seeds."""
 
 
-def interval(values: Sequence[float] | np.ndarray, parts: int = 1) -> Interval:
-    """Student's t interval of the mean of ``values`` (n,), one difference or trend a seed.
+def interval(values: Sequence[float] | NDArray[np.float64], parts: int = 1) -> Interval:
+    """Student's t interval of the mean of ``values`` (n,), one difference or trend per seed.
 
-    It is one of ``parts`` intervals that hold together with a probability of 95 % (Bonferroni). Seeds without a value
-    (NaN) are left out. Where the rest, or the only one, are all alike there is no variance to go by: the interval is
-    then a point, if so many equal signs would be rare enough, and else unbounded.
+    It is one of ``parts`` intervals that hold simultaneously with a probability of 95 % (Bonferroni). Seeds without a
+    value (NaN) are left out. If all others are equal, or there is only one, there is no variance to estimate: the
+    interval is then a point if that many equal signs would be rare enough, and otherwise unbounded.
     """
     x = np.asarray(values, dtype=float)
     x = x[np.isfinite(x)]
@@ -42,11 +43,11 @@ def interval(values: Sequence[float] | np.ndarray, parts: int = 1) -> Interval:
 
 
 def verdict(measured: Interval, margin: float) -> str:
-    """On the claim that the mean is above 0.
+    """The verdict on the claim that the mean is above 0.
 
     - *reproduced*: the whole interval is above 0;
-    - *not reproduced*: it is all below ``margin`` (>= 0), the least effect that would count, so that there is none of
-      that size, or one the other way round;
+    - *not reproduced*: all of it is below ``margin`` (>= 0), the smallest effect that would count, so that there is
+      either no effect of that size or one in the opposite direction;
     - *not resolved*: neither.
     """
     if measured.low > 0:
@@ -57,7 +58,7 @@ def verdict(measured: Interval, margin: float) -> str:
 
 
 def together(verdicts: Sequence[str]) -> str:
-    """On a claim of several parts, all of which it asserts."""
+    """The verdict on a claim that asserts all of its parts."""
     if all(v == REPRODUCED for v in verdicts):
         return REPRODUCED
     return NOT_REPRODUCED if NOT_REPRODUCED in verdicts else NOT_RESOLVED

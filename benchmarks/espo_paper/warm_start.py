@@ -1,11 +1,11 @@
-"""A policy of 14 to 49 million parameters from nothing, warm-started on long worked solutions.
+"""A policy of 14 to 49 million parameters made from scratch, warm-started on long worked solutions.
 
 The problems are long sums, ``espo_gym/ChainArithmetic-v0`` with ``operators="+"``. A worked solution adds one number
-after the other, column by column, and comes to some hundred tokens. The demonstrations are of three styles, which one
-cannot tell apart by the problem: careful ones are right, hasty and careless ones forget carries and now and then leap
-to a sum without its columns, which is then often wrong. So most tokens are certain and a few, where a style shows or a
-carry is due, are not. At the first carry forgetting it is the likelier choice, and once it is kept the careful style
-is: so the policy can be right, but mostly is not, and the most likely solution is wrong.
+after another, column by column, and takes several hundred tokens. The demonstrations have three styles that do not
+depend on the problem: careful ones are right; hasty and careless ones drop carries and sometimes leap to a sum without
+its columns, which is then often wrong. So most tokens are certain, and a few, where a style shows or a carry is due,
+are not. At the first carry, dropping it is the likelier choice; once it has been kept, the careful style is. So the
+policy can be right but mostly is not, and the most likely solution is wrong.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from espo_gym.experiments.warm_start import demonstrations, make_model, make_tok
 
 ENV = "espo_gym/ChainArithmetic-v0"
 STYLES = ((0.2, 0.0, 0.0), (0.4, 0.5, 0.1), (0.4, 0.8, 0.3))
-"""Share of the demonstrations, probability of forgetting a carry, probability of leaping over the columns."""
+"""Share of the demonstrations, probability of dropping a carry, probability of skipping the columns."""
 WRONG_LEAP = 0.4
 """Probability that a leap lands at a wrong sum."""
 
@@ -34,7 +34,7 @@ SIZES: dict[str, dict[str, int]] = {
     "26m": {"hidden_size": 512, "layers": 8, "heads": 8, "intermediate_size": 1408},
     "49m": {"hidden_size": 640, "layers": 10, "heads": 10, "intermediate_size": 1728},
 }
-"""Names of models by their number of parameters, which hardly depends on the alphabet of 22 characters."""
+"""Models by their number of parameters, which hardly depends on the alphabet of 22 characters."""
 
 
 @dataclass(frozen=True)
@@ -42,11 +42,11 @@ class WarmStart:
     """What a policy is made from."""
 
     env_args: dict[str, Any]
-    """Of ENV; the operators must be ``"+"``."""
+    """Arguments of ENV; the operators must be ``"+"``."""
     size: str
     """One of SIZES."""
     context: int
-    """Tokens of prompt and solution."""
+    """Maximum number of tokens in prompt and solution."""
     steps: int
     """Batches of 64 demonstrations."""
     learning_rate: float = 1e-3
@@ -54,11 +54,11 @@ class WarmStart:
 
 
 def worked_sum(numbers: Sequence[int], rng: np.random.Generator, *, drop_carry: float, leap: float) -> str:
-    """The sum of ``numbers``, one after the other: ``8+7=15,5+6+1=12,3+4+1=8,825,5+1=6,...`` for 358, 467, 291.
+    """The sum of ``numbers``, one after another: ``8+7=15,5+6+1=12,3+4+1=8,825,5+1=6,...`` for 358, 467, 291.
 
-    Each step is :func:`espo_gym.envs.scratchpad` with ``drop_carry`` or, with the probability ``leap``, the sum without
-    its columns, ``825+291=1116``, and then wrong by a power of ten with the probability WRONG_LEAP. What follows
-    goes on from the wrong sum.
+    Each step is :func:`espo_gym.envs.scratchpad` with ``drop_carry`` or, with probability ``leap``, the sum without its
+    columns, ``825+291=1116``, which is wrong by a power of ten with probability WRONG_LEAP. The next step continues
+    from the wrong sum.
     """
     total, steps = numbers[0], []
     for number in numbers[1:]:
@@ -74,37 +74,37 @@ def worked_sum(numbers: Sequence[int], rng: np.random.Generator, *, drop_carry: 
 
 
 def add_in_some_style(problem: Problem, rng: np.random.Generator) -> str:
-    """A worked sum in a style drawn by lot."""
+    """A worked sum in a random style."""
     _, drop_carry, leap = STYLES[rng.choice(len(STYLES), p=[share for share, _, _ in STYLES])]
     numbers = [int(number) for number in problem.prompt.rstrip("=").split("+")]
     return worked_sum(numbers, rng, drop_carry=drop_carry, leap=leap)
 
 
-def make_policy(made: WarmStart, folder: Path, say: Callable[[str], Any] = print) -> Path:
-    """The folder with the policy, which is made if it is not there yet; on a GPU, where there is one, in bf16."""
+def ensure_policy(plan: WarmStart, folder: Path, log: Callable[[str], Any] = print) -> Path:
+    """Make the policy if ``folder`` does not exist yet, on a GPU in bf16 if there is one; returns ``folder``."""
     if folder.is_dir():
         return folder
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    tokenizer = make_tokenizer(made.context)
-    # 0.06 suits the small one; a wider model starts smaller, by the square root of the widths.
-    spread = 0.06 * (64 / SIZES[made.size]["hidden_size"]) ** 0.5
-    model = make_model(made.seed, context=made.context, initializer_range=spread, **SIZES[made.size])
+    tokenizer = make_tokenizer(plan.context)
+    # 0.06 suits the small one; it is scaled by the inverse square root of the width.
+    spread = 0.06 * (64 / SIZES[plan.size]["hidden_size"]) ** 0.5
+    model = make_model(plan.seed, context=plan.context, initializer_range=spread, **SIZES[plan.size])
     model.to(device)  # type: ignore[arg-type]  # transformers annotates it with its own class
-    say(f"warm start of {model.num_parameters():,} parameters, {made.steps:,} batches of demonstrations, on {device}")
+    log(f"warm start of {model.num_parameters():,} parameters, {plan.steps:,} batches of demonstrations, on {device}")
 
-    def batches() -> Iterator[Tensor]:  # as they come: all of them together would fill gigabytes
-        for step in range(made.steps):
-            seed = made.seed * made.steps + step
-            yield demonstrations(tokenizer, 1, seed, ENV, add_in_some_style, **made.env_args)[0]
+    def batches() -> Iterator[Tensor]:  # one at a time: all of them together would fill gigabytes
+        for step in range(plan.steps):
+            seed = plan.seed * plan.steps + step
+            yield demonstrations(tokenizer, 1, seed, ENV, add_in_some_style, **plan.env_args)[0]
 
     loss = warm_start(
         model,
         batches(),
         tokenizer.pad_token_id,
-        steps=made.steps,
-        learning_rate=made.learning_rate,
+        steps=plan.steps,
+        learning_rate=plan.learning_rate,
         autocast=torch.bfloat16 if device == "cuda" else None,
     )
-    say(f"its last loss is {loss:.3f} nats a token")
+    log(f"its last loss is {loss:.3f} nats per token")
     save_policy(folder, model, tokenizer)
     return folder

@@ -47,12 +47,12 @@ SECTIONS: dict[str, tuple[tuple[str, str, str], ...]] = {
         (
             "train/clip_fraction_high",
             "Clip fraction, high",
-            "share of all tokens: cut ones in good completions",
+            "tokens cut in good completions, of all tokens",
         ),
         (
             "train/clip_fraction_low",
             "Clip fraction, low",
-            "share of all tokens: cut ones in bad completions",
+            "tokens cut in bad completions, of all tokens",
         ),
         ("train/gradient_token_share", "Tokens with a gradient", "share that has an advantage and is not cut"),
         ("train/kl_k3", "KL(old || new)", "nats per token (k3): how far a rollout moves the policy"),
@@ -62,7 +62,7 @@ SECTIONS: dict[str, tuple[tuple[str, str, str], ...]] = {
         (
             "rollout/zero_variance_groups",
             "Groups of equal rewards",
-            "share that teaches group-based methods nothing",
+            "share that group-based methods cannot learn from",
         ),
         ("rollout/verdict_correct", "Verdict: correct", "share of completions"),
         ("rollout/verdict_incorrect", "Verdict: incorrect", "share of completions"),
