@@ -9,6 +9,7 @@ import time
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,7 +29,7 @@ from espo_gym.experiments.setting import Entry
 from espo_gym.experiments.statistics import paired_difference
 
 ENTRIES = ["espo", "grpo", "dapo"]
-SETTINGS = {
+SETTINGS: dict[str, Any] = {
     "hyperparameters": {"rollout_size": 32, "n_minibatches": 2, "max_completion_tokens": 32},
     "timesteps": 64,
     "eval_problems": 4,
@@ -91,10 +92,10 @@ class TestEqualTerms:
             config = RunConfig(algo="gspo", hyperparameters=hyperparameters | {"seed": seed})
             rollout = config.make().collect_rollout()
             for entry in ENTRIES:
-                told = comparison.runs[entry, seed].pairing
-                assert told["problems"] == text_fingerprint(rollout.prompts)
-                assert told["completions"] == text_fingerprint(rollout.texts)
-                assert told["initial_weights"] == weights_fingerprint(teaching_policy().model)
+                pairing = comparison.runs[entry, seed].pairing
+                assert pairing["problems"] == text_fingerprint(rollout.prompts)
+                assert pairing["completions"] == text_fingerprint(rollout.texts)
+                assert pairing["initial_weights"] == weights_fingerprint(teaching_policy().model)
 
     def test_there_is_something_to_compare(self, finished):
         rewards = Comparison.read(finished).curves()["espo"]
@@ -221,9 +222,9 @@ class TestResuming:
 
     def test_what_is_finished_is_not_run_again(self, finished, monkeypatch):
         monkeypatch.setattr(module, "carry_out", None)
-        told = []
-        run(finished, ENTRIES, log=told.append)
-        assert told == ["6 of 6 runs are there already"]
+        messages: list[str] = []
+        run(finished, ENTRIES, log=messages.append)
+        assert messages == ["6 of 6 runs are there already"]
 
     def test_seeds_and_entries_are_added(self, tmp_path):
         out = tmp_path / "out"

@@ -81,12 +81,14 @@ class TestInterval:
         mean, low, high = interval(np.array([[1.0, 5.0], [2.0, 5.0], [3.0, 5.0]]))
         half = 4.302652729911275 / math.sqrt(3)
         np.testing.assert_allclose(mean, [2, 5])
-        np.testing.assert_allclose([low, high], [[2 - half, 5], [2 + half, 5]], rtol=1e-9)
+        assert low is not None and high is not None
+        np.testing.assert_allclose(np.stack([low, high]), np.array([[2 - half, 5], [2 + half, 5]]), rtol=1e-9)
 
     def test_two_seeds_and_one(self):
         _, low, high = interval(np.array([0.4, 0.6]))
         # s = 0.1 sqrt 2, so the half width is t(0.975, 1) * 0.1
-        np.testing.assert_allclose([low, high], [0.5 - 1.2706204736, 0.5 + 1.2706204736], rtol=1e-9)
+        assert low is not None and high is not None
+        np.testing.assert_allclose(np.stack([low, high]), [0.5 - 1.2706204736, 0.5 + 1.2706204736], rtol=1e-9)
         assert interval(np.array([[0.4, 0.6]]))[1:] == (None, None)
 
     def test_curve_over_seeds(self, tmp_path):
@@ -148,9 +150,10 @@ class TestFigure:
     def test_lines_and_bands(self, runs):
         figure = plot.draw(runs, [ACCURACY, "rollout/entropy"])
         accuracy, entropy = figure.axes
-        np.testing.assert_allclose([line.get_ydata() for line in accuracy.lines], [[0.2, 0.3, 0.4], [0.2, 0.2, 0.9]])
+        drawn = np.array([line.get_ydata() for line in accuracy.lines])
+        np.testing.assert_allclose(drawn, np.array([[0.2, 0.3, 0.4], [0.2, 0.2, 0.9]]))
         assert len(accuracy.collections) == 1, "one band: the second curve has one seed"
-        low = accuracy.collections[0].get_paths()[0].vertices[:, 1].min()
+        low = np.asarray(accuracy.collections[0].get_paths()[0].vertices)[:, 1].min()
         assert low == pytest.approx(0.2 - 1.2706204736, rel=1e-6)
         assert len(entropy.lines) == 1
         assert [text.get_text() for text in figure.legends[0].texts] == ["espo", "grpo"]

@@ -3,6 +3,7 @@
 import copy
 import math
 from math import inf
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import torch
 from tiny import SMALL, random_batch, random_rollout, same_state, state, teaching_policy, tiny_policy
 
 from espo_gym import ESPO, GRPO, PPO
-from espo_gym.algorithms import ALGORITHMS, LossBatch
+from espo_gym.algorithms import ALGORITHMS, LossBatch, LossOutput
 from espo_gym.reports.inspector import as_json, inspect_batch
 from espo_gym.reports.loss_view import view_loss
 
@@ -18,14 +19,16 @@ SEEDS = range(3)
 
 
 def by_hand(batch: LossBatch, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """``(d loss / d logp, cut)`` of GRPO, GSPO or ESPO with the paper's hyper-parameters, token by token."""
+    """``(d loss / d logp, cut)`` of GRPO, GSPO or ESPO with the paper's hyperparameters, token by token."""
     gradient = np.zeros(batch.logps.shape)
     cut = np.zeros(batch.logps.shape, bool)
-    responses = int(batch.mask.any(1).sum())
+    completions = int(batch.mask.any(1).sum())
+    entropies = batch.entropies
+    assert entropies is not None
     for i, mask in enumerate(batch.mask.tolist()):
         own = [t for t, is_own in enumerate(mask) if is_own]
         log_ratio = {t: float((batch.logps.detach() - batch.old_logps)[i, t]) for t in own}
-        entropy = {t: float(batch.entropies[i, t]) for t in own}
+        entropy = {t: float(entropies[i, t]) for t in own}
         if name == "grpo":
             parts = [[t] for t in own]
         elif name == "gspo" or len(own) == 1:
@@ -37,7 +40,7 @@ def by_hand(batch: LossBatch, name: str) -> tuple[np.ndarray, np.ndarray]:
             ratio = math.exp(sum(log_ratio[t] for t in part) / len(part))
             width = 0.02 / math.log(50) * sum(entropy[t] for t in part) / len(part)
             low, high = {"grpo": (0.2, 0.2), "gspo": (3e-4, 4e-4), "espo": (width, width)}[name]
-            weight = 1 / (responses * (len(parts) * len(part) if name == "espo" else len(own)))
+            weight = 1 / (completions * (len(parts) * len(part) if name == "espo" else len(own)))
             for t in part:
                 advantage = float(batch.advantages[i, t])
                 cut[i, t] = ratio > 1 + high if advantage > 0 else ratio < 1 - low
@@ -143,19 +146,24 @@ class TestBatch:
 
     @pytest.mark.parametrize("name", ALGORITHMS)
     def test_a_run_of_any_algorithm(self, name):
-        small = {"rollout_size": 32, "n_minibatches": 2, "micro_batch_tokens": 60, "entropy_coef": 0.01}
+        small: dict[str, Any] = {"rollout_size": 32, "n_minibatches": 2, "micro_batch_tokens": 60, "entropy_coef": 0.01}
         inspection = inspect_batch(ALGORITHMS[name](teaching_policy(), "espo_gym/Addition-v0", **small))
         assert next(iter(inspection.views)) == name and len(inspection.views) == len(ALGORITHMS)
         for view in inspection.views.values():
             assert math.isfinite(view.loss) and view.gradient.isfinite().all() and view.gradient.any()
 
-    def test_the_batch_is_that_of_training(self):
+    def test_the_batch_is_that_of_training(self, monkeypatch):
         """The loss of its own algorithm is what training has at this step."""
-        made = {"policy": teaching_policy(), "env": "espo_gym/Addition-v0", "rollout_size": 32, "n_minibatches": 3}
-        inspection = inspect_batch(ESPO(**made))
-        twin = ESPO(**(made | {"policy": teaching_policy()}))
+        small: dict[str, Any] = {"rollout_size": 32, "n_minibatches": 3}
+        inspection = inspect_batch(ESPO(teaching_policy(), "espo_gym/Addition-v0", **small))
+        twin = ESPO(teaching_policy(), "espo_gym/Addition-v0", **small)
         losses, step = [], twin.step
-        twin.step = lambda *args: losses.append(step(*args)) or losses[-1]
+
+        def recording(*args: Any) -> list[LossOutput]:
+            losses.append(step(*args))
+            return losses[-1]
+
+        monkeypatch.setattr(twin, "step", recording)
         twin.learn(32)
         assert inspection.views["espo"].loss == pytest.approx(sum(float(out.loss) for out in losses[2]), abs=1e-7)
 
@@ -183,7 +191,8 @@ class TestBatch:
     def test_a_given_rollout_and_tokens_without_a_verdict(self):
         policy = tiny_policy()
         rollout = random_rollout(policy, lengths=[3, 5, 2, 4, 4, 1, 6, 3], no_verdict=[1], group_size=4)
-        algorithm = GRPO(policy, "espo_gym/Addition-v0", **SMALL)
+        small: dict[str, Any] = dict(SMALL)
+        algorithm = GRPO(policy, "espo_gym/Addition-v0", **small)
         inspection = inspect_batch(algorithm, rollout, steps=2)
         page = as_json(inspection, "here")
         assert len(page["rows"]) == 4

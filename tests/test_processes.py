@@ -30,16 +30,17 @@ def work(n: int):
 
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_everything_is_done_once(jobs):
-    told = []
-    in_processes(work(4), jobs, told.append)
-    assert sorted(line.partition("] ")[2] for line in told) == ["0 / 2: 0.0", "1 / 2: 0.5", "2 / 2: 1.0", "3 / 2: 1.5"]
-    assert [line.partition("] ")[0] for line in told] == ["[1/4", "[2/4", "[3/4", "[4/4"]
+    messages: list[str] = []
+    in_processes(work(4), jobs, messages.append)
+    counts, outcomes = zip(*(message.split("] ") for message in messages), strict=True)
+    assert sorted(outcomes) == ["0 / 2: 0.0", "1 / 2: 0.5", "2 / 2: 1.0", "3 / 2: 1.5"]
+    assert list(counts) == ["[1/4", "[2/4", "[3/4", "[4/4"]
 
 
 def test_one_job_is_this_process():
-    told = []
-    in_processes([("pid", os.getpid)], 1, told.append)
-    assert told == [f"[1/1] pid: {os.getpid()}"]
+    messages: list[str] = []
+    in_processes([("pid", os.getpid)], 1, messages.append)
+    assert messages == [f"[1/1] pid: {os.getpid()}"]
 
 
 def test_nothing_to_do():
@@ -47,10 +48,11 @@ def test_nothing_to_do():
 
 
 def test_an_error_is_raised_and_ends_the_rest():
-    told, began = [], time.monotonic()
+    messages: list[str] = []
+    began = time.monotonic()
     with pytest.raises(ZeroDivisionError):
-        in_processes([("one", partial(truediv, 1, 0)), ("other", partial(time.sleep, 600))], 2, told.append)
-    assert told == ["[1/2] one: stopped"]
+        in_processes([("one", partial(truediv, 1, 0)), ("other", partial(time.sleep, 600))], 2, messages.append)
+    assert messages == ["[1/2] one: stopped"]
     assert time.monotonic() - began < 300
 
 
@@ -68,7 +70,8 @@ def test_the_children_end_with_their_parent(tmp_path, how):
         [sys.executable, str(script)], env=os.environ | {"PYTHONPATH": str(ROOT)}, stderr=subprocess.DEVNULL
     )
     try:
-        deadline, children = time.monotonic() + 120, []
+        deadline = time.monotonic() + 120
+        children: list[psutil.Process] = []
         while len(children) < 3:  # two at work, and Python's own tracker of resources
             assert parent.poll() is None and time.monotonic() < deadline
             children = psutil.Process(parent.pid).children(recursive=True)

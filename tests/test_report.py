@@ -9,6 +9,7 @@ import shutil
 import subprocess
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -32,9 +33,16 @@ def invoke(*args: object):
     return CliRunner().invoke(main, [str(a) for a in args])
 
 
-def told(text: str) -> dict:
-    """What the page's script is told."""
-    return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.DOTALL).group(1))
+def first_group(pattern: str, text: str) -> str:
+    """The first group of the first match."""
+    match = re.search(pattern, text, re.DOTALL)
+    assert match is not None
+    return match.group(1)
+
+
+def page_data(text: str) -> dict[str, Any]:
+    """The data that the page's script reads."""
+    return dict(json.loads(first_group(r'<script type="application/json" id="data">(.*?)</script>', text)))
 
 
 def evaluation(before: float, after: float) -> dict:
@@ -49,7 +57,7 @@ def runs(tmp_path_factory) -> Path:
     """Two seeds of espo with an evaluation and completions, and one run of grpo without."""
     folder = tmp_path_factory.mktemp("runs")
     for seed in (0, 1):
-        curves = {
+        curves: dict[str, list[float | None]] = {
             "rollout/accuracy": [0.1 + 0.2 * seed, 0.3, 0.5],
             "rollout/entropy": [0.5, 0.4, 0.3],
             "train/clip_fraction_active": [0, 0.01, 0.02],
@@ -124,7 +132,7 @@ class TestContent:
             )
         text = page("Large", groups=group_runs(find_runs([tmp_path])))
         assert len(text) < 6e6
-        (series, *_) = told(text)["report"]["sections"][0]["charts"][0]["series"]
+        (series, *_) = page_data(text)["report"]["sections"][0]["charts"][0]["series"]
         assert len(series["x"]) == 300 and 3900 < series["x"][-1] <= 4000
 
 
@@ -132,7 +140,7 @@ class TestSafety:
     def test_nothing_from_a_run_can_begin_a_tag(self, whole):
         assert "<img" not in whole and whole.count("<!--") == 0
         assert whole.count("<script") == 2 and whole.count("</script>") == 2
-        data = told(whole)
+        data = page_data(whole)
         assert data["report"]["samples"][0]["problems"][0]["after"][0]["completion"] == HARMLESS
         assert data["inspection"]["source"] == HARMLESS
 
@@ -152,18 +160,18 @@ class TestSafety:
         assert "innerHTML" not in markup and "eval(" not in markup
 
     def test_the_policy_lets_exactly_the_pages_own_script_and_style_through(self, whole):
-        policy = html.unescape(re.search(r'http-equiv="Content-Security-Policy" content="([^"]*)"', whole).group(1))
+        policy = html.unescape(first_group(r'http-equiv="Content-Security-Policy" content="([^"]*)"', whole))
         assert policy.startswith("default-src 'none'; ") and "unsafe" not in policy
         for directive, text in (
-            ("script-src", re.search(r"<script>(.*?)</script>", whole, re.DOTALL).group(1)),
-            ("style-src", re.search(r"<style>(.*?)</style>", whole, re.DOTALL).group(1)),
+            ("script-src", first_group(r"<script>(.*?)</script>", whole)),
+            ("style-src", first_group(r"<style>(.*?)</style>", whole)),
         ):
             digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
             assert f"{directive} 'sha256-{digest}'" in policy
 
     def test_the_assets_are_package_data(self):
         pyproject = (Path(__file__).parents[1] / "pyproject.toml").read_text()
-        endings = re.search(r'"espo_gym.reports.html" = \[(.*)\]', pyproject).group(1)
+        endings = first_group(r'"espo_gym.reports.html" = \[(.*?)\]', pyproject)
         for asset in files("espo_gym.reports.html").iterdir():
             if asset.is_file() and not asset.name.endswith((".py", ".pyc")):
                 assert f'"*{Path(asset.name).suffix}"' in endings
@@ -171,6 +179,7 @@ class TestSafety:
 
 def dom(path: Path, tmp_path: Path, fragment: str = "") -> str:
     """The document after its script has run."""
+    assert CHROMIUM is not None
     command = [CHROMIUM, *FLAGS.split(), f"--user-data-dir={tmp_path / 'profile'}", f"{path.as_uri()}{fragment}"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     return done.stdout
@@ -226,7 +235,7 @@ class TestBrowser:
         assert 'data-algorithm="gspo"' in seen and re.search(r'<p id="error" role="alert" hidden="">', seen)
         assert f", 2 of {len(inspection['rows'][1]['tokens'])}</strong>" in seen
         assert seen.count('class="line"') == 2, "of grpo alone"
-        tip = re.search(r'<div class="tip" aria-live="polite"[^>]*>(.*?)</figure>', seen).group(1)
+        tip = first_group(r'<div class="tip" aria-live="polite"[^>]*>(.*?)</figure>', seen)
         assert "20 completions" in tip and "grpo: 0.2<" in tip
 
     @staticmethod
@@ -256,7 +265,7 @@ class TestCommands:
         result = invoke("report", trained, runs, "--out", out, "--show", 2)
         assert result.exit_code == 0, result.output
         assert result.output.splitlines()[-1] == f"4 runs in {out}"
-        data = told(out.read_text())
+        data = page_data(out.read_text())
         assert len(data["report"]["groups"]) == 3 and len(data["inspection"]["rows"]) == 2
         assert data["inspection"]["source"] == str(trained)
         assert [p.name for p in out.parent.iterdir()] == ["r.html"]
@@ -264,16 +273,16 @@ class TestCommands:
     def test_report_without_tokens(self, trained, runs, tmp_path):
         out = tmp_path / "r.html"
         assert invoke("report", trained, "--no-inspector", "--out", out).exit_code == 0
-        assert told(out.read_text())["inspection"] is None
+        assert page_data(out.read_text())["inspection"] is None
         assert invoke("report", runs, "--out", out).exit_code == 0
-        assert "No run has a checkpoint" in told(out.read_text())["note"]
+        assert "No run has a checkpoint" in page_data(out.read_text())["note"]
 
     def test_a_checkpoint_that_cannot_be_read_does_not_cost_the_curves(self, trained, tmp_path):
         broken = shutil.copytree(trained, tmp_path / "broken")
         (broken / "checkpoint.zip").write_text("no zip")
         result = invoke("report", broken, "--out", tmp_path / "r.html")
         assert result.exit_code == 0 and "could not be inspected" in result.output
-        data = told((tmp_path / "r.html").read_text())
+        data = page_data((tmp_path / "r.html").read_text())
         assert "is not a checkpoint" in data["note"] and data["report"]["groups"]
 
     def test_inspect(self, trained, tmp_path):
@@ -281,7 +290,7 @@ class TestCommands:
             out = tmp_path / "i.html"
             result = invoke("inspect", source, "--out", out, "--steps", 3, "--completions", 16)
             assert result.exit_code == 0, result.output
-            data = told(out.read_text())
+            data = page_data(out.read_text())
             assert data["report"] is None and data["inspection"]["steps"] == 3
             assert data["inspection"]["own"] == data["inspection"]["algorithms"][0]["name"] == "espo"
 

@@ -154,9 +154,9 @@ class TestAgain:
             process.wait()
         assert not (out / "policy").exists()
         reached = max(step for step, _ in read_points(out)["time/timesteps"])
-        told = []
-        train(config(timesteps=max(96, reached)), out, resume=True, progress_bar=False, log=told.append)
-        assert told[0].startswith("resuming at ") and not told[0].startswith("resuming at 0 ")
+        messages: list[str] = []
+        train(config(timesteps=max(96, reached)), out, resume=True, progress_bar=False, log=messages.append)
+        assert messages[0].startswith("resuming at ") and not messages[0].startswith("resuming at 0 ")
         mine, theirs = curves(out), curves(finished)
         assert {k: v[: len(theirs[k])] for k, v in mine.items()} == theirs
         if reached <= 96:
@@ -272,7 +272,7 @@ class Echo(gym.Env):
 
 class TestWhereToEvaluate:
     def test_an_environment_without_splits(self, tmp_path):
-        gym.register("test/Echo-v0", lambda: Echo())
+        gym.register("test/Echo-v0", lambda **_: Echo())
         try:
             result = run(tmp_path / "run", config(env="test/Echo-v0"))
         finally:

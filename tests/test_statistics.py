@@ -67,7 +67,7 @@ class TestHolm:
 
     def test_against_statsmodels(self):
         multitest = pytest.importorskip("statsmodels.stats.multitest")
-        p = np.random.default_rng(0).uniform(0, 0.2, 9)
+        p = np.random.default_rng(0).uniform(0, 0.2, 9).tolist()
         assert holm(p) == pytest.approx(multitest.multipletests(p, method="holm")[1])
 
     def test_what_was_not_tested_does_not_count(self):

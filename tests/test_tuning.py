@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from espo_gym.experiments.tuning import cells, tune
 from espo_gym.experiments.warm_start import add_columns, combine_numbers, make_policy, work_down_chain
 
 SMALL = {"rollout_size": 16, "n_minibatches": 2, "max_completion_tokens": 32}
-SETTINGS = {"timesteps": 16, "eval_problems": 2, "eval_k": 0, "jobs": 1, "log": lambda _: None}
+SETTINGS: dict[str, Any] = {"timesteps": 16, "eval_problems": 2, "eval_k": 0, "jobs": 1, "log": lambda _: None}
 
 
 class TestGrid:
@@ -56,7 +57,7 @@ class TestTune:
     @classmethod
     def out(cls, tmp_path_factory) -> Path:
         out = tmp_path_factory.mktemp("tuning") / "out"
-        grid = {"learning_rates": (1e-4, 1e-2), "widths": (1.0,), "seeds": 2}
+        grid: dict[str, Any] = {"learning_rates": (1e-4, 1e-2), "widths": (1.0,), "seeds": 2}
         frozen = tune(["espo", "grpo"], out=out, hyperparameters=SMALL, **grid, **(SETTINGS | {"timesteps": 32}))
         compare(frozen, out=out, seeds=1, hyperparameters=SMALL, **SETTINGS)
         return out
@@ -68,7 +69,7 @@ class TestTune:
         for entry in ("espo", "grpo"):
             grid = {name: mean for name, mean in means.items() if name.startswith(f"{entry}_")}
             assert len(grid) == 2
-            best = max(grid, key=grid.get)
+            best = max(grid, key=lambda name: grid[name])
             (run,) = made.of(entry)
             assert run.config["hyperparameters"] == tuned.of(best)[0].config["hyperparameters"] | {"seed": 0}
 
@@ -101,6 +102,7 @@ class TestDemonstrators:
         right = np.mean([verdict.correct for verdict in task.verify(texts, problems)])
         assert 0.1 < right < 0.25, "a tenth on purpose, and some by chance"
         for problem, text in zip(problems, texts, strict=True):
+            assert problem.data is not None
             assert sorted(c for c in text if c.isdigit()) == sorted(map(str, problem.data["numbers"]))
 
     def test_addition(self):
@@ -159,9 +161,9 @@ class TestProtocol:
 
     def test_again_it_does_nothing(self, out, monkeypatch):
         monkeypatch.setattr(protocols, "make_policy", None)
-        told = []
-        run_protocol(SHORT, ["espo", "grpo"], out=out, seeds=2, jobs=1, log=told.append)
-        assert told.count("4 of 4 runs are there already") == 4
+        messages: list[str] = []
+        run_protocol(SHORT, ["espo", "grpo"], out=out, seeds=2, jobs=1, log=messages.append)
+        assert messages.count("4 of 4 runs are there already") == 4
 
     def test_a_folder_of_other_things_is_left_alone(self, tmp_path):
         (tmp_path / "thesis.txt").write_text("years of work")

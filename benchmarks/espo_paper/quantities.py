@@ -30,19 +30,23 @@ def over_training(curves: Curves, entry: str, metric: str) -> NDArray[np.float64
     """(seeds,) mean over rollouts; without the warm-up for the clip fraction."""
     curve = curves(metric)[entry]
     if metric == ACCURACY:
-        return _accuracy(curve).mean(1)
+        return _mean_accuracy(curve)
     known = curve[:, WARMUP:] if metric == CLIPPED else curve
     return np.array([row[np.isfinite(row)].mean() if np.isfinite(row).any() else np.nan for row in known])
 
 
 def final(curves: Curves, entry: str) -> NDArray[np.float64]:
     """(seeds,) accuracy over the last rollouts."""
-    return _accuracy(curves(ACCURACY)[entry])[:, -LAST:].mean(1)
+    return _mean_accuracy(curves(ACCURACY)[entry][:, -LAST:])
 
 
-def _accuracy(curve: NDArray[np.float64]) -> NDArray[np.float64]:
-    """A run that failed because its loss was not finite has no values from there on; they count as 0."""
-    return np.nan_to_num(curve, nan=0.0)
+def _mean_accuracy(curve: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(seeds,) mean of ``curve`` (seeds, rollouts).
+
+    A run that failed because its loss was not finite has no values from there on; they count as 0.
+    """
+    mean: NDArray[np.float64] = np.nan_to_num(curve, nan=0.0).mean(1)
+    return mean
 
 
 def rank_correlation(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -118,8 +122,9 @@ def hump(inside: tuple[str, ...], ends: tuple[str, ...]) -> Part:
     """Mean accuracy of the inner settings minus that of the outer ones."""
 
     def quantity(curves: Curves) -> NDArray[np.float64]:
-        inner, outer = (np.mean([over_training(curves, e, ACCURACY) for e in group], 0) for group in (inside, ends))
-        return inner - outer
+        inner, outer = (np.stack([over_training(curves, e, ACCURACY) for e in group]) for group in (inside, ends))
+        difference: NDArray[np.float64] = inner.mean(0) - outer.mean(0)
+        return difference
 
     label = f"mean of {', '.join(inside)} - mean of {', '.join(ends)}"
     return Part(label, inside + ends, MARGINS[ACCURACY], quantity)

@@ -115,7 +115,8 @@ def probability_of_improvement(x: NDArray[np.float64], y: NDArray[np.float64]) -
 
     def estimate(sample: NDArray[np.float64]) -> NDArray[np.float64]:  # (..., n, 2m)
         a, b = sample[..., :, None, :m], sample[..., None, :, m:]
-        return ((a > b) + 0.5 * (a == b)).mean((-3, -2, -1))
+        wins: NDArray[np.float64] = ((a > b) + 0.5 * (a == b)).mean((-3, -2, -1))
+        return wins
 
     return _bootstrap(estimate, matrix(both), strata=np.arange(2 * m) % m)
 
@@ -124,7 +125,8 @@ def performance_profile(scores: NDArray[np.float64], thresholds: Sequence[float]
     """For each threshold, the share of runs in ``scores`` (n, m) above it, with its stratified bootstrap interval."""
 
     def share_above(threshold: float, sample: NDArray[np.float64]) -> NDArray[np.float64]:
-        return (sample > threshold).mean((-2, -1))
+        shares: NDArray[np.float64] = (sample > threshold).mean((-2, -1))
+        return shares
 
     return [_bootstrap(partial(share_above, threshold), matrix(scores)) for threshold in thresholds]
 
