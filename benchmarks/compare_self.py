@@ -9,7 +9,7 @@ Three questions about the sentence "no difference detected":
 3. Of which interval is that true? Coverage of the true mean difference in simulation, for Student's interval, which
    espo_gym uses, and for the percentile and the BCa bootstrap.
 
-The pool is kept in --out, and a second call goes on from there.
+The pool is kept in --out, and a second call reuses it.
 """
 
 from __future__ import annotations

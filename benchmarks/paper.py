@@ -1,11 +1,11 @@
 """The claims of the ESPO paper (arXiv:2512.00499v2), figure by figure: ``python -m benchmarks.paper all``.
 
 Every claim gets a verdict, *reproduced*, *not reproduced* or *not resolved*, from intervals over paired seeds, and
-stands beside its controls: GSPO with ESPO's token weights, random groups, and clip ranges matched by clip fraction.
+stands next to its controls: GSPO with ESPO's token weights, random groups, and clip ranges matched by clip fraction.
 ``--scale small`` takes the bundled policy and two like it; ``all`` is 632 runs, about two hours of one core. ``--scale
 gpu`` makes a policy of 14 to 49 million parameters that solves long sums in some hundred tokens, and is for a machine
 with a GPU: begin with ``fig3 --scale gpu --regime stress --jobs 4``. ``--smallest`` proves either path in minutes.
-What has been run is kept in ``--out`` and not run again: figures share runs, and a command that was killed goes on.
+Finished runs are kept in ``--out``: figures share runs, and a command that was killed continues where it stopped.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 Same policy, problems and sampling streams per seed; 30 rollouts of 256 completions, teaching preset (DAPO, which
 throws groups away, takes fewer steps on as many completions). Prints the mean over seeds of the sampled accuracy of
-training and of the greedy accuracy on held-out problems. At this learning rate all of them learn; the table is no
-ranking.
+training and of the greedy accuracy on held-out problems. At this learning rate all of them learn; the table is not
+a ranking.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Comparisons: equal terms at every seed, budgets that are equal, a folder that a killed comparison goes on from."""
+"""Comparisons: equal terms at every seed, budgets that are equal, a folder that a killed comparison resumes from."""
 
 import json
 import os
@@ -85,7 +85,7 @@ class TestEqualTerms:
             assert not (folder / "checkpoint.zip").exists(), "what many runs leave behind is small"
 
     def test_weights_problems_and_completions_are_those_of_the_seed(self, finished):
-        """Collected here by an algorithm of its own, not read from the runs."""
+        """Collected here by a separate algorithm, not read from the runs."""
         comparison = Comparison.read(finished)
         hyperparameters = SETTINGS["hyperparameters"]
         for seed in (0, 1):
@@ -116,12 +116,16 @@ class TestEqualTerms:
     def test_seed_s_starts_from_policy_s_modulo_their_number(self, tmp_path):
         other = tmp_path / "other"
         teaching_policy().save_pretrained(other)
-        made = run(tmp_path / "out", ["espo"], policy=["espo_gym/teaching", str(other)], seeds=3, timesteps=32)
-        assert [r.config["policy"] for r in made.of("espo")] == ["espo_gym/teaching", str(other), "espo_gym/teaching"]
+        comparison = run(tmp_path / "out", ["espo"], policy=["espo_gym/teaching", str(other)], seeds=3, timesteps=32)
+        assert [r.config["policy"] for r in comparison.of("espo")] == [
+            "espo_gym/teaching",
+            str(other),
+            "espo_gym/teaching",
+        ]
 
     def test_an_algorithm_under_two_names_is_the_same(self, tmp_path):
-        made = run(tmp_path / "out", [Entry("one", "espo"), Entry("two", "espo")], timesteps=32)
-        (pair,) = compare_pairs(made.scores("auc"))
+        comparison = run(tmp_path / "out", [Entry("one", "espo"), Entry("two", "espo")], timesteps=32)
+        (pair,) = compare_pairs(comparison.scores("auc"))
         assert pair.difference.mean == pair.difference.low == pair.difference.high == 0
         assert str(pair) == "one and two: the same on every seed"
 
@@ -130,8 +134,8 @@ class TestBudget:
     def test_dynamic_sampling_draws_as_many_completions_as_the_others(self, tmp_path):
         """Addition of six digits is out of reach, so that every group is thrown away and more are drawn, if they may
         be: up to five rollouts for one update, which would be 160 + 160 completions."""
-        made = run(tmp_path / "out", ["dapo", "grpo"], env_args={"digits": 6}, timesteps=224, seeds=1)
-        drawn, usual = (made.runs[name, 0] for name in ("dapo", "grpo"))
+        comparison = run(tmp_path / "out", ["dapo", "grpo"], env_args={"digits": 6}, timesteps=224, seeds=1)
+        drawn, usual = (comparison.runs[name, 0] for name in ("dapo", "grpo"))
         assert drawn.timesteps == usual.timesteps == 224
         assert drawn.rows["time/timesteps"].tolist() == [160, 224]
         assert drawn.config["hyperparameters"]["max_resamples"] == 4
@@ -140,12 +144,12 @@ class TestBudget:
     def test_seconds_end_a_run_after_the_rollout_in_which_they_ran_out(self, tmp_path, monkeypatch):
         ticks = iter(range(10**6))
         monkeypatch.setattr("espo_gym.experiments.budget.clocks", lambda: np.array([1.0, 10.0]) * next(ticks))
-        made = run(tmp_path / "out", ["espo"], timesteps=None, seconds=2.5, seeds=1)  # a rollout takes one tick
-        (r,) = made.of("espo")
+        comparison = run(tmp_path / "out", ["espo"], timesteps=None, seconds=2.5, seeds=1)  # a rollout takes one tick
+        (r,) = comparison.of("espo")
         assert r.rows["time/cpu_seconds"].tolist() == [1, 2, 3]
         assert (r.cpu_seconds, r.wall_seconds) == (3, 30)
-        assert all(ok is not False for ok, _ in fairness_checks(made))
-        assert made.scores("auc")["espo"][0] == pytest.approx(r.rows["rollout/reward_mean"].mean())
+        assert all(ok is not False for ok, _ in fairness_checks(comparison))
+        assert comparison.scores("auc")["espo"][0] == pytest.approx(r.rows["rollout/reward_mean"].mean())
 
     @pytest.mark.parametrize("budget", [{"timesteps": 32, "seconds": 1.0}, {"timesteps": None, "seconds": -1.0}])
     def test_one_budget(self, tmp_path, budget):
@@ -185,7 +189,7 @@ class TestAudit:
 
 class TestResuming:
     def test_killed_and_run_again_equals_uninterrupted(self, finished, tmp_path):
-        """SIGKILL at a moment of no one's choosing, once the first run is over."""
+        """SIGKILL at a moment of no one's choosing, once the first run has finished."""
         out, code = tmp_path / "out", "from test_compare import *; run(Path(sys.argv[1]), ENTRIES)"
         process = subprocess.Popen([sys.executable, "-c", code, str(out)], env=os.environ | {"PYTHONPATH": PATHS})
         try:
@@ -217,8 +221,8 @@ class TestResuming:
             run(out, ENTRIES, seeds=1)
         reached = Comparison.read(out)
         assert not reached.runs
-        made, whole = run(out, ENTRIES, seeds=1), Comparison.read(finished)
-        same(made, replace(whole, runs={k: r for k, r in whole.runs.items() if k[1] == 0}))
+        comparison, whole = run(out, ENTRIES, seeds=1), Comparison.read(finished)
+        same(comparison, replace(whole, runs={k: r for k, r in whole.runs.items() if k[1] == 0}))
 
     def test_what_is_finished_is_not_run_again(self, finished, monkeypatch):
         monkeypatch.setattr(module, "carry_out", None)
@@ -229,10 +233,10 @@ class TestResuming:
     def test_seeds_and_entries_are_added(self, tmp_path):
         out = tmp_path / "out"
         before = run(out, ["espo"], seeds=1, timesteps=32)
-        made = run(out, ["grpo"], seeds=[2], timesteps=32)
-        assert (made.entries, made.seeds) == (("espo", "grpo"), (0, 2))
-        assert not made.missing and len(made.runs) == 4
-        assert curves(made)["espo", 0] == curves(before)["espo", 0]
+        comparison = run(out, ["grpo"], seeds=[2], timesteps=32)
+        assert (comparison.entries, comparison.seeds) == (("espo", "grpo"), (0, 2))
+        assert not comparison.missing and len(comparison.runs) == 4
+        assert curves(comparison)["espo", 0] == curves(before)["espo", 0]
 
     def test_another_comparison_is_not_mixed_in(self, finished):
         before = (finished / "comparison.json").read_text()
@@ -256,30 +260,30 @@ class TestResuming:
 class TestFailure:
     @pytest.fixture(scope="class")
     @classmethod
-    def made(cls, tmp_path_factory) -> Comparison:
+    def comparison(cls, tmp_path_factory) -> Comparison:
         diverges = Entry("diverges", "espo", {"learning_rate": 1e30, "warmup_steps": 0})
         return run(tmp_path_factory.mktemp("failure") / "out", ["espo", diverges])
 
-    def test_it_is_kept_with_its_reason(self, made):
-        for r in made.of("diverges"):
+    def test_it_is_kept_with_its_reason(self, comparison):
+        for r in comparison.of("diverges"):
             assert "learning rate" in r.failure
-        assert not made.missing
-        assert "diverges, seed 0, failed after" in made.report()
-        rows = (made.folder / "results.csv").read_text().splitlines()
+        assert not comparison.missing
+        assert "diverges, seed 0, failed after" in comparison.report()
+        rows = (comparison.folder / "results.csv").read_text().splitlines()
         assert sum("learning rate too large" in row for row in rows) == 2
 
-    def test_it_counts_as_what_it_is(self, made):
-        assert made.scores("collapsed")["diverges"].tolist() == [1, 1]
+    def test_it_counts_as_what_it_is(self, comparison):
+        assert comparison.scores("collapsed")["diverges"].tolist() == [1, 1]
         for metric in ("auc", "final", "greedy", "avg@2", "pass@2"):
-            assert made.scores(metric)["diverges"].tolist() == [0, 0], "it failed in its first rollout"
-        assert made.curves()["diverges"].shape == (2, 2) and np.isnan(made.curves()["diverges"]).all()
+            assert comparison.scores(metric)["diverges"].tolist() == [0, 0], "it failed in its first rollout"
+        assert comparison.curves()["diverges"].shape == (2, 2) and np.isnan(comparison.curves()["diverges"]).all()
         assert (
-            json.loads((made.folder / "results.json").read_text())["scores"]["rollouts_to_0.8"]["diverges"]
+            json.loads((comparison.folder / "results.json").read_text())["scores"]["rollouts_to_0.8"]["diverges"]
             == [None] * 2
         )
 
-    def test_the_others_are_untouched(self, made, finished):
-        assert {k: v for k, v in curves(made).items() if k[0] == "espo"} == {
+    def test_the_others_are_untouched(self, comparison, finished):
+        assert {k: v for k, v in curves(comparison).items() if k[0] == "espo"} == {
             k: v for k, v in curves(Comparison.read(finished)).items() if k[0] == "espo"
         }
 
@@ -346,7 +350,7 @@ class TestScores:
     def test_collapse(self, tmp_path, rewards, collapsed):
         assert fake(tmp_path / "run", rewards, [10, 20, 30, 40]).score("collapsed", 40) == collapsed
 
-    def test_never_learnt(self, tmp_path):
+    def test_never_learned(self, tmp_path):
         assert fake(tmp_path / "run", [0.1, 0.79], [10, 20]).score("rollouts_to_0.8", 20) == np.inf
 
     def test_unknown_metric(self, tmp_path):

@@ -116,9 +116,9 @@ class TestGroups:
             hyperparameters = {"alpha": settings, "group_size": 8}
             write_run(tmp_path / name, {ACCURACY: [0.1]}, seed=seed, hyperparameters=hyperparameters)
         write_run(tmp_path / "d", {ACCURACY: [0.1]}, algo="grpo", hyperparameters={"clip_low": 0.2})
-        found = groups(tmp_path)
-        assert [group.label for group in found] == ["espo alpha=0.1", "espo alpha=0.2", "grpo"]
-        assert [[run.seed for run in group.runs] for group in found] == [[0, 1], [0], [0]]
+        grouped = groups(tmp_path)
+        assert [group.label for group in grouped] == ["espo alpha=0.1", "espo alpha=0.2", "grpo"]
+        assert [[run.seed for run in group.runs] for group in grouped] == [[0, 1], [0], [0]]
 
     def test_another_environment_is_named_everywhere(self, tmp_path):
         write_run(tmp_path / "a", {ACCURACY: [0.1]}, env="espo_gym/Addition-v0")
@@ -134,9 +134,9 @@ class TestGroups:
         for folder in ("new", "old"):
             for seed in (0, 1):
                 write_run(tmp_path / folder / str(seed), {ACCURACY: [0.1]}, seed=seed)
-        found = groups(tmp_path)
-        assert [[run.seed for run in group.runs] for group in found] == [[0, 1], [0, 1]]
-        assert [group.label for group in found] == [f"espo ({tmp_path / name})" for name in ("new", "old")]
+        grouped = groups(tmp_path)
+        assert [[run.seed for run in group.runs] for group in grouped] == [[0, 1], [0, 1]]
+        assert [group.label for group in grouped] == [f"espo ({tmp_path / name})" for name in ("new", "old")]
 
 
 class TestFigure:

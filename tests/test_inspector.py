@@ -236,13 +236,13 @@ def test_what_the_page_is_told_is_what_was_computed():
     assert len(page["rows"]) == len(inspection.rollout) == 8
     for algorithm in page["algorithms"]:
         view = inspection.views[algorithm["name"]]
-        for i, (row, told) in enumerate(zip(page["rows"], algorithm["rows"], strict=True)):
+        for i, (row, values) in enumerate(zip(page["rows"], algorithm["rows"], strict=True)):
             for key in ("gradient", "ratio", "weights", "advantages"):
                 n = len(row["tokens"])
                 np.testing.assert_allclose(
-                    np.broadcast_to(told[key], n), getattr(view, key)[i, :n], rtol=1e-4, atol=1e-12
+                    np.broadcast_to(values[key], n), getattr(view, key)[i, :n], rtol=1e-4, atol=1e-12
                 )
-            assert np.broadcast_to(told["cut"], n).tolist() == view.clipped[i, :n].tolist()
+            assert np.broadcast_to(values["cut"], n).tolist() == view.clipped[i, :n].tolist()
     shown = as_json(inspection, "here", show=3)["rows"]
     active = [
         row for row, credit in zip(page["rows"], page["algorithms"][0]["rows"], strict=True) if credit["advantages"]

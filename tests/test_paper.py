@@ -90,27 +90,27 @@ def test_the_verdict_on_several_parts():
 # -- quantities --------------------------------------------------------------------------------------------------------
 
 
-def made(**curves):
+def curves_of(**curves):
     """Curves of entries; each is metric -> (seeds, rollouts)."""
     return lambda metric: {name: np.array(of[metric], dtype=float) for name, of in curves.items()}
 
 
 def test_accuracy_over_training_and_at_the_end():
     nan = float("nan")
-    curves = made(a={ACCURACY: [[0, 0, 1, 1, 1, 1, 1], [1, 1, nan, nan, nan, nan, nan]]})
+    curves = curves_of(a={ACCURACY: [[0, 0, 1, 1, 1, 1, 1], [1, 1, nan, nan, nan, nan, nan]]})
     np.testing.assert_allclose(over_training(curves, "a", ACCURACY), [5 / 7, 2 / 7])  # a failed run earns nothing
     np.testing.assert_allclose(final(curves, "a"), [1, 0])
 
 
 def test_the_clip_fraction_is_without_the_warm_up():
-    curves = made(a={CLIPPED: [[9, 9, 0.1, 0.3], [9, 9, 0.2, np.nan]]})
+    curves = curves_of(a={CLIPPED: [[9, 9, 0.1, 0.3], [9, 9, 0.2, np.nan]]})
     np.testing.assert_allclose(over_training(curves, "a", CLIPPED), [0.2, 0.2])
 
 
 def test_rising_as_entropy_falls():
     warm_up = [5, 5]
     down, up = [*warm_up, 4, 3, 2, 1], [*warm_up, 1, 10, 11, 99]
-    curves = made(
+    curves = curves_of(
         rises={ENTROPY: [down, down], CLIPPED: [up, down]},
         flat={ENTROPY: [down], CLIPPED: [[0] * 6]},
         # Both drift down, but from one rollout to the next they move against each other.
@@ -125,7 +125,7 @@ def test_rising_as_entropy_falls():
 
 def test_a_claim_is_judged_by_its_paired_differences():
     a, b = np.array([[0.5], [0.1], [0.9]]), np.array([[0.4], [0.01], [0.79]])  # seeds differ more than entries
-    curves = made(a={ACCURACY: a}, b={ACCURACY: b})
+    curves = curves_of(a={ACCURACY: a}, b={ACCURACY: b})
     claim = Claim("fig3", "a is ahead", (ahead("a", "b"),))
     assert judge_claim(claim, curves).verdict == "reproduced"
     assert judge_claim(Claim("fig3", "b is", (ahead("b", "a"),)), curves).verdict == "not reproduced"
@@ -135,7 +135,7 @@ def test_a_claim_is_judged_by_its_paired_differences():
 
 
 def test_the_hump_is_inner_less_outer():
-    curves = made(**{name: {ACCURACY: [[x], [x + 1]]} for name, x in zip("abcd", (1, 5, 3, 2), strict=True)})
+    curves = curves_of(**{name: {ACCURACY: [[x], [x + 1]]} for name, x in zip("abcd", (1, 5, 3, 2), strict=True)})
     np.testing.assert_allclose(hump(("b", "c"), ("a", "d")).quantity(curves), [2.5, 2.5])
 
 
@@ -146,8 +146,10 @@ def test_every_figure_has_claims_and_every_entry_can_be_made():
     assert {claim.figure for claim in CLAIMS} == set(FIGURES)
     assert all(any(not c.control for c in CLAIMS if c.figure == figure) for figure in FIGURES)
     for name in entries_of(FIGURES):
-        made = entry(name, RANGES)
-        assert made.name == name and made.hyperparameters.keys() <= set(ESPO.hyperparameters()) | {"clip_low"}
+        contestant = entry(name, RANGES)
+        assert contestant.name == name and contestant.hyperparameters.keys() <= set(ESPO.hyperparameters()) | {
+            "clip_low"
+        }
     entries = [(e.algo, repr(e.hyperparameters)) for e in (entry(n, RANGES | {"gspo-matched": 0.2}) for n in
             entries_of(FIGURES) if not n.endswith("-matched"))]  # fmt: skip
     assert len(set(entries)) == len(entries), "two names for one thing"
@@ -192,16 +194,16 @@ def test_calibration_on_a_made_up_law():
             e.name: 0.05 / e.hyperparameters["alpha"] if "alpha" in e.hyperparameters
             else 0.003 / e.hyperparameters["clip_low"] for e in entries
         }  # fmt: skip
-        return made(**{name: {CLIPPED: [[1, 1, f, f]]} for name, f in fractions.items()})
+        return curves_of(**{name: {CLIPPED: [[1, 1, f, f]]} for name, f in fractions.items()})
 
     small, gpu = SCALES["small"], SCALES["gpu"]
-    found = calibrate(small, ["gspo-matched"], run)
-    assert found.targets == {"gspo-matched": pytest.approx(0.1)}  # ESPO's at alpha 0.5
-    assert found.ranges == {"espo": 0.5, "gspo": 0.03, "gspo-matched": 0.03}
-    assert found.configurations == 8 and len({e.name for e in asked}) == 9
+    calibration = calibrate(small, ["gspo-matched"], run)
+    assert calibration.targets == {"gspo-matched": pytest.approx(0.1)}  # ESPO's at alpha 0.5
+    assert calibration.ranges == {"espo": 0.5, "gspo": 0.03, "gspo-matched": 0.03}
+    assert calibration.configurations == 8 and len({e.name for e in asked}) == 9
     # Steps of four around 0.5 and 0.03 hit 0.1 exactly only at the centre.
     assert calibrate(replace(gpu, grid=8), [], run).ranges == {"espo": 0.5, "gspo": 0.03}
-    assert json.loads(json.dumps(found.as_json()))["tried"]["gspo-matched"]["0.03"] == pytest.approx(0.1)
+    assert json.loads(json.dumps(calibration.as_json()))["tried"]["gspo-matched"]["0.03"] == pytest.approx(0.1)
 
 
 # -- controls ----------------------------------------------------------------------------------------------------------

@@ -92,8 +92,8 @@ def whole(runs, inspection) -> str:
 
 class TestContent:
     def test_curves(self, runs):
-        made = report_data(group_runs(find_runs([runs])))
-        charts = {chart["metric"]: chart for part in made["sections"] for chart in part["charts"]}
+        data = report_data(group_runs(find_runs([runs])))
+        charts = {chart["metric"]: chart for part in data["sections"] for chart in part["charts"]}
         assert charts.keys() == {"rollout/accuracy", "rollout/entropy", "train/clip_fraction_active", "eval/greedy"}
         espo, grpo = charts["rollout/accuracy"]["series"]
         assert espo["x"] == [10, 20, 30] and espo["y"] == [0.2, 0.3, 0.5]
@@ -101,16 +101,16 @@ class TestContent:
         assert charts["eval/greedy"]["series"] == [
             {"group": 0, "x": [20], "y": [0.5], "n": 2, "low": [0.5], "high": [0.5]}
         ]
-        assert made["phases"] == [{"group": 0, "generate": 2.0, "update": 4.0}]
-        figures = made["groups"][0]["figures"]["greedy"]
+        assert data["phases"] == [{"group": 0, "generate": 2.0, "update": 4.0}]
+        figures = data["groups"][0]["figures"]["greedy"]
         assert figures["after"]["value"] == pytest.approx(0.7)
         assert figures["after"]["high"] == pytest.approx(0.7 + 1.2706204736)
-        assert made["groups"][0]["seeds"] == [0, 1] and made["groups"][1]["figures"] == {}
-        assert [json.loads(c["text"])["algo"] for c in made["configs"]] == ["espo", "espo", "grpo"]
+        assert data["groups"][0]["seeds"] == [0, 1] and data["groups"][1]["figures"] == {}
+        assert [json.loads(c["text"])["algo"] for c in data["configs"]] == ["espo", "espo", "grpo"]
 
     def test_one_seed_has_the_interval_of_its_own_evaluation(self, runs):
-        made = report_data(group_runs(find_runs([runs / "espo" / "0"])))
-        after = made["groups"][0]["figures"]["greedy"]["after"]
+        data = report_data(group_runs(find_runs([runs / "espo" / "0"])))
+        after = data["groups"][0]["figures"]["greedy"]["after"]
         assert after == pytest.approx({"value": 0.6, "low": 0.5, "high": 0.7})
 
     def test_completions(self, runs):

@@ -63,14 +63,14 @@ class TestTune:
         return out
 
     def test_the_best_cell_of_the_tuning_seeds_is_frozen(self, out):
-        tuned, made = Comparison.read(out / "tuning"), Comparison.read(out)
-        assert tuned.seeds == (100, 101) and made.seeds == (0,)
+        tuned, comparison = Comparison.read(out / "tuning"), Comparison.read(out)
+        assert tuned.seeds == (100, 101) and comparison.seeds == (0,)
         means = {name: scores.mean() for name, scores in tuned.scores("auc").items()}
         for entry in ("espo", "grpo"):
             grid = {name: mean for name, mean in means.items() if name.startswith(f"{entry}_")}
             assert len(grid) == 2
             best = max(grid, key=lambda name: grid[name])
-            (run,) = made.of(entry)
+            (run,) = comparison.of(entry)
             assert run.config["hyperparameters"] == tuned.of(best)[0].config["hyperparameters"] | {"seed": 0}
 
     def test_all_that_was_tried_is_told(self, out):
@@ -138,9 +138,9 @@ class TestProtocol:
         return out
 
     def test_every_task_in_every_regime(self, out):
-        made = read_protocol(SHORT, out)
-        assert list(made) == ["addition_calm", "addition_stress", "chain_calm", "chain_stress"]
-        for name, comparison in made.items():
+        comparisons = read_protocol(SHORT, out)
+        assert list(comparisons) == ["addition_calm", "addition_stress", "chain_calm", "chain_stress"]
+        for name, comparison in comparisons.items():
             assert not comparison.missing
             for run in comparison.runs.values():
                 values = run.config["hyperparameters"]
@@ -189,9 +189,9 @@ class TestCommand:
         assert result.exit_code == 0, result.output
         assert "grpo and wide, " in result.output and "one seed in common" in result.output
         assert "checks passed" in result.output and "AUDIT" not in result.output
-        made = Comparison.read(tmp_path / "out")
-        assert made.runs["wide", 0].config["hyperparameters"]["alpha"] == 1.0
-        assert made.runs["grpo", 0].config["hyperparameters"]["rollout_size"] == 16
+        comparison = Comparison.read(tmp_path / "out")
+        assert comparison.runs["wide", 0].config["hyperparameters"]["alpha"] == 1.0
+        assert comparison.runs["grpo", 0].config["hyperparameters"]["rollout_size"] == 16
         assert "2 of 2 runs are there already" in self.invoke(*args).output
 
     def test_entries(self):

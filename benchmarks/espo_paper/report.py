@@ -166,11 +166,11 @@ def _overview(outcomes: Mapping[str, Outcome]) -> list[str]:
     lines = ["## Outcome", ""]
     for regime, outcome in outcomes.items():
         for control, what in ((False, "claims of the paper"), (True, "controls")):
-            found = [judged for judged in outcome.judged if judged.claim.control == control]
-            counts = [f"{sum(j.verdict == v for j in found)} {v}" for v in (REPRODUCED, NOT_REPRODUCED, NOT_RESOLVED)]
-            lines += [f"*{regime}*: of {len(found)} {what} {', '.join(counts)}.", ""]
+            of_kind = [judged for judged in outcome.judged if judged.claim.control == control]
+            counts = [f"{sum(j.verdict == v for j in of_kind)} {v}" for v in (REPRODUCED, NOT_REPRODUCED, NOT_RESOLVED)]
+            lines += [f"*{regime}*: of {len(of_kind)} {what} {', '.join(counts)}.", ""]
             for v in (REPRODUCED, NOT_REPRODUCED, NOT_RESOLVED):
-                lines += [f"- {v}: {title(j.claim.figure)}. {j.claim.text}" for j in found if j.verdict == v]
+                lines += [f"- {v}: {title(j.claim.figure)}. {j.claim.text}" for j in of_kind if j.verdict == v]
             lines.append("")
     return lines
 
@@ -187,8 +187,8 @@ def _claims(figure: str, outcomes: Mapping[str, Outcome]) -> list[str]:
                 )
                 text = ("*Control.* " if judged.claim.control else "") + judged.claim.text
                 rows.setdefault(text, []).append(f"{regime} | {judged.verdict} | {parts} |")
-    for text, found in rows.items():
-        lines += [f"| {text if i == 0 else ''} | {row}" for i, row in enumerate(found)]
+    for text, cells in rows.items():
+        lines += [f"| {text if i == 0 else ''} | {row}" for i, row in enumerate(cells)]
     return [*lines, ""]
 
 
