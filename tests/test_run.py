@@ -187,16 +187,17 @@ class TestAgain:
         assert read_points(tmp_path)["a"] == [(10, 1), (30, 3)]
 
     def test_a_write_that_is_interrupted_leaves_the_old_file(self, tmp_path, monkeypatch):
-        write_json(tmp_path / "a.json", 1)
+        write_json(tmp_path / "a.json", "old")
 
-        def killed(self, *args, **kwargs):
-            self.touch()
+        def killed(self, text, **_):
+            with self.open("w") as file:
+                file.write(text[:2])
             raise KeyboardInterrupt
 
         monkeypatch.setattr(Path, "write_text", killed)
         with pytest.raises(KeyboardInterrupt):
-            write_json(tmp_path / "a.json", 2)
-        assert json.loads((tmp_path / "a.json").read_text()) == 1
+            write_json(tmp_path / "a.json", "new")
+        assert json.loads((tmp_path / "a.json").read_text()) == "old"
 
 
 class TestNothingIsLost:
