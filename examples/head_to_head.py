@@ -14,6 +14,7 @@ from pathlib import Path
 import click
 
 from espo_gym import Entry, compare
+from espo_gym.experiments.comparison_report import comparison_report
 
 
 @click.command()
@@ -28,7 +29,7 @@ def main(timesteps: int, seeds: int, jobs: int, out: Path) -> None:
         Entry("fixed_clip", "espo", {"clip_low": 0.1, "clip_high": 0.1}),
     ]
     comparison = compare(entries, seeds=seeds, timesteps=timesteps, jobs=jobs, out=out, log=click.echo)
-    print(comparison.report())
+    print(comparison_report(comparison))
 
 
 if __name__ == "__main__":  # each process that compare starts imports this file

@@ -21,6 +21,7 @@ from espo_gym.experiments import compare as module
 from espo_gym.experiments.budget import BudgetCallback, text_fingerprint, weights_fingerprint
 from espo_gym.experiments.compare import compare, locked
 from espo_gym.experiments.comparison import ComparedRun, Comparison, seed_folder
+from espo_gym.experiments.comparison_report import comparison_report
 from espo_gym.experiments.fairness import fairness_checks
 from espo_gym.experiments.pairs import compare_pairs, resolved
 from espo_gym.experiments.run import RunConfig
@@ -268,7 +269,7 @@ class TestFailure:
         for r in comparison.of("diverges"):
             assert "learning rate" in r.failure
         assert not comparison.missing
-        assert "diverges, seed 0, failed after" in comparison.report()
+        assert "diverges, seed 0, failed after" in comparison_report(comparison)
         rows = (comparison.folder / "results.csv").read_text().splitlines()
         assert sum("learning rate too large" in row for row in rows) == 2
 
@@ -431,13 +432,13 @@ class TestWords:
 
     def test_the_report_says_how_much_was_tried(self, finished):
         report = (finished / "report.md").read_text()
-        assert report == Comparison.read(finished).report()
+        assert report == comparison_report(Comparison.read(finished))
         assert "Configurations tried: 3, one for each entry; none was tuned." in report
         assert "espo and grpo: " in report and "Holm over the 3 pairs" in report
 
     def test_a_comparison_that_has_only_begun(self, tmp_path):
         write_json(tmp_path / "comparison.json", {"entries": [{"name": "a"}], "seeds": [0], "setting": {}})
-        assert "No run has finished yet" in Comparison.read(tmp_path).report()
+        assert "No run has finished yet" in comparison_report(Comparison.read(tmp_path))
         with pytest.raises(FileNotFoundError, match="not the folder of a comparison"):
             Comparison.read(tmp_path / "none")
 

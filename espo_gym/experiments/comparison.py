@@ -216,9 +216,3 @@ class Comparison:
     def metrics(self) -> list[str]:
         """The names of ``METRICS`` with this comparison's k."""
         return [m.replace("@k", f"@{self.k}") for m in METRICS if self.k or "@" not in m]
-
-    def report(self) -> str:
-        """Tables and sentences, as Markdown."""
-        from .comparison_report import comparison_report
-
-        return comparison_report(self)
