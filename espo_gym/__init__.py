@@ -12,12 +12,6 @@ if not Path(__file__).with_name("envs").is_dir():
 from . import envs as envs  # registers the environments; loads no torch
 
 if TYPE_CHECKING:
-    from espo_gym.experiments.compare import compare
-    from espo_gym.experiments.comparison import Comparison
-    from espo_gym.experiments.setting import Entry
-    from espo_gym.experiments.tuning import tune
-    from espo_gym.sampling import Sampling
-
     from .algorithms import (
         ALGORITHMS,
         CISPO,
@@ -36,14 +30,20 @@ if TYPE_CHECKING:
     )
     from .callbacks import EvaluateCallback
     from .evaluation import Estimate, Evaluation, evaluate
+    from .experiments.compare import compare
+    from .experiments.comparison import Comparison
+    from .experiments.comparison_report import comparison_report
+    from .experiments.setting import Entry
+    from .experiments.tuning import tune
     from .live_table import LiveTable
     from .policy import Policy
     from .rollout import Rollout
+    from .sampling import Sampling
     from .text_vec_env import TextVecEnv
 
 __version__ = "0.1.0"
 
-# Loaded at first use: whoever only wants the environments, a verifier's worker among them, does without torch.
+# Loaded at first use, so that environments and verifier alone need no torch.
 _HOMES = {
     "algorithms": (
         "ALGORITHMS",
@@ -63,13 +63,15 @@ _HOMES = {
     ),
     "experiments.compare": ("compare",),
     "experiments.comparison": ("Comparison",),
+    "experiments.comparison_report": ("comparison_report",),
     "experiments.setting": ("Entry",),
     "experiments.tuning": ("tune",),
     "callbacks": ("EvaluateCallback",),
     "evaluation": ("Estimate", "Evaluation", "evaluate"),
     "live_table": ("LiveTable",),
-    "policy": ("Policy", "Sampling"),
+    "policy": ("Policy",),
     "rollout": ("Rollout",),
+    "sampling": ("Sampling",),
     "text_vec_env": ("TextVecEnv",),
 }
 
@@ -99,6 +101,7 @@ __all__ = [
     "Sampling",
     "TextVecEnv",
     "compare",
+    "comparison_report",
     "envs",
     "evaluate",
     "tune",

@@ -13,8 +13,7 @@ from pathlib import Path
 
 import click
 
-from espo_gym import Entry, compare
-from espo_gym.experiments.comparison_report import comparison_report
+from espo_gym import Entry, compare, comparison_report
 
 
 @click.command()

@@ -1,5 +1,6 @@
 """What is declared in pyproject.toml is what lies in the folders."""
 
+import ast
 import sys
 from pathlib import Path
 
@@ -63,3 +64,18 @@ def test_the_packages_of_a_checkout_are_those_of_the_checkout():
     for module, folder in ((espo_gym.envs, "envs"), (espo_gym.algorithms, "algorithms")):
         if Path(espo_gym.__file__).parent == (ROOT / "espo_gym"):
             assert Path(module.__file__).parent == ROOT / folder
+
+
+def test_the_three_lists_of_public_names_agree():
+    """What type checkers see, what is loaded at first use, and ``__all__``."""
+    tree = ast.parse((ROOT / "espo_gym" / "__init__.py").read_text())
+    block = next(node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
+    seen = {
+        (node.module, alias.name)
+        for node in ast.walk(block)
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    assert seen == {(module, name) for module, names in espo_gym._HOMES.items() for name in names}
+    assert {name for _, name in seen} | {"envs"} == set(espo_gym.__all__)
+    assert all(getattr(espo_gym, name) is not None for name in espo_gym.__all__)
