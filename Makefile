@@ -9,7 +9,7 @@ TORCH_INDEX ?=
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test test-slow lint wheel-check clean
+.PHONY: demo test test-slow coverage lint types dist wheel-check clean
 
 # On one thread: for a policy this small a second one only waits, and the figures are then the same on any number of cores.
 demo: $(VENV)/installed
@@ -22,20 +22,32 @@ test: $(VENV)/installed-dev
 test-slow: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -m slow
 
+# The quick tests under coverage; fails below the floor in pyproject.toml.
+coverage: $(VENV)/installed-dev
+	$(BIN)/python -m pytest --cov --cov-report=term
+
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/codespell
+	$(MAKE) --no-print-directory types
+
+types: $(VENV)/installed-dev
 	$(BIN)/python tests/check_types.py
 
-# The wheel, alone in a new environment, far from the checkout.
-wheel-check: $(VENV)/installed-dev
+# The sdist, and the wheel built from it.
+dist: $(VENV)/installed-dev
+	rm -rf dist && mkdir -p build
+	$(BIN)/python -m build --outdir dist . > build/dist.log
+
+# That wheel, alone in a new environment, far from the checkout.
+wheel-check: dist
 	rm -rf build/wheel-check && mkdir -p build/wheel-check
-	$(BIN)/python -m build --wheel --outdir build/wheel-check . > build/wheel-check/log
 	$(PYTHON) -m venv build/wheel-check/venv
 	build/wheel-check/venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
 		$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) torch
 	build/wheel-check/venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
-		build/wheel-check/*.whl
+		dist/*.whl
 	cd build/wheel-check && venv/bin/python ../../tests/check_wheel.py
 
 $(VENV)/installed: pyproject.toml constraints.txt
@@ -49,4 +61,4 @@ $(VENV)/installed-dev: $(VENV)/installed
 	touch $@
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage

@@ -1,17 +1,21 @@
 """What is declared in pyproject.toml is what lies in the folders."""
 
 import ast
+import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 import espo_gym
 
 ROOT = Path(__file__).resolve().parents[1]
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 
 
-def project() -> dict:
+def project() -> dict[str, Any]:
     if sys.version_info < (3, 11):
         pytest.skip("tomllib came with Python 3.11")
     import tomllib
@@ -53,6 +57,7 @@ def test_the_bundled_policy_is_package_data_and_small():
 
 
 def test_the_versions_agree():
+    assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"] == espo_gym.__version__
     declared = project()["project"]
     assert "version" in declared.get("dynamic", []) or declared["version"] == espo_gym.__version__
 
@@ -62,6 +67,7 @@ def test_the_packages_of_a_checkout_are_those_of_the_checkout():
     import espo_gym.envs
 
     for module, folder in ((espo_gym.envs, "envs"), (espo_gym.algorithms, "algorithms")):
+        assert module.__file__ is not None
         if Path(espo_gym.__file__).parent == (ROOT / "espo_gym"):
             assert Path(module.__file__).parent == ROOT / folder
 
@@ -79,3 +85,40 @@ def test_the_three_lists_of_public_names_agree():
     assert seen == {(module, name) for module, names in espo_gym._HOMES.items() for name in names}
     assert {name for _, name in seen} | {"envs"} == set(espo_gym.__all__)
     assert all(getattr(espo_gym, name) is not None for name in espo_gym.__all__)
+
+
+def test_coverage_is_measured_over_all_folders_of_the_package():
+    settings = project()["tool"]["coverage"]
+    folders = {"espo_gym", *project()["tool"]["setuptools"]["package-dir"].values()}
+    assert set(settings["run"]["source"]) == set(settings["paths"]) == folders
+    assert settings["report"]["fail_under"] > 0
+
+
+def test_a_commit_hook_is_the_version_that_lint_runs():
+    pinned = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line)
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    revisions = {repo["repo"].rpartition("/")[2].removesuffix("-pre-commit"): repo.get("rev") for repo in hooks}
+    assert revisions == {"ruff": f"v{pinned['ruff']}", "codespell": f"v{pinned['codespell']}", "local": None}
+
+
+def test_every_action_is_pinned_by_a_full_commit_and_its_version_noted():
+    pins: dict[str, str] = {}
+    for path in WORKFLOWS:
+        for used in re.findall(r"^\s*(?:- )?uses:\s*(.+)$", path.read_text(), re.MULTILINE):
+            if used.startswith("./"):  # a workflow of this repository, at this commit
+                assert (ROOT / used).is_file(), f"{path.name} uses {used}, which does not exist"
+                continue
+            match = re.fullmatch(r"([\w.-]+/[\w./-]+)@([0-9a-f]{40} # v\d+\.\d+\.\d+)", used)
+            assert match, f"{path.name} uses {used!r}: pin it as owner/action@<40 hex digits> # v1.2.3"
+            action, pin = match.groups()
+            assert pins.setdefault(action, pin) == pin, f"{path.name} pins another {action} than a workflow before it"
+    assert {"actions/checkout", "actions/setup-python", "pypa/gh-action-pypi-publish"} <= pins.keys()
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_a_workflow_may_only_read_and_a_job_that_may_more_says_so(path):
+    workflow = yaml.safe_load(path.read_text())
+    assert workflow["permissions"] == {"contents": "read"}
+    writing = {name: job["permissions"] for name, job in workflow["jobs"].items() if "permissions" in job}
+    expected = {"publish": {"id-token": "write"}, "github": {"contents": "write"}} if path.stem == "release" else {}
+    assert writing == expected
