@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import check_types
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -121,6 +122,21 @@ def test_there_is_no_circle_of_imports():
 
     for module in graph:
         walk(module, ())
+
+
+def test_types_are_checked_across_every_seam():
+    """Of two readers of the imports, this file's and that of check_types.py, which plants an error for each pair."""
+
+    def of(module: str) -> str:
+        return "policy" if f"{module}.".startswith("espo_gym.policy.") else floor(module)
+
+    pairs = {(of(m), of(n)) for m in MODULES for n in imports(m, typing_too=True) if n.startswith("espo_gym")}
+    seams = check_types.seams()
+    outside = {"benchmarks", "examples", "tests"}
+    assert {seam for seam in seams if seam[0] not in outside} == {(a, b) for a, b in pairs if a != b}
+    assert {("core", "envs"), ("algorithms", "policy"), ("experiments", "algorithms"), ("cli", "reports")} <= set(seams)
+    assert outside == {a for a, b in seams if a in outside and b == "core"}
+    assert all(path in check_types.sources() for path, _ in seams.values())
 
 
 def python(code: str, **environment: str) -> subprocess.CompletedProcess:
