@@ -1,5 +1,7 @@
 """Stable-Baselines3's callbacks run unchanged through learn(), and see what they expect to see."""
 
+from typing import Any
+
 import gymnasium
 import numpy as np
 import pytest
@@ -44,7 +46,7 @@ class Recorder(BaseCallback):
         self.events.append("rollout start")
 
     def _on_step(self):
-        self.events.append(("step", self.num_timesteps, self.model.n_updates, len(self.locals["dones"])))
+        self.events.append(("step", self.num_timesteps, vars(self.model)["n_updates"], len(self.locals["dones"])))
         return self.n_calls != self.stop_after
 
     def _on_rollout_end(self):
@@ -162,7 +164,8 @@ def test_text_vec_env_refuses_one_environment_twice():
 
 
 def test_evaluate_policy_plays_text_environments():
-    algo = GRPO(teaching_policy(), ADDITION, **(SMALL | {"max_completion_tokens": 40}))
+    algo: Any = GRPO(teaching_policy(), ADDITION, **(SMALL | {"max_completion_tokens": 40}))
+    rewards: Any
     rewards, lengths = evaluate_policy(algo, text_envs(16), 32, return_episode_rewards=True, warn=False)
     assert len(rewards) == 32 and set(rewards) == {0.0, 1.0} and lengths == [1] * 32
 

@@ -1,11 +1,13 @@
 """Episodes of several turns: who wrote what, and that the scores are those of the whole conversation."""
 
+from typing import Any
+
 import gymnasium
 import numpy as np
 import pytest
 import torch
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
-from tiny import SMALL, byte_tokenizer, tiny_model, tiny_policy
+from tiny import SMALL, byte_tokenizer, not_none, tiny_model, tiny_policy
 
 from espo_gym.algorithms import GRPO, PPO
 from espo_gym.collect import collect
@@ -46,7 +48,8 @@ def chatty(*, chat=True, context=512, end_bias=3.5) -> Policy:
     tokenizer = byte_tokenizer(chat=chat)
     policy = Policy(tiny_model("gpt2", tokenizer, context=context), tokenizer)
     with torch.no_grad():
-        policy.model.transformer.ln_f.bias += end_bias * policy.model.lm_head.weight[tokenizer.eos_token_id]
+        model: Any = policy.model
+        model.transformer.ln_f.bias += end_bias * model.lm_head.weight[tokenizer.eos_token_id]
     return policy
 
 
@@ -57,7 +60,8 @@ def played(policy, task, n=24, seeds=None, **sampling):
 
 def turns(rollout, i) -> list[list[int]]:
     """The runs of the policy's own tokens in row i."""
-    runs, before = [], False
+    runs: list[list[int]] = []
+    before = False
     for token, own in zip(rollout.completion_ids[i].tolist(), rollout.mask[i].tolist(), strict=True):
         if own and not before:
             runs.append([])
@@ -123,7 +127,7 @@ def test_a_conversation_is_the_templates_own_rendering():
             messages += [{"role": "assistant", "content": text}, {"role": "user", "content": FEEDBACK}]
         whole = policy.tokenizer.apply_chat_template(messages[:-1], tokenize=False)
         ids = [*rollout.prompt_ids[i][rollout.prompt_mask[i]], *rollout.completion_ids[i][rollout.completion_mask[i]]]
-        assert policy.tokenizer.decode(ids) + "\n" == whole and len(messages) == 7
+        assert f"{policy.tokenizer.decode(ids)}\n" == whole and len(messages) == 7
         seen += 1
     assert seen >= 3
 
@@ -194,7 +198,7 @@ def test_the_environments_tokens_get_no_gradient(algorithm):
     leaf = scores.logps.detach().requires_grad_()
     scores.logps = leaf
     algo.loss(algo.loss_batch(rollout, advantages, scores)).loss.backward()
-    assert leaf.grad[~rollout.mask].eq(0).all() and (rollout.completion_mask & ~rollout.mask).any()
+    assert not_none(leaf.grad)[~rollout.mask].eq(0).all() and (rollout.completion_mask & ~rollout.mask).any()
 
 
 # -- one turn --------------------------------------------------------------------------------------------------------
@@ -256,7 +260,7 @@ def test_rows_that_end_at_different_turns_do_not_disturb_each_other(mode, ours):
         assert together.rewards[i] == one.rewards[0] and together.verdicts[i] == one.verdicts[0]
 
 
-def test_every_turn_draws_with_a_seed_of_its_own():
+def test_every_turn_draws_with_a_seed_of_its_own(monkeypatch):
     policy, used = chatty(end_bias=4.0), []
     plain = policy.generate
 
@@ -264,7 +268,7 @@ def test_every_turn_draws_with_a_seed_of_its_own():
         used.append(list(seeds))
         return plain(prompts, seeds, sampling)
 
-    policy.generate = generate
+    monkeypatch.setattr(policy, "generate", generate)
     played(policy, Strict(), 8, max_completion_tokens=60)
     drawn = [seed for seeds in used for seed in seeds]
     assert len(used) == 3 and len(drawn) == len(set(drawn)) > 8

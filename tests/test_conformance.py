@@ -391,7 +391,7 @@ class Numeric(TextEnv):
 
     def __init__(self, task):
         super().__init__(task)
-        self.action_space = gym.spaces.Discrete(2)
+        self.action_space = gym.spaces.Discrete(2)  # type: ignore[assignment]
 
 
 class Lettered(TextEnv):
@@ -442,7 +442,7 @@ class Apart(MathVectorEnv):
 @pytest.fixture
 def registered():
     """Register an environment for the time of a test."""
-    ids = []
+    ids: list[str] = []
 
     def register(**kwargs) -> str:
         ids.append(f"tests/Broken{len(ids)}-v0")
@@ -490,7 +490,7 @@ def test_every_check_of_environments_catches_something():
 
 def test_what_is_no_environment_is_an_error():
     with pytest.raises(TypeError, match=r"an id or a gymnasium\.Env is needed, not 3"):
-        check_text_env(3)
+        check_text_env(3)  # type: ignore[arg-type]
 
 
 # -- verifiers that are broken on purpose ----------------------------------------------------------------------------
@@ -512,7 +512,7 @@ def exact(completions, references):
 
 def raises(completions, references):
     pairs = zip(completions, references, strict=True)
-    return [Verdict("correct" if int(boxed_of(c)) == int(r) else "incorrect") for c, r in pairs]
+    return [Verdict("correct" if int(boxed_of(c)) == int(r) else "incorrect") for c, r in pairs]  # type: ignore[arg-type]
 
 
 def swaps(completions, references):
@@ -540,7 +540,7 @@ def says_true(completions, references):
 
 
 def has_other_words(completions, references):
-    return [Verdict("right" if v.correct else "wrong") for v in exact(completions, references)]
+    return [Verdict("right" if v.correct else "wrong") for v in exact(completions, references)]  # type: ignore[arg-type]
 
 
 def one_way(completions, references):

@@ -2,6 +2,7 @@
 
 import copy
 import warnings
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ from espo_gym.policy.cuda_graphs import GraphStep
 from espo_gym.policy.packed_step import PackedStep
 from espo_gym.policy.sampler import GOLDEN, Sampling, Uniforms, _close_ranks, splitmix
 
-SIZES = {
+SIZES: dict[str, Any] = {
     "hidden_size": 24,
     "intermediate_size": 40,
     "num_hidden_layers": 3,
@@ -34,7 +35,7 @@ SIZES = {
     "initializer_range": 0.2,
     "bos_token_id": None,
 }
-FAMILIES = {
+FAMILIES: dict[str, tuple[Any, Any, dict[str, Any]]] = {
     "llama": (LlamaForCausalLM, LlamaConfig, {"attention_bias": True, "mlp_bias": True}),
     "llama, scaled positions": (
         LlamaForCausalLM,
@@ -158,7 +159,7 @@ def test_a_packed_step_that_differs_is_not_used_and_says_so(monkeypatch):
 
 
 def test_a_packed_step_that_fails_is_not_used_and_says_so(monkeypatch):
-    monkeypatch.setattr(PackedStep, "_pack", lambda *_: {}["a weight by another name"])
+    monkeypatch.setattr(PackedStep, "_pack", lambda *_: dict[str, int]()["a weight by another name"])
     with pytest.warns(UserWarning, match="own forward pass: .* KeyError"):
         assert not make_policy("qwen3").decodes_packed
 

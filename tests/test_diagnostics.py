@@ -1,6 +1,7 @@
 """Each diagnosis on a run made to have it, and silence on a healthy one."""
 
 import warnings
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,11 @@ from espo_gym.algorithms import ESPO, GRPO, GSPO
 from espo_gym.diagnostics import DIAGNOSES, DiagnosticWarning
 from espo_gym.envs import MathVectorEnv, ProceduralTask, Verdict
 from espo_gym.envs.task import Problem
+
+
+def head(algo: Any) -> torch.nn.Module:
+    return algo.policy.model.get_output_embeddings()
+
 
 SMALL = {"group_size": 4, "n_minibatches": 2, "max_completion_tokens": 8, "learning_rate": 1e-3, "seed": 1}
 
@@ -91,7 +97,7 @@ class Sharpen(BaseCallback):
 
     def _on_step(self) -> bool:
         if self.n_calls == 4:
-            self.model.policy.model.get_output_embeddings().register_forward_hook(lambda module, args, out: out * 100)
+            head(self.model).register_forward_hook(lambda module, args, out: out * 100)
         return True
 
 
@@ -116,7 +122,7 @@ class Ruin(BaseCallback):
 
     def _on_step(self) -> bool:
         if self.n_calls == 2:
-            self.model.policy.model.get_output_embeddings().register_forward_hook(lambda module, args, out: out * 0)
+            head(self.model).register_forward_hook(lambda module, args, out: out * 0)
         return True
 
 

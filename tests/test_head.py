@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from tiny import not_none
 
 from espo_gym.policy import lm_head as head
 from espo_gym.policy.lm_head import head_scores, inverse_cdf, next_tokens
@@ -44,7 +45,7 @@ def test_scores_and_gradients_equal_the_plain_formula(tiles, with_bias, temperat
     slopes = torch.autograd.grad((expected[0] * up + expected[1] * up_entropy).sum(), inputs)
     got = head_scores(hidden, weight, bias, targets, temperature=temperature, entropies=True)
     torch.testing.assert_close(got, expected, rtol=0, atol=1e-10)
-    ours = torch.autograd.grad((got[0] * up + got[1] * up_entropy).sum(), inputs)
+    ours = torch.autograd.grad((got[0] * up + not_none(got[1]) * up_entropy).sum(), inputs)
     torch.testing.assert_close(ours, slopes, rtol=1e-9, atol=1e-9)
 
 
@@ -54,8 +55,8 @@ def test_gradients_equal_finite_differences(monkeypatch, entropies):
     monkeypatch.setattr(head, "COLUMNS", 5)
     hidden, weight, bias, targets = problem(m=6, h=3, v=13)
 
-    def scores(*inputs):
-        logps, entropy = head_scores(*inputs, targets, temperature=0.8, entropies=entropies)
+    def scores(hidden, weight, bias):
+        logps, entropy = head_scores(hidden, weight, bias, targets, temperature=0.8, entropies=entropies)
         return (logps, entropy) if entropies else logps
 
     assert torch.autograd.gradcheck(scores, [x.requires_grad_() for x in (hidden, weight, bias)])
@@ -73,13 +74,18 @@ def test_a_row_does_not_depend_on_how_many_others_there_are():
     whole = head_scores(hidden, weight, bias, targets, entropies=True)
     for rows in (slice(0, 1), slice(100, 103), slice(3, 300), slice(250, 700)):
         part = head_scores(hidden[rows], weight, bias, targets[rows], entropies=True)
-        assert torch.equal(part[0], whole[0][rows]) and torch.equal(part[1], whole[1][rows])
+        assert torch.equal(part[0], whole[0][rows]) and torch.equal(not_none(part[1]), not_none(whole[1])[rows])
 
 
 def test_no_tensor_as_large_as_the_logits_is_kept():
     hidden, weight, bias, targets = problem(m=600, h=8, v=9000, dtype=torch.float32)
     kept = []
-    with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x.numel()) or x, lambda x: x):
+
+    def keep(x: torch.Tensor) -> torch.Tensor:
+        kept.append(x.numel())
+        return x
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
         head_scores(hidden.requires_grad_(), weight.requires_grad_(), bias, targets, entropies=True)
     assert max(kept) == weight.numel() < 600 * 9000 / 10
 
@@ -93,7 +99,7 @@ def test_forbidden_tokens_have_probability_zero(tiles):
     expected = plain(hidden, weight[allowed], bias[allowed], targets, 1.0)
     torch.testing.assert_close((logps, entropy), expected, rtol=0, atol=1e-10)
     slopes = torch.autograd.grad(expected[0].sum() + expected[1].sum(), (hidden, weight))
-    ours = torch.autograd.grad(logps.sum() + entropy.sum(), (hidden, weight))
+    ours = torch.autograd.grad(logps.sum() + not_none(entropy).sum(), (hidden, weight))
     torch.testing.assert_close(ours, slopes, rtol=1e-9, atol=1e-10)
     draws = torch.linspace(0, 1 - 1e-9, 9, dtype=torch.float64)
     tokens, _, entropies = next_tokens(hidden.detach(), weight.detach(), bias, draws, 1.0)
@@ -104,7 +110,7 @@ def test_forbidden_tokens_have_probability_zero(tiles):
 def test_16_bits_are_summed_in_32():
     hidden, weight, bias, targets = problem(m=40, h=16, v=3000, dtype=torch.bfloat16)
     logps, entropy = head_scores(hidden, weight, bias, targets, entropies=True)
-    assert logps.dtype == entropy.dtype == torch.float32
+    assert logps.dtype == not_none(entropy).dtype == torch.float32
     logits = (hidden @ weight.t()).float() + bias.float()
     expected = logits.log_softmax(-1)[torch.arange(40), targets]
     torch.testing.assert_close(logps, expected, rtol=0, atol=1e-4)

@@ -1,18 +1,32 @@
 """What must hold for every batch: equalities between the algorithms, invariances, and inputs at the edge."""
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny import random_batch, random_rollout, tiny_policy
+from tiny import not_none, random_batch, random_rollout, tiny_policy
 
-from espo_gym.algorithms import ESPO, GRPO, GSPO, PPO, LossBatch, espo_loss, grpo_loss, gspo_loss, ppo_loss
+from espo_gym.algorithms import (
+    ESPO,
+    GRPO,
+    GSPO,
+    PPO,
+    LossBatch,
+    LossOutput,
+    PolicyOptimizer,
+    espo_loss,
+    grpo_loss,
+    gspo_loss,
+    ppo_loss,
+)
 from espo_gym.algorithms.terms import kl_estimate
 
-LOSSES = {
+LOSSES: dict[str, tuple[Callable[..., LossOutput], dict[str, Any]]] = {
     "espo": (espo_loss, {"alpha": 0.3}),
     "espo, group_token": (espo_loss, {"alpha": 0.3, "ratio": "group_token"}),
     "espo, four groups": (espo_loss, {"alpha": 0.3, "quantiles": (0.25, 0.5, 0.75)}),
@@ -21,7 +35,12 @@ LOSSES = {
     "gspo": (gspo_loss, {"clip_low": 0.05, "clip_high": 0.1}),
     "ppo": (ppo_loss, {}),
 }
-FORMULAS = {ESPO: {"alpha": 0.3}, GRPO: {}, GSPO: {"clip_low": 0.05}, PPO: {}}
+FORMULAS: dict[type[PolicyOptimizer], dict[str, Any]] = {
+    ESPO: {"alpha": 0.3},
+    GRPO: {},
+    GSPO: {"clip_low": 0.05},
+    PPO: {},
+}
 V = 50
 
 ragged = st.builds(
@@ -168,7 +187,8 @@ def test_deleting_the_rows_without_a_verdict_leaves_the_advantages_unchanged(alg
     assert whole[~rollout.has_verdict].eq(0).all()
     np.testing.assert_allclose(whole[rollout.has_verdict], part, rtol=1e-12, atol=1e-12)
     if algorithm is PPO:
-        np.testing.assert_allclose(rollout.returns[rollout.has_verdict], rest.returns, rtol=1e-12, atol=1e-12)
+        returns, expected = not_none(rollout.returns), not_none(rest.returns)
+        np.testing.assert_allclose(returns[rollout.has_verdict], expected, rtol=1e-12, atol=1e-12)
 
 
 @each_loss
@@ -277,7 +297,7 @@ def test_an_empty_row_is_in_no_denominator():
     for loss, hyperparameters in LOSSES.values():
         batch = random_batch(3)
         kept = batch.mask.any(1)
-        rows = {n: v[kept] for n, v in vars(batch).items() if isinstance(v, torch.Tensor)}
+        rows: dict[str, Any] = {n: v[kept] for n, v in vars(batch).items() if isinstance(v, torch.Tensor)}
         whole, part = loss(batch, **hyperparameters), loss(replace(batch, **rows), **hyperparameters)
         np.testing.assert_allclose(whole.loss.detach(), part.loss.detach(), rtol=1e-12)
 

@@ -63,8 +63,8 @@ def imports(module: str, *, typing_too: bool, lazy_too: bool = True) -> set[str]
             for alias in node.names:
                 name = f"{base}.{alias.name}"
                 found.add(name if name in MODULES else base)
-        for child in ast.iter_child_nodes(node):
-            visit(child)
+        for inner in ast.iter_child_nodes(node):
+            visit(inner)
 
     visit(tree)
     return found

@@ -8,7 +8,7 @@ from tiny import teaching_policy
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_sampled_accuracy_on_addition_reaches_nine_in_ten_within_30_rollouts(algorithm, seed):
     algo = algorithm(teaching_policy(), "espo_gym/Addition-v0", preset="teaching", seed=seed)
-    accuracies = []
+    accuracies: list[float] = []
 
     def watch(local_variables, global_variables):
         accuracies.append(algo.logger.name_to_value.get("rollout/accuracy", accuracies[-1] if accuracies else 0.0))

@@ -22,8 +22,13 @@ def algorithm() -> GRPO:
     return GRPO(tiny_policy(), "espo_gym/Addition-v0", **SMALL)
 
 
+def written(console: Console) -> str:
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
 def plain(console: Console) -> str:
-    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", console.file.getvalue())
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", written(console))
 
 
 def test_on_a_terminal_the_latest_rows_and_what_is_left():
@@ -36,7 +41,7 @@ def test_on_a_terminal_the_latest_rows_and_what_is_left():
     assert [row[0] for row in rows] == ["24", "32", "40"]
     assert [len(row) for row in rows] == [7, 8, 7], "greedy was evaluated in every second rollout"
     assert "40 of 40 completions, done in 0:0" in last[4]
-    assert algo.num_timesteps == 40 and console.file.getvalue().endswith(SHOW)
+    assert algo.num_timesteps == 40 and written(console).endswith(SHOW)
 
 
 def test_without_a_terminal_a_line_for_each_part(capsys):
@@ -71,6 +76,6 @@ def test_an_error_gives_the_terminal_back(error, capsys):
         warnings.showwarning = lambda message, *_, **__: print(message, file=sys.stderr)
         algorithm().learn(80, [LiveTable(console=console), ConvertCallback(fail)])
     assert (sys.stdout, sys.stderr) == (out, err), "no longer redirected"
-    written = console.file.getvalue()
-    assert written.rindex(SHOW) > written.rindex(HIDE), "the cursor is there again"
-    assert written.count("a warning in between\n") == 2, "each on a line of its own"
+    text = written(console)
+    assert text.rindex(SHOW) > text.rindex(HIDE), "the cursor is there again"
+    assert text.count("a warning in between\n") == 2, "each on a line of its own"

@@ -7,14 +7,27 @@ import json
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from tiny import random_batch, random_rollout, tiny_policy
+from tiny import not_none, random_batch, random_rollout, tiny_policy
 
 from espo_gym import algorithms
-from espo_gym.algorithms import ALGORITHMS, ESPO, GRPO, GSPO, PPO, LossBatch, espo_loss, grpo_loss, gspo_loss, ppo_loss
+from espo_gym.algorithms import (
+    ALGORITHMS,
+    ESPO,
+    GRPO,
+    GSPO,
+    PPO,
+    LossBatch,
+    PolicyOptimizer,
+    espo_loss,
+    grpo_loss,
+    gspo_loss,
+    ppo_loss,
+)
 from espo_gym.algorithms.loss import update_metrics
 
 LOSSES = {name: getattr(algorithms, f"{name}_loss") for name in ALGORITHMS}
@@ -82,7 +95,7 @@ def test_loss_and_gradient_equal_the_reference_numbers(loss, hyperparameters, na
     leaf = INPUTS["logp"].clone().requires_grad_()
     out = loss(replace(golden_batch(), logps=leaf), **hyperparameters)
     out.loss.backward()
-    ours = [float(out.loss.detach()), float(leaf.grad.abs().sum()), float(leaf.grad.norm())]
+    ours = [float(out.loss.detach()), float(not_none(leaf.grad).abs().sum()), float(not_none(leaf.grad).norm())]
     np.testing.assert_allclose(ours, [REFS[name][key] for key in ("loss", "grad_l1", "grad_l2")], rtol=1e-6)
 
 
@@ -120,7 +133,7 @@ def entropy_groups(entropies: list[float], quantiles: tuple[float, ...]) -> list
 
 def espo_by_loops(batch: LossBatch, alpha=0.02, quantiles=(0.8,), ratio="group") -> tuple[float, np.ndarray]:
     """Eq. 5 of arXiv:2512.00499 with minus in front, and its gradient worked out by hand, token by token."""
-    logps, old, entropies = (x.detach().numpy() for x in (batch.logps, batch.old_logps, batch.entropies))
+    logps, old, entropies = (not_none(x).detach().numpy() for x in (batch.logps, batch.old_logps, batch.entropies))
     mask, advantages = batch.mask.numpy(), batch.advantages.numpy()
     kept = [i for i in range(len(mask)) if mask[i].any()]
     total, gradient = 0.0, np.zeros_like(logps)
@@ -130,7 +143,7 @@ def espo_by_loops(batch: LossBatch, alpha=0.02, quantiles=(0.8,), ratio="group")
         for group in groups:
             tokens = [own[j] for j in group]
             s = math.exp(sum(logps[i, t] - old[i, t] for t in tokens) / len(tokens))
-            eps = alpha / math.log(batch.vocab_size) * sum(entropies[i, t] for t in tokens) / len(tokens)
+            eps = alpha / math.log(not_none(batch.vocab_size)) * sum(entropies[i, t] for t in tokens) / len(tokens)
             for t in tokens:
                 a = advantages[i, t]
                 r = s if ratio == "group" else s * math.exp(logps[i, t] - old[i, t])
@@ -157,7 +170,7 @@ def test_espo_equals_equation_5_written_as_loops(seed, quantiles, ratio):
     else:  # one group
         expected, gradient = espo_by_loops(batch, alpha, (1e-9,), ratio)
     np.testing.assert_allclose(out.loss.detach(), expected, rtol=1e-12, atol=1e-14)
-    np.testing.assert_allclose(leaf.grad, gradient, rtol=1e-12, atol=1e-14)
+    np.testing.assert_allclose(not_none(leaf.grad), gradient, rtol=1e-12, atol=1e-14)
     assert out.clipped.any() and (~out.clipped & batch.mask).any()  # the case says something about both sides
 
 
@@ -172,9 +185,10 @@ def test_the_high_entropy_group_holds_a_fifth_of_the_tokens_and_at_least_one(len
         entropies=torch.rand(1, length, generator=torch.Generator().manual_seed(length)),
     )
     groups = ESPO.formula().groups(batch)[0]
-    high = batch.entropies[0][groups == groups.max()]
+    entropies = not_none(batch.entropies)[0]
+    high = entropies[groups == groups.max()]
     assert len(high) == max(1, round(0.2 * length))
-    assert length == 1 or high.min() >= batch.entropies[0][groups == 0].max()
+    assert length == 1 or high.min() >= entropies[groups == 0].max()
 
 
 def test_equally_uncertain_tokens_are_ranked_by_position():
@@ -188,7 +202,7 @@ def test_ties_go_to_the_earlier_token_in_long_responses_too():
     batch = LossBatch(-ones, -ones, ones, torch.ones(1), entropies=(torch.arange(n) % 3 == 0)[None] * 1.0)
     groups = ESPO.formula(quantiles=(0.8, 0.5)).groups(batch)[0].tolist()
     expected = np.zeros(n)
-    for number, group in zip((2, 1, 0), entropy_groups(batch.entropies[0].tolist(), (0.5, 0.8)), strict=True):
+    for number, group in zip((2, 1, 0), entropy_groups(not_none(batch.entropies)[0].tolist(), (0.5, 0.8)), strict=True):
         expected[group] = number
     assert groups == expected.tolist()
 
@@ -196,7 +210,8 @@ def test_ties_go_to_the_earlier_token_in_long_responses_too():
 @pytest.mark.parametrize("seed", range(3))
 def test_espo_equals_the_loops_where_entropies_are_zero_and_the_mask_has_holes(seed):
     batch = random_batch(seed, rows=9, width=12)
-    batch = replace(batch, entropies=torch.where(batch.entropies > 1.5, batch.entropies, 0.0))
+    entropies = not_none(batch.entropies)
+    batch = replace(batch, entropies=torch.where(entropies > 1.5, entropies, 0.0))
     expected, _ = espo_by_loops(batch, 0.3, (0.3,))
     np.testing.assert_allclose(espo_loss(batch, alpha=0.3, quantiles=(0.3,)).loss.detach(), expected, rtol=1e-12)
 
@@ -210,7 +225,7 @@ def test_the_reward_stands_at_the_last_token_of_the_policy_in_ppo():
     rollout.rewards = torch.tensor([1.0, 2.0, 3.0])
     rollout.values = torch.zeros(3, 4)
     rollout = PPO.formula(gamma=0.5, lam=1.0).annotate(rollout)
-    assert rollout.returns.tolist() == [[0.25, 0.5, 1, 0], [2, 0, 0, 0], [1.5, 0, 3, 0]]
+    assert not_none(rollout.returns).tolist() == [[0.25, 0.5, 1, 0], [2, 0, 0, 0], [1.5, 0, 3, 0]]
 
 
 def surrogate_by_loops(batch, ratio_of, low, high, weight_of) -> float:
@@ -280,7 +295,7 @@ def test_the_gradient_of_the_log_probs_is_the_slope_of_the_loss(name, seed, kl):
     slope = difference_quotients(
         lambda y: float(LOSSES[name](replace(batch, logps=y), **hyperparameters).loss.detach()), x, batch.mask
     )
-    np.testing.assert_allclose(leaf.grad, slope, rtol=1e-6, atol=1e-8)
+    np.testing.assert_allclose(not_none(leaf.grad), slope, rtol=1e-6, atol=1e-8)
     assert np.abs(slope).max() > 0.01
 
 
@@ -300,20 +315,20 @@ def test_the_gradient_of_the_printed_form_is_the_slope_with_the_group_ratio_held
         product = torch.minimum(r * batch.advantages, r.clamp(1 - low, 1 + high) * batch.advantages)
         return -float((out.weights * product)[batch.mask].sum())
 
-    np.testing.assert_allclose(leaf.grad, difference_quotients(loss, x, batch.mask), rtol=1e-6, atol=1e-8)
-    np.testing.assert_allclose(leaf.grad, gradient, rtol=1e-12, atol=1e-14)
+    np.testing.assert_allclose(not_none(leaf.grad), difference_quotients(loss, x, batch.mask), rtol=1e-6, atol=1e-8)
+    np.testing.assert_allclose(not_none(leaf.grad), gradient, rtol=1e-12, atol=1e-14)
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_the_gradient_of_the_values_is_the_slope_of_the_loss(seed):
     batch = random_batch(seed)
-    x = batch.values.detach().clone()
+    x = not_none(batch.values).detach().clone()
     leaf = x.clone().requires_grad_()
     ppo_loss(replace(batch, values=leaf), vf_coef=0.7).loss.backward()
     slope = difference_quotients(
         lambda y: float(ppo_loss(replace(batch, values=y), vf_coef=0.7).loss.detach()), x, batch.mask
     )
-    np.testing.assert_allclose(leaf.grad, slope, rtol=1e-6, atol=1e-8)
+    np.testing.assert_allclose(not_none(leaf.grad), slope, rtol=1e-6, atol=1e-8)
 
 
 # -- what a loss says of the clip ------------------------------------------------------------------------------------
@@ -357,7 +372,7 @@ def test_metrics_of_parts_are_those_of_the_whole(name):
 
 
 def random_rows(batch, rows):
-    chosen = {}
+    chosen: dict[str, Any] = {}
     for key, value in vars(batch).items():
         chosen[key] = value[rows] if isinstance(value, torch.Tensor) else value
     return LossBatch(**chosen)
@@ -425,7 +440,7 @@ def test_the_gradient_of_a_step_holds_nothing_of_the_step_before(algorithm):
     for _ in range(2):
         rollout = algo.annotate(rollout)
         algo.step(rollout, algo.advantages(rollout), torch.arange(4))
-        norms.append(sum(float(p.grad.square().sum()) for p in policy.parameters()))
+        norms.append(sum(float(not_none(p.grad).square().sum()) for p in policy.parameters()))
     assert norms[0] > 0 and norms[1] == pytest.approx(norms[0], rel=1e-5)
 
 
@@ -475,7 +490,8 @@ def test_a_tensor_of_the_wrong_shape_is_named():
 )
 def test_a_field_that_a_loss_needs_and_has_not_is_named(loss, field):
     with pytest.raises(ValueError, match=rf"LossBatch.{field}, which is None"):
-        loss(random_batch(**{field: None}))
+        missing: dict[str, Any] = {field: None}
+        loss(random_batch(**missing))
 
 
 def test_a_divergence_without_reference_is_an_error():
@@ -599,7 +615,7 @@ def test_an_unknown_preset_is_an_error_that_names_the_known_ones(algorithm):
         algorithm.formula(preset="fast")
 
 
-OUT_OF_RANGE = [
+OUT_OF_RANGE: list[tuple[str, Any]] = [
     *((name, value) for name in ("group_size", "rollout_size", "n_epochs", "n_minibatches") for value in (0, -1)),
     ("micro_batch_tokens", 0),
     ("learning_rate", 0.0),
@@ -631,7 +647,7 @@ OUT_OF_RANGE = [
     ("kl_coef", math.nan),
     ("max_grad_norm", math.nan),
 ]
-OWN_OUT_OF_RANGE = [
+OWN_OUT_OF_RANGE: list[tuple[type[PolicyOptimizer], str, Any]] = [
     (ESPO, "alpha", 0.0),
     (ESPO, "alpha", -1.0),
     (ESPO, "alpha", math.nan),
@@ -650,7 +666,7 @@ OWN_OUT_OF_RANGE = [
 
 
 @pytest.mark.parametrize(
-    ("algorithm", "name", "value"), [(GRPO, *bad) for bad in OUT_OF_RANGE] + OWN_OUT_OF_RANGE, ids=str
+    ("algorithm", "name", "value"), [*((GRPO, *bad) for bad in OUT_OF_RANGE), *OWN_OUT_OF_RANGE], ids=str
 )
 def test_a_hyperparameter_out_of_range_is_an_error_that_names_it(algorithm, name, value):
     with pytest.raises(ValueError, match=name):
@@ -679,11 +695,13 @@ def test_every_hyperparameter_has_a_docstring():
         documented = set()
         for cls in algorithm.__mro__:
             if cls.__module__.startswith("espo_gym"):
-                body = ast.parse(inspect.getsource(cls)).body[0].body
+                (definition,) = ast.parse(inspect.getsource(cls)).body
+                assert isinstance(definition, ast.ClassDef)
+                body = definition.body
                 for statement, after in itertools.pairwise(body):
                     if isinstance(statement, ast.AnnAssign) and isinstance(after, ast.Expr):
                         assert isinstance(after.value, ast.Constant) and isinstance(after.value.value, str)
-                        documented.add(statement.target.id)
+                        documented.add(ast.unparse(statement.target))
         missing = set(algorithm.hyperparameters()) - documented
         assert not missing, f"{algorithm.__name__}: no docstring under {', '.join(sorted(missing))}"
 

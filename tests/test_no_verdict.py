@@ -2,10 +2,11 @@
 
 import logging
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
-from tiny import random_rollout, tiny_policy
+from tiny import not_none, random_rollout, tiny_policy
 
 from espo_gym.algorithms import ALGORITHMS
 from espo_gym.envs import Addition, MathVectorEnv, Verdict
@@ -25,11 +26,11 @@ def test_the_gradient_is_that_of_the_rows_with_a_verdict(name):
     def after(rows) -> list[torch.Tensor]:
         policy = tiny_policy(dtype=torch.float64)
         part = rollout.rows(rows)
-        short = {"max_completion_tokens": 8}  # Dr. GRPO divides by it
+        short: dict[str, Any] = {"max_completion_tokens": 8}  # Dr. GRPO divides by it
         algorithm = cls(policy, "espo_gym/Addition-v0", group_size=4, rollout_size=12, n_minibatches=1, **short)
         part = algorithm.annotate(part)
         algorithm.step(part, algorithm.advantages(part), torch.arange(len(part)))
-        return [p.grad for p in policy.parameters()]
+        return [not_none(p.grad) for p in policy.parameters()]
 
     whole, rest = after(torch.arange(len(LENGTHS))), after(kept)
     assert max(float(g.abs().max()) for g in rest) > 1e-4

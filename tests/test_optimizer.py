@@ -12,11 +12,12 @@ import torch
 from gymnasium.spaces import Discrete, Text
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from stable_baselines3.common.logger import configure
-from tiny import SMALL, global_random_state, random_rollout, same_state, state, teaching_policy, tiny_policy
+from tiny import SMALL, global_random_state, not_none, random_rollout, same_state, state, teaching_policy, tiny_policy
 from typing_extensions import assert_type
 
 from espo_gym.algorithms import DAPO, ESPO, GRPO, PPO, collector
 from espo_gym.algorithms.base import PolicyOptimizer
+from espo_gym.collect import collect as honest
 from espo_gym.envs import Addition, MathVectorEnv, TextEnv, UnicodeText, Verdict
 from espo_gym.metrics import explained_variance, logp_gap, rollout_metrics
 from espo_gym.policy import Policy
@@ -107,7 +108,7 @@ ENVIRONMENTS = {
 @pytest.mark.parametrize("kind", ENVIRONMENTS)
 def test_any_text_environment_will_do(kind):
     env = ENVIRONMENTS[kind]()
-    kwargs = {} if isinstance(env, gymnasium.vector.VectorEnv) else {"rollout_size": 8}
+    kwargs: dict[str, Any] = {} if isinstance(env, gymnasium.vector.VectorEnv) else {"rollout_size": 8}
     algo = GRPO(tiny_policy(), env, **{k: v for k, v in SMALL.items() if k != "rollout_size"}, **kwargs)
     assert algo.rollout_size == 8 and algo.get_env().num_envs == 8
     for _ in range(3):
@@ -394,7 +395,6 @@ def test_a_gradient_that_is_not_finite_stops_before_the_step(algorithm, bad):
 )
 def test_old_log_probs_are_recomputed_below_float32_or_when_asked(dtype, old_logps, recomputed, monkeypatch):
     """The sampler is made to lie by 1 nat, so that it shows whose log-probs are used."""
-    honest = collector.collect
 
     def collect(*args, **kwargs):
         rollout = honest(*args, **kwargs)
@@ -438,12 +438,14 @@ def test_the_reference_stays_as_the_policy_was_and_its_divergence_is_measured():
     first = trained(algo)
     assert first["train/ref_kl_k3"] >= 0
     algo.learn(32)
+    assert isinstance(algo.reference, Policy)
     assert same_state(state(algo.reference), before) and not same_state(state(algo.policy), before)
     rollout = algo.collect_rollout()
     with torch.no_grad():
         expected = algo.reference.logps(rollout).logps
-    np.testing.assert_allclose(rollout.ref_logps, expected, atol=2e-5)
-    assert (rollout.ref_logps - rollout.old_logps).abs().max() > 1e-3
+    ref_logps = not_none(rollout.ref_logps)
+    np.testing.assert_allclose(ref_logps, expected, atol=2e-5)
+    assert (ref_logps - rollout.old_logps).abs().max() > 1e-3
 
 
 def test_without_a_reference_there_is_no_divergence():

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from typing import Any
 
 import pytest
 import torch
@@ -72,11 +73,13 @@ def test_an_audit_looks_at_the_same_places(monkeypatch):
     assert any(v.audit for v in audited[0].verdicts)
 
 
-def test_it_does_overlap():
+def test_it_does_overlap(monkeypatch):
     """A part is generated while the one before it is being verified: the verifier waits until it has seen that."""
     generating = threading.Event()
 
     class Waiting(Addition):
+        last_prompt = ""
+
         @any_thread
         def verify(self, completions, problems):
             last = len(completions) and problems[0].prompt == self.last_prompt
@@ -93,7 +96,7 @@ def test_it_does_overlap():
             generating.set()
         return plain(*args)
 
-    policy.generate = generate
+    monkeypatch.setattr(policy, "generate", generate)
     task = Waiting()
     task.last_prompt = task.problem("test", 4).prompt
     play(task, n=20, rows=4, policy=policy)
@@ -114,7 +117,7 @@ def test_an_error_of_the_verifier_comes_through():
     assert not [t for t in threading.enumerate() if t.name.startswith("verify")]
 
 
-def test_an_error_of_the_verifier_comes_before_one_of_the_next_generation():
+def test_an_error_of_the_verifier_comes_before_one_of_the_next_generation(monkeypatch):
     policy, calls = teaching_policy(), []
     plain = policy.generate
 
@@ -124,7 +127,7 @@ def test_an_error_of_the_verifier_comes_before_one_of_the_next_generation():
             raise MemoryError("fourth part")
         return plain(*args)
 
-    policy.generate = generate
+    monkeypatch.setattr(policy, "generate", generate)
     with pytest.raises(ZeroDivisionError, match="third part"):
         play(Failing(0.01), policy=policy)
     calls.clear()
@@ -159,8 +162,8 @@ def test_what_might_change_runs_in_the_main_thread(monkeypatch, task, make):
 
 
 def test_more_than_one_turn_runs_in_the_main_thread(monkeypatch):
-    task = Watched()
-    task.max_turns, task.feedback = 2, lambda *said: "0"
+    task: Any = Watched()
+    task.max_turns, task.feedback = 2, lambda *_: "0"
     with monkeypatch.context() as patch:
         patch.setattr(POLICY, "encode_reply", lambda observation, ended: [3])
         play(task)

@@ -2,7 +2,6 @@
 
 import ast
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +15,7 @@ WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 
 
 def project() -> dict[str, Any]:
-    if sys.version_info < (3, 11):
-        pytest.skip("tomllib came with Python 3.11")
-    import tomllib
-
+    tomllib = pytest.importorskip("tomllib", reason="tomllib came with Python 3.11")
     return tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 

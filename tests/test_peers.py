@@ -3,6 +3,7 @@
 Run with trl 1.16.0 and verl 0.9.1, in an environment of their own: ``pip install trl verl`` and this package.
 """
 
+from typing import Any
 from unittest.mock import MagicMock
 
 import pytest
@@ -30,7 +31,9 @@ def row_batch(seed: int) -> LossBatch:
     """A random batch whose advantages are one number a response, as trl wants them."""
     batch = random_batch(seed)
     rows = batch.mask.any(1)  # the peers' means count responses without a token
-    made = {name: value[rows] if isinstance(value, torch.Tensor) else value for name, value in vars(batch).items()}
+    made: dict[str, Any] = {
+        name: value[rows] if isinstance(value, torch.Tensor) else value for name, value in vars(batch).items()
+    }
     made["advantages"] = (made["advantages"] * made["mask"]).sum(1) / made["mask"].sum(1)
     return LossBatch(**made)
 

@@ -1,11 +1,14 @@
 """The policy: log-probs with gradient, prompts and their errors, files that plain transformers reads."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from tiny import (
     byte_tokenizer,
     char_tokenizer,
+    not_none,
     random_rollout,
     same_state,
     state,
@@ -55,6 +58,7 @@ def test_log_probs_equal_one_row_at_a_time_without_padding(kind):
     rollout = random_rollout(policy, lengths=LENGTHS, prompts=[1, 9, 3, 4, 2, 7, 5, 1])
     with torch.no_grad():
         scores = policy.logps(rollout, temperature=1.3, entropies=True)
+    entropies = not_none(scores.entropies)
     for i, length in enumerate(LENGTHS):
         prompt = rollout.prompt_ids[i][rollout.prompt_mask[i]]
         completion = rollout.completion_ids[i, :length]
@@ -62,18 +66,18 @@ def test_log_probs_equal_one_row_at_a_time_without_padding(kind):
         probs = logits.softmax(-1).detach()
         expected = probs.gather(1, completion[:, None]).log().squeeze(1)
         np.testing.assert_allclose(scores.logps[i, :length].detach(), expected, atol=2e-5)
-        np.testing.assert_allclose(scores.entropies[i, :length], -(probs * probs.log()).sum(-1), atol=2e-5)
-    assert scores.logps[~rollout.mask].eq(0).all() and scores.entropies[~rollout.mask].eq(0).all()
+        np.testing.assert_allclose(entropies[i, :length], -(probs * probs.log()).sum(-1), atol=2e-5)
+    assert scores.logps[~rollout.mask].eq(0).all() and entropies[~rollout.mask].eq(0).all()
 
 
 def test_log_probs_and_entropies_carry_the_gradient():
     policy = tiny_policy()
     scores = policy.logps(random_rollout(policy, lengths=LENGTHS), entropies=True)
-    for part in (scores.logps, scores.entropies):
+    for part in (scores.logps, not_none(scores.entropies)):
         policy.zero_grad()
         part.sum().backward(retain_graph=True)
         assert all(p.grad is not None and p.grad.isfinite().all() for p in policy.parameters())
-        assert any(p.grad.abs().max() > 1e-3 for p in policy.parameters())
+        assert any(not_none(p.grad).abs().max() > 1e-3 for p in policy.parameters())
 
 
 def test_without_value_head_there_are_no_values_and_with_one_they_start_at_zero():
@@ -81,25 +85,27 @@ def test_without_value_head_there_are_no_values_and_with_one_they_start_at_zero(
     rollout = random_rollout(policy, lengths=LENGTHS)
     assert policy.logps(rollout).values is None
     policy.add_value_head()
-    assert policy.logps(rollout).values.eq(0).all()
+    assert not_none(policy.logps(rollout).values).eq(0).all()
 
 
 def test_the_value_of_a_token_does_not_see_the_token_itself():
     policy = tiny_policy(value_head=False)
     policy.add_value_head()
     with torch.no_grad():
-        policy.value_head.weight.copy_(torch.linspace(-1, 1, 16)[None])
+        not_none(policy.value_head).weight.copy_(torch.linspace(-1, 1, 16)[None])
     rollout = random_rollout(policy, lengths=LENGTHS)
-    before = policy.logps(rollout).values
+    before = not_none(policy.logps(rollout).values)
     rollout.completion_ids[2, 4] = (rollout.completion_ids[2, 4] + 1) % 20 + 2
-    after = policy.logps(rollout).values
+    after = not_none(policy.logps(rollout).values)
     assert torch.equal(before[2, :5], after[2, :5]) and not torch.equal(before[2, 5:], after[2, 5:])
     assert before[2, 0] != 0
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_dropout_of_the_configuration_stays_off(kind):
-    dropout = {"gpt2": {"resid_pdrop": 0.5, "embd_pdrop": 0.5, "attn_pdrop": 0.5}}.get(kind, {"attention_dropout": 0.5})
+    dropout: dict[str, Any] = {"gpt2": {"resid_pdrop": 0.5, "embd_pdrop": 0.5, "attn_pdrop": 0.5}}.get(
+        kind, {"attention_dropout": 0.5}
+    )
     policy, plain = tiny_policy(kind, **dropout), tiny_policy(kind)
     policy.train()
     rollout = random_rollout(plain, lengths=LENGTHS)
@@ -227,8 +233,8 @@ def test_a_value_head_is_saved_and_loaded(tmp_path):
     policy = tiny_policy()
     policy.add_value_head()
     with torch.no_grad():
-        policy.value_head.weight.copy_(torch.arange(16.0)[None])
-        policy.value_head.bias.fill_(0.5)
+        not_none(policy.value_head).weight.copy_(torch.arange(16.0)[None])
+        not_none(policy.value_head).bias.fill_(0.5)
     policy.save_pretrained(tmp_path)
     assert same_state(state(Policy.from_pretrained(tmp_path, device="cpu")), state(policy))
     AutoModelForCausalLM.from_pretrained(tmp_path)
@@ -281,7 +287,7 @@ def test_a_bfloat16_policy_samples_and_scores_in_float32():
     policy = tiny_policy(dtype=torch.bfloat16)
     rollout = episodes(policy)
     scores = policy.logps(rollout, entropies=True)
-    assert scores.logps.dtype == scores.entropies.dtype == rollout.old_logps.dtype == torch.float32
+    assert scores.logps.dtype == not_none(scores.entropies).dtype == rollout.old_logps.dtype == torch.float32
     gap = (scores.logps - rollout.old_logps).abs()
     assert gap.max() < 0.2  # the same up to bfloat16
 

@@ -156,6 +156,7 @@ def test_a_process_killed_while_saving_leaves_the_old_checkpoint_or_the_new_one(
     uninterrupted = small_run()
     start = state(uninterrupted.policy)
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=environment)
+    assert process.stdout is not None
     try:
         saved = int(process.stdout.readline())
         for i in range(6):  # let it run on a little differently each time; the instant itself is chance
@@ -197,9 +198,9 @@ def test_an_error_at_any_part_of_saving_leaves_the_old_checkpoint(victim, tmp_pa
 
     target = {
         "safetensors": (checkpoint, "save_file"),
-        "json": (checkpoint.json, "dumps"),
-        "zip": (checkpoint.zipfile.ZipFile, "write"),
-        "replace": (checkpoint.os, "replace"),
+        "json": (json, "dumps"),
+        "zip": (zipfile.ZipFile, "write"),
+        "replace": (os, "replace"),
     }[victim]
     with monkeypatch.context() as patched:
         patched.setattr(*target, fail)

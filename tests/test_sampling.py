@@ -1,6 +1,7 @@
 """The sampler against a recomputation without cache, transformers' own generate, and exact probabilities."""
 
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
@@ -104,7 +105,8 @@ def test_greedy_equals_transformers_own_generate(kind):
         policy = tiny_policy(kind, seed=seed)
         said = policy.generate(encoded(policy), [0] * 6, Sampling(0.0, max_completion_tokens=15))
         for prompt, row in zip(encoded(policy), rows_of(said), strict=True):
-            theirs = policy.model.generate(torch.tensor([prompt]), do_sample=False, max_new_tokens=15)
+            model: Any = policy.model
+            theirs = model.generate(torch.tensor([prompt]), do_sample=False, max_new_tokens=15)
             assert row == theirs[0, len(prompt) :].tolist()
 
 
@@ -171,8 +173,8 @@ def brute_force(probs, top_k, top_p):
 def test_top_k_and_top_p_equal_brute_force(top_k, top_p):
     rng = np.random.default_rng(0)
     probs = np.concatenate([rng.dirichlet(np.full(40, a), 10) for a in (0.1, 1.0, 10.0)])
-    ours = _restrict(torch.tensor(probs), Sampling(1.0, top_p, top_k))
-    ours = (ours / ours.sum(-1, keepdim=True)).numpy()
+    kept = _restrict(torch.tensor(probs), Sampling(1.0, top_p, top_k))
+    ours = (kept / kept.sum(-1, keepdim=True)).numpy()
     np.testing.assert_allclose(ours, [brute_force(row, top_k, top_p) for row in probs], atol=1e-12)
 
 
@@ -200,13 +202,12 @@ def test_top_k_of_one_is_greedy():
 def scripted(script, tokenizer, **config) -> Policy:
     """A policy that says the tokens of ``script`` whatever it is asked: token i of it is certain at position i."""
     policy = Policy(tiny_model("llama", tokenizer, **config), tokenizer)
+    model: Any = policy.model
     vocab = policy.vocab_size
 
     def forward(input_ids, attention_mask=None, position_ids=None, past_key_values=None, **kwargs):
-        out = type(policy.model).forward(
-            policy.model, input_ids, attention_mask, position_ids, past_key_values, **kwargs
-        )
-        step = int(attention_mask.sum(1)[0]) - forward.start
+        out = type(model).forward(model, input_ids, attention_mask, position_ids, past_key_values, **kwargs)
+        step = int(attention_mask.sum(1)[0]) - model.start
         out.logits = (
             torch.nn.functional.one_hot(torch.tensor(script[min(step, len(script) - 1)]), vocab)
             .float()
@@ -215,16 +216,14 @@ def scripted(script, tokenizer, **config) -> Policy:
         )
         return out
 
-    forward.start = 0
-    policy.model.forward = forward
-    policy._script = forward
+    model.start, model.forward = 0, forward
     return policy
 
 
 def says(script, tokenizer, sampling):
     policy = scripted(script, tokenizer)
     prompt = policy.encode_prompt("1")
-    policy._script.start = len(prompt)
+    vars(policy.model)["start"] = len(prompt)
     said = policy.generate([prompt], [0], sampling)
     return said.texts[0], int(said.mask.sum()), bool(said.truncated[0])
 
@@ -295,7 +294,8 @@ def test_the_end_token_is_in_the_mask_also_where_it_is_the_padding():
     tokenizer = byte_tokenizer(chat=False, pad=False)
     policy = Policy(tiny_model("gpt2", tokenizer), tokenizer)
     with torch.no_grad():
-        policy.model.transformer.ln_f.bias += 3 * policy.model.lm_head.weight[tokenizer.eos_token_id]
+        model: Any = policy.model
+        model.transformer.ln_f.bias += 3 * model.lm_head.weight[tokenizer.eos_token_id]
     assert policy.pad_token_id == tokenizer.eos_token_id
     said = policy.generate([policy.encode_prompt("1+1=")] * 30, range(30), Sampling(max_completion_tokens=20))
     rows = rows_of(said)
@@ -330,7 +330,9 @@ def test_texts_leave_special_tokens_out():
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_dropout_of_the_configuration_stays_off(kind):
-    dropout = {"gpt2": {"resid_pdrop": 0.5, "embd_pdrop": 0.5, "attn_pdrop": 0.5}}.get(kind, {"attention_dropout": 0.5})
+    dropout: dict[str, Any] = {"gpt2": {"resid_pdrop": 0.5, "embd_pdrop": 0.5, "attn_pdrop": 0.5}}.get(
+        kind, {"attention_dropout": 0.5}
+    )
     with_dropout, without = tiny_policy(kind, **dropout), tiny_policy(kind)
     with_dropout.train()
     prompts = encoded(without)

@@ -2,11 +2,12 @@
 
 import copy
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from tiny import SMALL, random_rollout, teaching_policy, tiny_policy
+from tiny import SMALL, not_none, random_rollout, teaching_policy, tiny_policy
 
 from espo_gym.algorithms import ALGORITHMS, GRPO
 from espo_gym.policy import Policy
@@ -21,7 +22,7 @@ def pair(kind="llama", *, dtype=torch.float64, critic=None, **config):
     if critic:
         policy.add_value_head(separate=critic == "separate")
         with torch.no_grad():
-            policy.value_head.weight.normal_(generator=torch.Generator().manual_seed(1))
+            not_none(policy.value_head).weight.normal_(generator=torch.Generator().manual_seed(1))
     plain = copy.deepcopy(policy)
     plain.shortcuts, plain.sampler = False, "hf"
     return policy.to(dtype), plain.to(dtype)
@@ -196,7 +197,12 @@ def test_a_sliding_window_keeps_its_own_cache():
     from transformers import MistralConfig, MistralForCausalLM
 
     tokenizer = tiny_policy().tokenizer
-    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    sizes: dict[str, Any] = {
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+    }
     config = MistralConfig(
         vocab_size=len(tokenizer), num_key_value_heads=2, sliding_window=5, max_position_embeddings=64, **sizes
     )
@@ -236,7 +242,12 @@ def test_rows_without_a_gradient_are_skipped_and_nothing_changes(name):
     rollout = mixed_rollout(policy)
     scored = []
     pieces = policy.micro_batches
-    object.__setattr__(policy, "micro_batches", lambda r, **k: scored.append(len(r)) or pieces(r, **k))
+
+    def counted(rollout, **kwargs):
+        scored.append(len(rollout))
+        return pieces(rollout, **kwargs)
+
+    object.__setattr__(policy, "micro_batches", counted)
     slope, metrics, _ = stepped(policy, ALGORITHMS[name], rollout)
     expected, plain_metrics, _ = stepped(plain, ALGORITHMS[name], rollout)
     assert_close(slope, expected)
@@ -290,7 +301,8 @@ def test_a_minibatch_without_any_gradient_still_moves_by_momentum():
 
 def test_what_is_frozen_stays_as_it_is():
     policy = tiny_policy()
-    frozen = policy.model.get_input_embeddings().weight.requires_grad_(False)
+    model: Any = policy.model
+    frozen = model.get_input_embeddings().weight.requires_grad_(False)
     before = frozen.clone()
     algo = GRPO(policy, "espo_gym/Addition-v0", **SMALL | {"n_minibatches": 1}, weight_decay=0.5)
     algo.train(mixed_rollout(policy))
@@ -304,7 +316,7 @@ def test_a_run_with_every_shortcut_is_the_plain_run(name):
     for reference in (False, True):
         policy = teaching_policy()
         policy.shortcuts, policy.sampler = not reference, "hf" if reference else "auto"
-        settings = {"rollout_size": 32, "max_completion_tokens": 40, "preset": "teaching", "seed": 1}
+        settings: dict[str, Any] = {"rollout_size": 32, "max_completion_tokens": 40, "preset": "teaching", "seed": 1}
         algo = ALGORITHMS[name](policy, "espo_gym/Addition-v0", **settings)
         texts = []
         for _ in range(2):

@@ -37,7 +37,7 @@ def test_a_ratio_is_the_median_over_rounds_with_an_interval_around_it():
     assert ratio.value == 3.0 and 2.0 <= ratio.low < 3.0 < ratio.high <= 5.0
     assert measure.ratio([2.0] * 5, [6.0] * 5) == Interval(3.0, 3.0, 3.0)
     rounds = 1 + np.random.default_rng(0).random(400)
-    wide, narrow = measure.ratio([1.0] * 5, rounds[:5]), measure.ratio([1.0] * 400, rounds)
+    wide, narrow = measure.ratio([1.0] * 5, rounds[:5].tolist()), measure.ratio([1.0] * 400, rounds.tolist())
     assert narrow.high - narrow.low < (wide.high - wide.low) / 2 and narrow.low < 1.5 < narrow.high
 
 

@@ -389,9 +389,9 @@ def test_vllm_itself(monkeypatch):
     own = copy.deepcopy(policy)
     own.sampler = "auto"
     greedy = Sampling(0.0, max_completion_tokens=32)
-    theirs, ours = (p.generate(prompts, [0] * 3, greedy) for p in (policy, own))
-    assert theirs.texts == ours.texts
-    torch.testing.assert_close(theirs.logps, ours.logps, atol=1e-2, rtol=0)
+    served, sampled = (p.generate(prompts, [0] * 3, greedy) for p in (policy, own))
+    assert served.texts == sampled.texts
+    torch.testing.assert_close(served.logps, sampled.logps, atol=1e-2, rtol=0)
     stopped = policy.generate(prompts, [1, 2, 2**64 - 1], Sampling(max_completion_tokens=32, stop=("=",)))
     again = policy.generate(prompts, [1, 2, 2**64 - 1], Sampling(max_completion_tokens=32, stop=("=",)))
     assert stopped.texts == again.texts

@@ -2,18 +2,25 @@
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from tiny import random_batch, random_rollout, teaching_policy, tiny_policy
+from tiny import not_none, random_batch, random_rollout, teaching_policy, tiny_policy
 
 from espo_gym import algorithms
 from espo_gym.algorithms import DAPO, ESPO, GRPO, PPO, RLOO, espo_loss, gmpo_loss, grpo_loss, gspo_loss
 from espo_gym.algorithms.terms import gae
 
 ADDITION = "espo_gym/Addition-v0"
-SMALL = {"rollout_size": 16, "group_size": 4, "n_minibatches": 2, "learning_rate": 1e-3, "max_completion_tokens": 24}
+SMALL: dict[str, Any] = {
+    "rollout_size": 16,
+    "group_size": 4,
+    "n_minibatches": 2,
+    "learning_rate": 1e-3,
+    "max_completion_tokens": 24,
+}
 
 
 def value_and_gradient(loss, batch, **hyperparameters):
@@ -49,8 +56,8 @@ def test_a_rung_equals_its_sibling(rung, sibling, hyperparameters, seed):
 
 def test_entropies_of_one_value_make_the_adaptive_rungs_those_of_a_fixed_clip():
     batch = random_batch(2)
-    flat = replace(batch, entropies=torch.full_like(batch.entropies, 1.3))
-    eps = 0.02 / math.log(batch.vocab_size) * 1.3
+    flat = replace(batch, entropies=torch.full_like(not_none(batch.entropies), 1.3))
+    eps = 0.02 / math.log(not_none(batch.vocab_size)) * 1.3
     fixed = {"clip_low": eps, "clip_high": eps}
     same(
         value_and_gradient(espo_loss, flat, **ESPO.ablation("one_group")), value_and_gradient(gspo_loss, flat, **fixed)
@@ -76,7 +83,7 @@ def test_an_unknown_rung_names_the_known_ones():
 def test_quantiles_over_the_batch_take_the_most_uncertain_tokens_of_all_responses():
     batch = random_batch(5, rows=8, width=9)
     groups = ESPO.formula(quantiles_over="batch", quantiles=(0.5, 0.9)).groups(batch)
-    entropies = batch.entropies[batch.mask]
+    entropies = not_none(batch.entropies)[batch.mask]
     order = entropies.argsort(descending=True)
     n = len(entropies)
     expected = torch.zeros(n, dtype=torch.long)
@@ -101,7 +108,7 @@ def test_groups_over_the_batch_do_not_depend_on_the_micro_batch():
         )
         rollout = algorithm.annotate(rollout)
         algorithm.step(rollout, algorithm.advantages(rollout), torch.arange(8))
-        gradients.append(torch.cat([p.grad.flatten() for p in policy.parameters()]))
+        gradients.append(torch.cat([not_none(p.grad).flatten() for p in policy.parameters()]))
     for other in gradients[1:]:
         torch.testing.assert_close(other, gradients[0], rtol=1e-4, atol=1e-7)
 
@@ -297,7 +304,7 @@ def test_a_critic_of_its_own_leaves_the_policy_to_the_surrogate():
 def test_the_critic_starts_at_the_mean_reward():
     algorithm = PPO(teaching_policy(), ADDITION, **SMALL)
     rollout = algorithm.collect_rollout()
-    torch.testing.assert_close(rollout.values[rollout.mask].unique(), rollout.rewards.mean()[None])
+    torch.testing.assert_close(not_none(rollout.values)[rollout.mask].unique(), rollout.rewards.mean()[None])
 
 
 @pytest.mark.parametrize("critic", ["shared", "separate"])

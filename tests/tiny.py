@@ -1,8 +1,9 @@
 """Tiny random policies, made on the fly, and what several test files need."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import fields
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -18,9 +19,9 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
-from benchmarks.make_teaching_policy import make_tokenizer
 from espo_gym.algorithms import LossBatch
 from espo_gym.envs import Verdict
+from espo_gym.experiments.warm_start import make_tokenizer
 from espo_gym.policy import Policy
 from espo_gym.rollout import Rollout
 
@@ -29,6 +30,13 @@ CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 CONTEXT = 64
+T = TypeVar("T")
+
+
+def not_none(value: T | None) -> T:
+    """The value, where a test knows that it is there."""
+    assert value is not None
+    return value
 
 
 def char_tokenizer() -> PreTrainedTokenizerFast:
@@ -58,23 +66,26 @@ def tiny_model(kind: str, tokenizer: PreTrainedTokenizerFast, *, seed: int = 0, 
         "pad_token_id": tokenizer.pad_token_id,
         "initializer_range": 0.3,
     }
+    classes: dict[str, tuple[Any, Any]] = {
+        "gpt2": (GPT2LMHeadModel, GPT2Config),
+        "llama": (LlamaForCausalLM, LlamaConfig),
+        "qwen2": (Qwen2ForCausalLM, Qwen2Config),
+    }
+    sizes: dict[str, Any]
     if kind == "gpt2":
-        cls, config = (
-            GPT2LMHeadModel,
-            GPT2Config(n_embd=16, n_layer=2, n_head=2, n_positions=context, **common, **config),
-        )
+        sizes = {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": context}
     else:
-        cls, make = {"llama": (LlamaForCausalLM, LlamaConfig), "qwen2": (Qwen2ForCausalLM, Qwen2Config)}[kind]
         sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
         sizes |= {"num_key_value_heads": 1 if kind == "qwen2" else 2, "tie_word_embeddings": True}
-        config = make(max_position_embeddings=context, **(sizes | common | config))
+        sizes |= {"max_position_embeddings": context}
+    cls, make = classes[kind]
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return cls(config)
+        return cls(make(**(sizes | common | config)))
 
 
 def tiny_policy(
-    kind: str = "llama", *, tokenizer: str = "char", dtype: torch.dtype = torch.float32, **kwargs
+    kind: str = "llama", *, tokenizer: str = "char", dtype: torch.dtype = torch.float32, **kwargs: Any
 ) -> Policy:
     made = {"char": char_tokenizer, "byte": byte_tokenizer}[tokenizer]()
     return Policy(tiny_model(kind, made, **kwargs).to(dtype), made)
@@ -90,7 +101,7 @@ def teaching_policy() -> Policy:
     return copy.deepcopy(_teaching)
 
 
-SMALL = {
+SMALL: dict[str, Any] = {
     "rollout_size": 8,
     "group_size": 4,
     "n_minibatches": 2,
@@ -107,7 +118,7 @@ def random_rollout(
     lengths: list[int],
     prompts: list[int] | None = None,
     group_size: int = 4,
-    no_verdict: list[int] = (),
+    no_verdict: Sequence[int] = (),
     seed: int = 0,
 ) -> Rollout:
     """A rollout of random tokens and scores near the policy's own, with ragged prompts and completions."""
@@ -162,7 +173,7 @@ def global_random_state() -> Callable[[], bool]:
     import random
 
     def now():
-        numpy = np.random.get_state()
+        numpy: Any = np.random.get_state()
         return random.getstate(), (numpy[0], numpy[1].tobytes(), *numpy[2:]), torch.get_rng_state().numpy().tobytes()
 
     before = now()
@@ -173,7 +184,7 @@ def rollout_fields(rollout: Rollout) -> dict[str, Tensor]:
     return {f.name: v for f in fields(rollout) if isinstance(v := getattr(rollout, f.name), Tensor)}
 
 
-def random_batch(seed: int = 0, *, rows: int = 6, width: int = 7, noise: float = 0.3, **fields) -> LossBatch:
+def random_batch(seed: int = 0, *, rows: int = 6, width: int = 7, noise: float = 0.3, **fields: Any) -> LossBatch:
     """A ragged batch in float64 with holes in the mask, a one-token response, an empty one and one without a verdict.
 
     What stands under a masked position is NaN, where it may be anything.
@@ -189,7 +200,7 @@ def random_batch(seed: int = 0, *, rows: int = 6, width: int = 7, noise: float =
     mask[2:] &= rng.random((rows - 2, width)) < 0.9
     mask[rows - 1] = False
     old = -rng.exponential(1, (rows, width))
-    made = {
+    made: dict[str, Any] = {
         "logps": tensor(old + rng.normal(0, noise, old.shape)).requires_grad_(),
         "old_logps": tensor(old),
         "mask": torch.tensor(mask),

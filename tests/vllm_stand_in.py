@@ -10,6 +10,7 @@ import random
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import numpy as np
 import torch
@@ -39,6 +40,7 @@ class SamplingParams:
         if self.seed == -1:
             self.seed = None
         self.stop, self.stop_token_ids = self.stop or [], self.stop_token_ids or []
+        assert self.max_tokens is not None and self.logprobs is not None, "the sampler sets both"
         valid = 0 <= self.temperature <= 2 and 0 < self.top_p <= 1 and self.top_k >= -1 and self.max_tokens >= 1
         if not valid or (self.stop and not self.detokenize) or "" in self.stop or self.logprobs < 0 or self.n != 1:
             raise ValueError(f"vLLM refuses {self}")
@@ -139,10 +141,13 @@ class LLM:
 
     @torch.no_grad()
     def _complete(self, prompt: list[int], params: SamplingParams) -> CompletionOutput:
+        assert params.seed is not None and params.max_tokens is not None and self.max_model_len is not None
         if not 0 < len(prompt) <= self.max_model_len:
             raise ValueError(f"a prompt of {len(prompt)} tokens")
+        ends, stops = self.ends | set(params.stop_token_ids or ()), params.stop or []
         generator = torch.Generator().manual_seed(params.seed)
-        ids, logprobs, finish, stop, text = [], [], None, None, ""
+        ids: list[int] = []
+        logprobs, finish, stop, text = [], None, None, ""
         while finish is None:
             if not ids and tuple(prompt) in self.prefix_cache:
                 logits = self.prefix_cache[tuple(prompt)]
@@ -160,12 +165,12 @@ class LLM:
             shown = logits if self.logprobs_mode == "raw_logprobs" else processed
             logprobs.append({token: Logprob(float(shown.log_softmax(-1)[token]))})
             if params.detokenize:
-                text = self.tokenizer.decode(ids, skip_special_tokens=params.skip_special_tokens)
-            if token in self.ends or token in params.stop_token_ids:
+                text = str(self.tokenizer.decode(ids, skip_special_tokens=params.skip_special_tokens))
+            if token in ends:
                 finish = "stop"
             elif len(ids) >= params.max_tokens or len(prompt) + len(ids) >= self.max_model_len:
                 finish = "length"
-            for s in params.stop:
+            for s in stops:
                 if s in text:
                     finish, stop = "stop", s
         if stop is not None:
@@ -186,7 +191,8 @@ class LLM:
 
 def modules(device_type: str = "cpu") -> dict[str, ModuleType]:
     """What goes into ``sys.modules``."""
-    vllm, platforms = ModuleType("vllm"), ModuleType("vllm.platforms")
+    vllm: Any = ModuleType("vllm")
+    platforms: Any = ModuleType("vllm.platforms")
     vllm.LLM, vllm.SamplingParams, vllm.platforms = LLM, SamplingParams, platforms
     platforms.current_platform = SimpleNamespace(device_type=device_type)
     return {"vllm": vllm, "vllm.platforms": platforms}

@@ -7,6 +7,8 @@ import time
 import gymnasium as gym
 import numpy as np
 
+from espo_gym.envs import MathVectorEnv
+
 from . import workload
 from .goals import Interval, Row
 from .workload import SMALL
@@ -37,7 +39,8 @@ def measure_g10(repeats: int) -> list[Row]:
 
 def _cost(family: str, group: int, round: int) -> float:
     """CPU seconds an episode of reset and step, less those of the verifier."""
-    env = gym.make_vec(f"espo_gym/{family}-v0", num_envs=ROWS)
+    env = gym.make_vec(f"espo_gym/{family}-v0", num_envs=ROWS).unwrapped
+    assert isinstance(env, MathVectorEnv)
     seeds = [ROWS * round + i // group for i in range(ROWS)]
     begin = time.process_time()
     _, infos = env.reset(seed=seeds)
@@ -45,7 +48,7 @@ def _cost(family: str, group: int, round: int) -> float:
     problems = list(infos["problem"])
     answers = tuple(problem.answer for problem in problems)
     begin = time.process_time()
-    env.unwrapped.task.verify(answers, problems)
+    env.task.verify(answers, problems)
     verifier = time.process_time() - begin
     begin = time.process_time()
     env.step(answers)

@@ -37,9 +37,10 @@ def trl(hidden: Tensor, weight: Tensor, targets: Tensor) -> tuple[Tensor, Tensor
     from trl.trainer.utils import _CHUNKED_LOGPROB_CHUNK_SIZE
 
     outputs = ("log_probs", "entropy")
-    return ChunkedLogProbFunction.apply(
+    logps, entropy, *_ = ChunkedLogProbFunction.apply(
         hidden, weight, None, targets, 1.0, _CHUNKED_LOGPROB_CHUNK_SIZE, None, 1.0, outputs
-    )[:2]
+    )
+    return logps, entropy
 
 
 def full(hidden: Tensor, weight: Tensor, targets: Tensor) -> tuple[Tensor, None]:

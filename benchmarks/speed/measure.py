@@ -69,7 +69,7 @@ def peak_of(run: Callable[[], Any]) -> int:
     """Bytes by which the resident memory of this process rises, at most, while ``run`` runs."""
     with contextlib.suppress(OSError):  # Linux: forget the peak so far
         Path("/proc/self/clear_refs").write_text("5")
-    before = psutil.Process().memory_info().rss
+    before = int(psutil.Process().memory_info().rss)
     run()
     return _peak() - before
 

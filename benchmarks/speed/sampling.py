@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from espo_gym.policy import Policy
@@ -41,7 +43,7 @@ def measure_g9(repeats: int) -> list[Row]:
 
 def _beside_generate(goal: str, sampler: str, batch: int, repeats: int, peak: float | None = None) -> Row:
     policy = Policy(workload.model(SMALL), workload.tokenizer(SMALL.vocabulary), sampler=sampler)
-    plain = workload.model(SMALL)
+    plain: Any = workload.model(SMALL)
     prompts = workload.prompts(policy, batch)
     ids, mask = left_pad(prompts, policy.pad_token_id, policy.device)
     calls = max(1, 128 // batch)  # the longest of 8 completions varies, of 128 hardly

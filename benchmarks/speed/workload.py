@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
@@ -69,7 +70,8 @@ def model(size: Size) -> LlamaForCausalLM:
     )
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        made = LlamaForCausalLM(config).eval()
+        made = LlamaForCausalLM(config)
+        made.eval()
         ids = torch.randint(2, min(size.vocabulary, 64), (16, 32))
     made.model.embed_tokens.weight[:, 0] = 1.0
     made.lm_head.weight[:, 0] = 1.0
@@ -102,7 +104,12 @@ def grpo(size: Size, silent: bool = False, llama: LlamaForCausalLM | None = None
     """Ours: one optimizer step on each rollout."""
     policy = Policy(model(size) if llama is None else llama, tokenizer(size.vocabulary))
     env = MathVectorEnv(Rewarded(silent), num_envs=ROWS)
-    settings = {"group_size": GROUP, "max_completion_tokens": MAX_NEW, "learning_rate": 1e-6, "warmup_steps": 0}
+    settings: dict[str, Any] = {
+        "group_size": GROUP,
+        "max_completion_tokens": MAX_NEW,
+        "learning_rate": 1e-6,
+        "warmup_steps": 0,
+    }
     return GRPO(policy, env, n_minibatches=1, **settings)
 
 
