@@ -20,10 +20,10 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from espo_gym.policy import Policy, packed_step
+from espo_gym.policy import Policy, Sampling, packed_step
 from espo_gym.policy.cuda_graphs import GraphStep
 from espo_gym.policy.packed_step import PackedStep
-from espo_gym.policy.sampler import GOLDEN, Sampling, Uniforms, _close_ranks, splitmix
+from espo_gym.policy.sampler import GOLDEN, Uniforms, _close_ranks, splitmix
 
 SIZES: dict[str, Any] = {
     "hidden_size": 24,

@@ -2,6 +2,7 @@
 
 import math
 import random
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, get_type_hints
 
@@ -84,7 +85,7 @@ def trained(algo) -> dict[str, float]:
 
 # -- environments ----------------------------------------------------------------------------------------------------
 
-ENVIRONMENTS = {
+ENVIRONMENTS: dict[str, Callable[[], Any]] = {
     "id": lambda: ADDITION,
     "id with module": lambda: "espo_gym:espo_gym/Addition-v0",
     "gym.make": lambda: gymnasium.make(ADDITION),
@@ -405,7 +406,7 @@ def test_old_log_probs_are_recomputed_below_float32_or_when_asked(dtype, old_log
     rollout = algo.collect_rollout()
     with torch.no_grad():
         scores = algo.policy.logps(rollout, temperature=0.8, entropies=True)
-    for ours, exact in ((rollout.old_logps, scores.logps), (rollout.entropies, scores.entropies)):
+    for ours, exact in ((rollout.old_logps, scores.logps), (rollout.entropies, not_none(scores.entropies))):
         gap = (ours - exact)[rollout.mask].abs()
         assert gap.max() < 0.3 if recomputed else gap.min() > 0.7
     algo.train(rollout)

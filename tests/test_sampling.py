@@ -11,9 +11,9 @@ from tiny import byte_tokenizer, global_random_state, tiny_model, tiny_policy
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from espo_gym.policy import Policy
+from espo_gym.policy import Policy, Sampling
 from espo_gym.policy.lm_head import inverse_cdf
-from espo_gym.policy.sampler import Sampling, _restrict
+from espo_gym.policy.sampler import _restrict
 
 KINDS = ["llama", "gpt2", "qwen2"]
 PROMPTS = ["1+1=", "358+467=", "9", "12*(3+4)-5=", "1+1=", "0-0="]

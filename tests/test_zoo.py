@@ -288,15 +288,16 @@ def test_gae_passes_over_tokens_that_are_not_the_policys():
 
 def test_a_critic_of_its_own_leaves_the_policy_to_the_surrogate():
     algorithm = PPO(teaching_policy(), ADDITION, critic="separate", value_learning_rate=2e-3, vf_coef=1.0, **SMALL)
-    torch.nn.init.constant_(algorithm.policy.value_head.weight, 0.1)  # at 0 no gradient would reach the trunk
+    value_head = not_none(algorithm.policy.value_head)
+    torch.nn.init.constant_(value_head.weight, 0.1)  # at 0 no gradient would reach the trunk
     rollout = algorithm.collect_rollout()
     rollout = algorithm.annotate(rollout)
     advantages = algorithm.advantages(rollout)
     algorithm.step(rollout, advantages * 0, torch.arange(16))
-    policy, critic = algorithm.policy, algorithm.policy.critic
+    policy, critic = algorithm.policy, not_none(algorithm.policy.critic)
     assert all(p.grad is None or p.grad.eq(0).all() for p in policy.model.parameters())
     assert any(p.grad is not None and p.grad.abs().max() > 0 for p in critic.parameters())
-    assert policy.value_head.weight.grad.abs().max() > 0
+    assert not_none(value_head.weight.grad).abs().max() > 0
     rates = [group["initial_lr"] for group in algorithm.optimizer.param_groups]
     assert rates == [1e-3, 2e-3]
 

@@ -14,8 +14,8 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from espo_gym.algorithms import GRPO
 from espo_gym.envs import MathVectorEnv
-from espo_gym.policy import Policy
-from espo_gym.policy.sampler import Sampling, left_pad
+from espo_gym.policy import Policy, Sampling
+from espo_gym.policy.sampler import left_pad
 
 from . import workload
 from .goals import Interval, Row

@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
-from espo_gym.policy import Policy
-from espo_gym.policy.sampler import Completions, Sampling, left_pad
+from espo_gym.policy import Completions, Policy, Sampling
+from espo_gym.policy.sampler import left_pad
 
 from . import workload
 from .goals import Interval, Row
