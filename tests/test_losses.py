@@ -716,7 +716,7 @@ def test_weights_of_parts_times_their_share_of_the_denominator_are_the_weights_o
     batch, formula = random_batch(seed, rows=12, width=9), ALGORITHMS[name].formula()
     whole = formula.token_weights(batch)
     parts = torch.from_numpy(np.random.default_rng(seed).permutation(12)).split([1, 4, 7])
-    cut = [LossBatch(**{k: v[i] if isinstance(v, torch.Tensor) else v for k, v in vars(batch).items()}) for i in parts]
+    cut = [random_rows(batch, rows) for rows in parts]
     total = sum(int(formula.denominator(part.mask)) for part in cut)
     for rows, part in zip(parts, cut, strict=True):
         share = int(formula.denominator(part.mask)) / total

@@ -551,7 +551,12 @@ def test_policy_and_environment_have_their_types_and_are_required():
 def test_callbacks_find_the_rollout_and_everything_that_was_sampled_for_it():
     found = []
     algo = make(DAPO, env=Echo(), max_resamples=1)
-    algo.learn(8, lambda *_: found.append((algo.rollout, algo.played)) or True)
+
+    def keep(*_) -> bool:
+        found.append((not_none(algo.rollout), not_none(algo.played)))
+        return True
+
+    algo.learn(8, keep)
     ((rollout, played),) = found
     assert len(played) == algo.num_timesteps == rollout.n_generated and len(rollout) <= algo.rollout_size
 
