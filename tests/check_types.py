@@ -40,7 +40,8 @@ def seams() -> dict[tuple[str, str], tuple[str, str]]:
     """(importing package, imported package) -> a file of the first, and an error in it about what it imports."""
     found: dict[tuple[str, str], tuple[str, str]] = {}
     files = sources()
-    for path, source in files.items():
+    # An __init__.py last: mypy may not have made up its mind about a package's own modules where it is read.
+    for path, source in sorted(files.items(), key=lambda item: item[0].endswith("__init__.py")):
         for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
             if not isinstance(node, ast.ImportFrom):
                 continue
