@@ -6,6 +6,7 @@ Nothing here imports torch by itself: the tests of environments and of the verif
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from espo_gym.policy import Policy
 
 # The models are so small that a second thread only waits; and a run with two threads is not that of one, bit for bit.
+# A shell starts its background jobs with SIGINT ignored, which is inherited: tests that send it would wait forever.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 os.environ["OMP_NUM_THREADS"] = "1"  # for torch, if a test file imports it, and for the processes that tests start
 
 
