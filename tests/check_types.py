@@ -21,7 +21,7 @@ SEAMS = {
     "espo_gym/collect.py": "from espo_gym.policy import Policy as P\nP.no_such_attribute\n",
     "espo_gym/algorithms/grpo.py": "from espo_gym.rollout import Rollout as R\nR.no_such_attribute\n",
     "espo_gym/experiments/run.py": "from espo_gym.algorithms import ESPO as E\nE.no_such_attribute\n",
-    "espo_gym/reports/plot.py": "from espo_gym.experiments.run import RunConfig as C\nC.no_such_attribute\n",
+    "espo_gym/reports/plot.py": "from espo_gym.experiments.config import RunConfig as C\nC.no_such_attribute\n",
     "espo_gym/cli/errors.py": "from espo_gym.reports.curves import Curve as C\nC.no_such_attribute\n",
     "espo_gym/testing/exact.py": "from espo_gym.algorithms import LossBatch as L\nL.no_such_attribute\n",
     "benchmarks/compare_self.py": "from espo_gym import Comparison as C\nC.no_such_attribute\n",
