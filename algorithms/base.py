@@ -7,7 +7,7 @@ its logger and its callbacks work unchanged. One timestep is one completion.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -20,10 +20,12 @@ from typing_extensions import Self
 
 from espo_gym.environment import Environment, environment_spec, make_from_spec
 from espo_gym.metrics import explained_variance, logp_gap
+from espo_gym.plugins import check_import
 from espo_gym.rollout import Rollout
 
 from . import learner
 from .loss import LossOutput, loss_function, update_metrics
+from .registry import name_of, resolve
 from .sb3_model import SB3Model, as_callback, give_back_terminal
 from .training_state import COUNTERS
 
@@ -176,7 +178,7 @@ class PolicyOptimizer(SB3Model):
         from espo_gym import checkpoint
 
         state = {
-            "class": type(self).__name__,
+            "algorithm": name_of(type(self)),
             "hyperparameters": {name: getattr(self, name) for name in self.hyperparameters()},
             "env": environment_spec(self.env),
             "dtype": _name(self.policy.dtype),
@@ -190,32 +192,52 @@ class PolicyOptimizer(SB3Model):
 
     @classmethod
     def load(
-        cls, path: str | Path, env: Environment | None = None, *, device: str | None = None, **overrides: Any
+        cls,
+        path: str | Path,
+        env: Environment | None = None,
+        *,
+        device: str | None = None,
+        allow_import: Collection[str] = (),
+        **overrides: Any,
     ) -> Self:
-        """Read a checkpoint; ``learn`` then goes on as if it had never stopped.
+        """Read a checkpoint; ``learn`` then continues as if it had never stopped.
+
+        Called on an algorithm it reads that algorithm's checkpoints; ``PolicyOptimizer.load`` reads those of every
+        algorithm and returns an instance of the right class.
 
         Args:
-            env: needed where the environment was not made from an id.
+            path: the checkpoint, or the folder of a run that holds one.
+            env: required where the environment was not made from an id.
+            allow_import: modules, submodules included, that may be imported because the checkpoint names them. Not
+                needed for what is imported already, or installed with an entry point.
             overrides: hyperparameters to change.
 
         Raises:
             FileNotFoundError: no such file.
-            ValueError: not a checkpoint, or another algorithm's, or ``env`` is needed.
+            ValueError: not a checkpoint, or another algorithm's, or a module that may not be imported, or ``env`` is
+                required.
         """
         from espo_gym import checkpoint
         from espo_gym.policy import Policy
 
         with checkpoint.opened(path) as (state, moments, folder):
-            if state["class"] != cls.__name__:
-                raise ValueError(f"{path} is a checkpoint of {state['class']}; read it with {state['class']}.load")
+            name, algorithm_class = str(state["algorithm"]), cast(type[PolicyOptimizer], cls)
+            if algorithm_class is PolicyOptimizer:
+                check_import(name, allow_import, path)
+                algorithm_class = resolve(name)
+            elif name != name_of(cls):
+                other = name if ":" in name else resolve(name).__name__
+                raise ValueError(f"{path} is a checkpoint of {other}; read it with {other.rpartition(':')[2]}.load")
             if env is None and state["env"] is None:
                 raise ValueError(f"{path} was trained in an environment that has no id: give load(..., env=...)")
             hyperparameters = {n: tuple(v) if isinstance(v, list) else v for n, v in state["hyperparameters"].items()}
-            where = env if env is not None else make_from_spec(state["env"], state["hyperparameters"]["rollout_size"])
+            if env is None:
+                rows = state["hyperparameters"]["rollout_size"]
+                env = make_from_spec(state["env"], rows, allow_import=allow_import, source=path)
             made: dict[str, Any] = {"dtype": getattr(torch, state["dtype"]), "device": device}
             made["autocast"] = getattr(torch, state["autocast"]) if state["autocast"] else None
             policy = Policy.from_pretrained(folder / "policy", sampler=state.get("sampler", "auto"), **made)
-            algorithm = cls(policy, where, **(hyperparameters | overrides))
+            algorithm = algorithm_class(policy, env, **(hyperparameters | overrides))
             if algorithm.reference is not None and (folder / "reference").is_dir():
                 frozen = Policy.from_pretrained(folder / "reference", **made)
                 algorithm.reference.load_state_dict(frozen.state_dict())
@@ -223,7 +245,7 @@ class PolicyOptimizer(SB3Model):
             algorithm.optimizer.load_state_dict({"state": moments, "param_groups": settings})
         vars(algorithm).update(state["counters"])
         algorithm.diagnostics.restore(state["diagnostics"])
-        return algorithm
+        return cast(Self, algorithm)
 
 
 def _name(dtype: torch.dtype) -> str:

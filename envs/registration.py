@@ -21,8 +21,13 @@ def register_task(id: str, task: str | type[Task], **kwargs: Any) -> None:
         task: a ``Task`` subclass, or ``"module:Class"``, which is imported when the first environment is made.
         kwargs: defaults for the task's keyword arguments.
 
+    Registering the same task again has no effect: a package may do so in its code and by an entry point.
+
     Raises gymnasium.error.Error for a malformed id.
     """
+    there = gymnasium.registry.get(id)
+    if there is not None and there.kwargs == {"task": task, **kwargs}:
+        return
     gymnasium.register(
         id=id,
         entry_point="espo_gym.envs.text_env:TextEnv",

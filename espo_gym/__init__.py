@@ -10,6 +10,7 @@ if not Path(__file__).with_name("envs").is_dir():
     __path__.append(str(Path(__file__).parents[1]))
 
 from . import envs as envs  # registers the environments; loads no torch
+from .plugins import register_environments as _register_environments
 
 if TYPE_CHECKING:
     from .algorithms import (
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
     from .text_vec_env import TextVecEnv
 
 __version__ = "0.1.0"
+
+_register_environments()  # those of other packages
 
 # Loaded at first use, so that environments and verifier alone need no torch.
 _HOMES = {

@@ -1,9 +1,9 @@
 """A checkpoint is one zip file of plain parts, no pickle among them, written so that a kill leaves the old or the new.
 
-state.json              class, hyperparameters, environment, counters, schedule
+state.json              algorithm (its key or module:Class), hyperparameters, environment, counters, schedule
 optimizer.safetensors   moments of the optimizer
 policy/                 a folder that plain transformers loads
-reference/              the same for the frozen reference policy, if there is one
+reference/              the same for the frozen reference policy, if it was kept
 """
 
 from __future__ import annotations
@@ -23,13 +23,23 @@ from safetensors.torch import load_file, save_file
 
 from .policy import Policy
 
-FORMAT = 1
+FORMAT = 2
+"""Format 1 existed before release 0.1.0 only, and named the algorithm without its module."""
 
 
 def with_suffix(path: str | Path) -> Path:
     """``path`` with ``.zip`` added where it has no such ending."""
     path = Path(path)
     return path if path.suffix == ".zip" else path.with_name(path.name + ".zip")
+
+
+def find(source: str | Path) -> Path | None:
+    """The checkpoint that ``source`` means, None if there is no such file: the file, with or without its ending, or the
+    folder of a run that holds one.
+    """
+    path = Path(source)
+    candidates = (path, path / "checkpoint.zip", with_suffix(path)) if path.name else (path / "checkpoint.zip",)
+    return next((candidate for candidate in candidates if candidate.is_file()), None)
 
 
 def write(
@@ -56,18 +66,19 @@ def write(
 
 
 @contextmanager
-def opened(path: str | Path) -> Iterator[tuple[dict[str, Any], dict[int, dict[str, torch.Tensor]], Path]]:
-    """Unpack a checkpoint: ``(state, moments, folder)``; the folder lasts as long as the context.
+def opened(source: str | Path) -> Iterator[tuple[dict[str, Any], dict[int, dict[str, torch.Tensor]], Path]]:
+    """Unpack the checkpoint that :func:`find` finds at ``source``, as ``(state, moments, folder)``; the folder lasts as
+    long as the context.
 
     ``moments`` are the ``state`` of the optimizer's state dict. Its settings are hyperparameters, found in ``state``.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is not a checkpoint of this library, or of a newer format.
+        ValueError: it is not a checkpoint of this library, or has another format.
     """
-    path = Path(path) if Path(path).is_file() else with_suffix(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"no checkpoint at {path}")
+    path = find(source)
+    if path is None:
+        raise FileNotFoundError(f"no checkpoint at {source if Path(source).is_dir() else with_suffix(source)}")
     folder = Path(tempfile.mkdtemp(prefix="espo-gym-"))
     try:
         try:
@@ -77,7 +88,10 @@ def opened(path: str | Path) -> Iterator[tuple[dict[str, Any], dict[int, dict[st
         except (zipfile.BadZipFile, FileNotFoundError, json.JSONDecodeError) as error:
             raise ValueError(f"{path} is not a checkpoint of espo_gym: {error}") from error
         if state.get("format") != FORMAT:
-            raise ValueError(f"{path} has format {state.get('format')}, this version reads {FORMAT}")
+            raise ValueError(
+                f"{path} has format {state.get('format')}, this version reads {FORMAT}: "
+                "read it with the version of espo_gym that wrote it, or train again"
+            )
         yield state, _unflatten(load_file(folder / "optimizer.safetensors")), folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)

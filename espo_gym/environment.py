@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
-import importlib
 import json
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -13,11 +15,50 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker
 
 from .envs import MathVectorEnv, TextEnv
+from .plugins import check_env_arguments, check_import, import_named
 
 SAME_STEP = AutoresetMode.SAME_STEP
 
 Environment = str | gym.Env | VectorEnv
-"""An id, an environment or a vector environment."""
+"""An id (with the module that registers it, ``module:id``), an environment or a vector environment."""
+
+_REGISTERED_BY: dict[str, str] = {}
+"""Id -> the module that was named with it. Gymnasium's registry forgets it, and a checkpoint needs it."""
+
+
+def make_env(env_id: str, **kwargs: Any) -> gym.Env[Any, Any]:
+    """``gymnasium.make``, which also remembers the module of ``module:id`` for checkpoints.
+
+    Raises:
+        ImportError: the module cannot be imported.
+        gymnasium.error.Error: no such id is registered (the message names the closest one).
+    """
+    name = _import_module(env_id)
+    with _hint(name):
+        return gym.make(name, **kwargs)
+
+
+def _import_module(env_id: str) -> str:
+    """Import the module of ``module:id``, and return the id. Raises ImportError."""
+    module, _, name = env_id.rpartition(":")
+    if module:
+        import_named(module, f"no environment {env_id!r}")
+        _REGISTERED_BY[name] = module
+    return name
+
+
+@contextmanager
+def _hint(name: str) -> Iterator[None]:
+    """Add to Gymnasium's message of an unknown id what it leaves out: the namespace, and ids of other packages."""
+    try:
+        yield
+    except gym.error.UnregisteredEnv as error:
+        full = [known for known in gym.registry if known.endswith(f"/{name}")]
+        meant = f" Did you mean {full[0]!r}?" if full else ""
+        raise type(error)(
+            f"{error}{meant} espo-gym list shows the ids; name another package's as module:id, where importing module "
+            "registers the id"
+        ) from None
 
 
 def as_vector_env(env: Environment, num_envs: int) -> VectorEnv:
@@ -53,11 +94,10 @@ def as_vector_env(env: Environment, num_envs: int) -> VectorEnv:
 
 
 def _make(env_id: str, num_envs: int) -> VectorEnv:
-    module, _, name = env_id.rpartition(":")
-    if module:
-        importlib.import_module(module)
-    # A native vector environment decides on its own autoreset; Gymnasium's own class has to be told.
-    native = gym.spec(name).vector_entry_point is not None
+    name = _import_module(env_id)
+    # A native vector environment has one autoreset mode; Gymnasium's own class takes it as an argument.
+    with _hint(name):
+        native = gym.spec(name).vector_entry_point is not None
     return gym.make_vec(name, num_envs=num_envs, vector_kwargs={} if native else {"autoreset_mode": SAME_STEP})
 
 
@@ -86,19 +126,52 @@ def describe(env: VectorEnv) -> str:
 
 
 def environment_spec(env: VectorEnv) -> dict[str, Any] | None:
-    """What a checkpoint keeps of ``env``: ``{"id", "kwargs"}``, or None where it was not made from an id."""
+    """What a checkpoint keeps of ``env``: ``{"id", "module", "kwargs"}``, where importing ``module`` registers the id;
+    None for an environment that was not made from an id.
+    """
     if env.spec is None:
         return None
     kwargs = {k: v for k, v in env.spec.kwargs.items() if k not in ("num_envs", "vectorization_mode", "vector_kwargs")}
-    if kwargs.get("task") == gym.spec(env.spec.id).kwargs.get("task"):
+    registered = gym.spec(env.spec.id)
+    if kwargs.get("task") == registered.kwargs.get("task"):
         kwargs.pop("task", None)  # the id stands for it
     try:
         json.dumps(kwargs)
     except TypeError:
         return None
-    return {"id": env.spec.id, "kwargs": kwargs}
+    return {"id": env.spec.id, "module": _registering_module(registered), "kwargs": kwargs}
 
 
-def make_from_spec(spec: dict[str, Any], num_envs: int) -> VectorEnv:
-    """The environment that :func:`environment_spec` described."""
+def _registering_module(spec: gym.envs.registration.EnvSpec) -> str | None:
+    """The module that was named with the id or, where none was, the one that defines the task or environment: often it
+    or its package registers the id.
+    """
+    if spec.id in _REGISTERED_BY:
+        return _REGISTERED_BY[spec.id]
+    defined = spec.kwargs.get("task", spec.entry_point)
+    return defined.partition(":")[0] if isinstance(defined, str) else getattr(defined, "__module__", None)
+
+
+def make_from_spec(
+    spec: dict[str, Any], num_envs: int, *, allow_import: Collection[str] = (), source: str | Path = "the checkpoint"
+) -> VectorEnv:
+    """The environment that :func:`environment_spec` described.
+
+    ``spec`` comes from the file ``source``: where its id is not registered yet, its module is imported only as
+    :func:`espo_gym.plugins.check_import` allows.
+
+    Raises ValueError: the module may not be imported, or does not register the id.
+    """
+    check_env_arguments(spec["kwargs"], allow_import, source)
+    name = f"{spec['module']}:{spec['id']}"
+    if ":" in spec["id"]:
+        raise ValueError(f"{source} is not a checkpoint of espo_gym: {spec['id']!r} is no id of an environment")
+    if spec["id"] not in gym.registry and spec["module"] is not None:
+        check_import(name, allow_import, source)
+        _import_module(name)
+    if spec["id"] not in gym.registry:
+        raise ValueError(
+            f"{source} was trained in {spec['id']}, which importing {spec['module']} does not register: "
+            "import what registers it, or give another environment"
+        )
     return as_vector_env(gym.make(spec["id"], **spec["kwargs"]), num_envs)

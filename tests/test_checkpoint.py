@@ -29,7 +29,7 @@ def test_the_parts_are_plain_files(tmp_path):
     assert not any(name.endswith((".pkl", ".pt", ".bin", ".pth")) for name in names)
     AutoModelForCausalLM.from_pretrained(tmp_path / "parts" / "policy")
     saved = json.loads((tmp_path / "parts" / "state.json").read_text())
-    assert saved["class"] == "PPO" and saved["hyperparameters"]["gamma"] == 1.0 and saved["format"] == 1
+    assert saved["algorithm"] == "ppo" and saved["hyperparameters"]["gamma"] == 1.0 and saved["format"] == 2
 
 
 @pytest.mark.parametrize(("given", "written"), [("a", "a.zip"), ("a.zip", "a.zip"), ("a_1.5", "a_1.5.zip")])
@@ -80,8 +80,8 @@ def test_a_newer_format_is_an_error(tmp_path):
     with zipfile.ZipFile(path) as old, zipfile.ZipFile(tmp_path / "y.zip", "w") as new:
         for name in old.namelist():
             data = old.read(name)
-            new.writestr(name, data.replace(b'"format": 1', b'"format": 99') if name == "state.json" else data)
-    with pytest.raises(ValueError, match="has format 99, this version reads 1"):
+            new.writestr(name, data.replace(b'"format": 2', b'"format": 99') if name == "state.json" else data)
+    with pytest.raises(ValueError, match="has format 99, this version reads 2"):
         GRPO.load(tmp_path / "y.zip")
 
 

@@ -1,8 +1,12 @@
 """The command line as its user meets it: options, messages, exit codes."""
 
 import json
+import os
+import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import click
 import gymnasium as gym
@@ -10,9 +14,13 @@ import pytest
 from click.testing import CliRunner, Result
 from runs import read_points
 
+from espo_gym import choices
 from espo_gym.algorithms import ALGORITHMS
+from espo_gym.cli.hyperparameters import algorithm_classes, built_in, of_class
 from espo_gym.cli.main import main
-from espo_gym.cli.options import field_docs
+from espo_gym.experiments.protocol import PROTOCOLS
+from espo_gym.experiments.tuning import SEEDS
+from espo_gym.reports.inspector import MOST
 
 SMALL = ["--rollout-size", "32", "--timesteps", "64", "--eval-problems", "8", "--eval-k", "2", "--no-progress"]
 
@@ -29,6 +37,12 @@ def fails(*args: object, code: int = 1) -> str:
     assert "Traceback" not in result.output
     assert result.output.count("Error: ") == 1
     return result.output.partition("Error: ")[2]
+
+
+def parameters(command: str) -> dict[str, Any]:
+    """Options and arguments of a command by name."""
+    found = main.commands[command]
+    return {str(p.name): p for p in found.get_params(click.Context(found, info_name=command))}
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +139,9 @@ class TestTrain:
         first = invoke("train", *SMALL, "--timesteps", 32, "--env", "sums:sums/Small-v0", "--out", out)
         assert first.exit_code == 0, first.output
         del gym.registry["sums/Small-v0"], sys.modules["sums"]
-        second = invoke("train", "--resume", "--timesteps", 64, "--no-progress", "--out", out)
+        resume = ("train", "--resume", "--timesteps", 64, "--no-progress", "--out", out)
+        assert "--allow-import sums" in fails(*resume) and "sums" not in sys.modules
+        second = invoke(*resume, "--env", "sums:sums/Small-v0")
         assert second.exit_code == 0, second.output
         gym.registry.pop("sums/Small-v0")
 
@@ -155,7 +171,7 @@ class TestMistakes:
             ("--alpha -1", "alpha must be > 0"),
             ("--preset large", "preset must be one of paper, teaching"),
             ("--group-size 5", "a rollout of 32 completions cannot be split into groups of 5"),
-            ("--policy /no/such/folder", "no policy could be loaded from '/no/such/folder'"),
+            ("--policy /no/such/folder", "could not load a policy from '/no/such/folder'"),
             ("--timesteps 0", "timesteps must be at least 1"),
             ("--eval-every -1", "eval_every must be at least 0"),
             ("--config none.json", "no config at none.json"),
@@ -276,29 +292,63 @@ class TestEval:
     def test_sources_that_are_none(self, finished, tmp_path):
         env = ("--env", "espo_gym/Addition-v0")
         assert "no checkpoint at" in fails("eval", tmp_path / "none.zip", *env)
-        assert "no policy could be loaded from" in fails("eval", tmp_path / "none", *env)
+        assert "could not load a policy from" in fails("eval", tmp_path / "none", *env)
         assert "give --env" in fails("eval", finished / "policy", code=2)
         (tmp_path / "broken.zip").write_bytes((finished / "checkpoint.zip").read_bytes()[:5000])
         assert "is not a checkpoint" in fails("eval", tmp_path / "broken.zip")
 
 
+def loaded_by(arguments: str, shown: str = "", **environment: str) -> list[str]:
+    """Which heavy packages a process has loaded after ``espo-gym`` with these arguments."""
+    code = f"""
+import sys
+from espo_gym.cli.main import main
+try:
+    main({arguments.split()!r}, prog_name="espo-gym")
+except SystemExit:
+    pass
+heavy = ("torch", "transformers", "stable_baselines3", "scipy", "matplotlib", "sympy")
+print("LOADED", *sorted(set(heavy) & set(sys.modules)))
+"""
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(
+        command, env=os.environ | environment, capture_output=True, text=True, timeout=120, check=True
+    )
+    assert shown in done.stdout
+    return done.stdout.splitlines()[-1].split()[1:]
+
+
 class TestHelp:
     def test_every_option_has_help(self):
-        for command in main.commands.values():
-            for parameter in command.params:
+        for command in main.commands:
+            for parameter in parameters(command).values():
                 if isinstance(parameter, click.Option):
-                    assert parameter.help and parameter.help.endswith((".", "]", ")")), (command.name, parameter.name)
+                    assert parameter.help and parameter.help.endswith((".", "]", ")")), (command, parameter.name)
 
     def test_every_hyperparameter_is_an_option_with_its_docstring(self):
-        options = {p.name: p for p in main.commands["train"].params}
+        options = parameters("train")
         for cls in ALGORITHMS.values():
-            docs = field_docs(cls)
-            for name in cls.hyperparameters():
-                assert docs[name] in options[name].help
+            for name, hyperparameter in of_class(cls).items():
+                assert hyperparameter.doc and hyperparameter.doc in options[name].help
 
     def test_a_hyperparameter_of_few_names_its_algorithms(self):
-        options = {p.name: p for p in main.commands["train"].params}
-        assert options["alpha"].help.startswith("[ESPO")
+        assert parameters("train")["alpha"].help.startswith("[ESPO")
+
+    def test_what_is_read_from_the_sources_is_what_the_classes_have(self):
+        """Names, order, types and docstrings; those of an option that takes no such type would show here too."""
+        assert algorithm_classes() == {name: cls.__name__ for name, cls in ALGORITHMS.items()}
+        for cls in ALGORITHMS.values():
+            read, keywords = built_in()[cls.__name__], [f for f in fields(cls) if f.kw_only and f.init]
+            assert list(read) == [f.name for f in keywords]
+            assert read.keys() == cls.hyperparameters().keys()
+            assert [h.type for h in read.values()] == [eval(str(f.type)) for f in keywords]
+            assert read == of_class(cls)
+
+    def test_what_help_says_of_things_that_it_does_not_import(self):
+        assert tuple(PROTOCOLS) == choices.PROTOCOLS
+        assert parameters("compare")["tune_seeds"].default == len(SEEDS)
+        assert f"Seeds of it: {SEEDS[0]}, ..." in parameters("compare")["tune_seeds"].help
+        assert f"up to {MOST}]" in parameters("inspect")["completions"].help
 
     @pytest.mark.parametrize("command", ["train", "eval", "compare", "list"])
     def test_help(self, command):
@@ -311,6 +361,27 @@ class TestHelp:
         assert result.exit_code == 0
         for name in [*ALGORITHMS, "espo_gym/teaching", *(id for id in gym.registry if id.startswith("espo_gym/"))]:
             assert name in result.output
+
+    @pytest.mark.parametrize(
+        "arguments",
+        [
+            "--version",
+            "--help",
+            *(f"{command} --help" for command in main.commands),
+            "train --micro-batch-size 16",
+            "train --algo nothing",
+            "trian",
+        ],
+    )
+    def test_what_needs_no_torch_loads_none(self, arguments):
+        assert loaded_by(arguments) == []
+
+    @pytest.mark.parametrize(
+        ("words", "wanted"), [("espo-gym tr", "train"), ("espo-gym train --micro", "--micro-batch-tokens")]
+    )
+    def test_completion_in_the_shell_loads_no_torch(self, words, wanted):
+        completion = {"_ESPO_GYM_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
+        assert loaded_by("", shown=wanted, **completion) == []
 
     def test_version(self):
         import espo_gym

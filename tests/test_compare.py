@@ -22,9 +22,9 @@ from espo_gym.experiments.budget import BudgetCallback, text_fingerprint, weight
 from espo_gym.experiments.compare import compare, locked
 from espo_gym.experiments.comparison import ComparedRun, Comparison, seed_folder
 from espo_gym.experiments.comparison_report import comparison_report
+from espo_gym.experiments.config import RunConfig
 from espo_gym.experiments.fairness import fairness_checks
 from espo_gym.experiments.pairs import compare_pairs, resolved
-from espo_gym.experiments.run import RunConfig
 from espo_gym.experiments.run_folder import write_json
 from espo_gym.experiments.setting import Entry
 from espo_gym.experiments.statistics import paired_difference

@@ -23,7 +23,8 @@ from espo_gym.diagnostics import DIAGNOSES
 from espo_gym.envs import Verdict, register_task
 from espo_gym.envs.tasks.addition import Addition
 from espo_gym.experiments.budget import BudgetCallback
-from espo_gym.experiments.run import RunConfig, train
+from espo_gym.experiments.config import RunConfig
+from espo_gym.experiments.run import train
 from espo_gym.experiments.run_folder import read_progress
 
 ROOT = Path(__file__).parents[1]

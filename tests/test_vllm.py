@@ -23,7 +23,7 @@ from espo_gym.cli.main import main
 from espo_gym.collect import collect
 from espo_gym.environment import as_vector_env
 from espo_gym.envs import UnicodeText
-from espo_gym.experiments.run import RunConfig
+from espo_gym.experiments.config import RunConfig
 from espo_gym.policy import Policy
 from espo_gym.sampling import Sampling
 

@@ -2,60 +2,70 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
-from espo_gym.algorithms import ALGORITHMS
-from espo_gym.experiments.compare import compare
-from espo_gym.experiments.comparison import Comparison
-from espo_gym.experiments.comparison_report import mean_interval, score_table, tuning_summary
-from espo_gym.experiments.fairness import fairness_checks
-from espo_gym.experiments.pairs import compare_pairs
-from espo_gym.experiments.protocol import PROTOCOLS, regime_scores, run_protocol
-from espo_gym.experiments.run import DTYPES, RunConfig
-from espo_gym.experiments.setting import Entry
-from espo_gym.experiments.tuning import SEEDS, tune
+from espo_gym.choices import DTYPES, PROTOCOLS
+from espo_gym.experiments.config import RunConfig
 
 from .errors import report_errors
-from .options import env_arguments, hyperparameter_options
+from .options import (
+    ALLOW_IMPORT,
+    command_with_algorithms,
+    env_arguments,
+    given_hyperparameters,
+    json_or_text,
+)
+from .tables import make_table, print_table
+
+if TYPE_CHECKING:
+    from espo_gym.experiments.comparison import Comparison
+    from espo_gym.experiments.setting import Entry
+
+
+def split_entry(text: str) -> tuple[str, str, dict[str, Any]]:
+    """Name, algorithm and hyperparameters of ``wide=espo,alpha=1.0``. Values are JSON if they can be, else text."""
+    name, equals, rest = text.partition("=")
+    algo, *pairs = re.split(r",(?=[A-Za-z_0-9]+=)", rest)
+    if not equals or not algo:
+        raise click.UsageError(f"--entry takes NAME=ALGORITHM[,KEY=VALUE...], not {text!r}")
+    return name, algo, {key: json_or_text(value) for key, _, value in (pair.partition("=") for pair in pairs)}
 
 
 def parse_entry(text: str) -> Entry:
-    """``wide=espo,alpha=1.0`` is the entry "wide": ESPO with alpha 1. Values are JSON, or else text."""
-    name, equals, rest = text.partition("=")
-    algo, *pairs = re.split(r",(?=[a-z_0-9]+=)", rest)
-    if not equals or not algo:
-        raise click.UsageError(f"--entry takes NAME=ALGORITHM[,KEY=VALUE...], not {text!r}")
-    values: dict[str, Any] = {}
-    for pair in pairs:
-        key, _, value = pair.partition("=")
-        try:
-            values[key] = json.loads(value)
-        except json.JSONDecodeError:
-            values[key] = value
-    return Entry(name, algo, values)
+    """``wide=espo,alpha=1.0`` is the entry "wide": ESPO with alpha 1; see :func:`split_entry`."""
+    from espo_gym.experiments.setting import Entry
+
+    return Entry(*split_entry(text))
 
 
-@click.command("compare")
+def _algorithms(values: dict[str, Any]) -> Iterator[str]:
+    """The algorithms of --algos and --entry."""
+    yield from _names(values["algos"])
+    for text in values["more"] or ():
+        yield split_entry(text)[1]
+
+
+def _names(algos: str | None) -> list[str]:
+    return [name.strip() for name in (algos or "").split(",") if name.strip()]
+
+
+@command_with_algorithms("compare", _algorithms)
 @click.option(
-    "--algos", help="Algorithms, with commas between them.  [default: espo,gspo,grpo,ppo]", show_default=False
+    "--algos",
+    help="Algorithms, with commas between them; your own as module:Class.  [default: espo,gspo,grpo,ppo]",
+    show_default=False,
 )
 @click.option(
     "--entry", "more", multiple=True, metavar="NAME=ALGO[,KEY=VALUE...]", help="One more, with its own options."
 )
-@click.option(
-    "--protocol", type=click.Choice(list(PROTOCOLS)), help="Its tasks and regimes instead of one environment."
-)
-@click.option("--env", default=RunConfig.env, help="Id of the environment (see espo-gym list).")
+@click.option("--protocol", type=click.Choice(PROTOCOLS), help="Its tasks and regimes instead of one environment.")
+@click.option("--env", default=RunConfig.env, help="Id of the environment (see espo-gym list); your own as module:id.")
 @click.option("--env-arg", "env_args", multiple=True, metavar="KEY=VALUE", help="Argument of the environment.")
 @click.option(
     "--policy",
@@ -70,33 +80,32 @@ def parse_entry(text: str) -> Entry:
 )
 @click.option("--seconds", type=float, help="Seconds of training of each run, in place of completions.")
 @click.option("--tune", "tuned", is_flag=True, help="Tune learning rate and clip first, on a grid equal for all.")
-@click.option("--tune-seeds", default=len(SEEDS), type=click.IntRange(1), help=f"Seeds of it: {SEEDS[0]}, ...")
+@click.option("--tune-seeds", default=3, type=click.IntRange(1), help="Seeds of it: 100, ...")
 @click.option("--eval-problems", type=int, help="Held-out problems, after training.  [default: 256, or the protocol's]")
 @click.option("--eval-k", type=int, help="Completions of each of them.  [default: 8]")
 @click.option("--eval-every", default=0, help="Rollouts between greedy evaluations on the way (0: none).")
 @click.option("--jobs", type=click.IntRange(1), help="Processes at a time.  [default: the number of cores]")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("runs/compare"), help="Folder of the comparison.")
-@hyperparameter_options
+@ALLOW_IMPORT
+@click.pass_context
 @report_errors
-def compare_command(**options: Any) -> None:
-    """Compare algorithms, seed against seed, on equal budgets. Run it again to go on with what is missing.
+def compare_command(context: click.Context, /, **options: Any) -> None:
+    """Compare algorithms, seed against seed, on equal budgets. Run it again to continue with what is missing.
 
     Options of algorithms hold for every entry, those of --entry for that one.
     """
-    hyperparameters = {
-        name: options[name]
-        for name in {n for cls in ALGORITHMS.values() for n in cls.hyperparameters()}
-        if options[name] not in (None, ())
-    }
+    from espo_gym.experiments.compare import compare
+    from espo_gym.experiments.tuning import tune
+
+    hyperparameters = given_hyperparameters(context)
     if "seed" in hyperparameters:
         raise click.UsageError("--seeds gives every entry the seeds 0, 1, ...; there is no --seed here")
-    names = (options["algos"] or ("" if options["more"] else "espo,gspo,grpo,ppo")).split(",")
-    entries: list[str | Entry] = [name.strip() for name in names if name.strip()]
-    entries += [parse_entry(text) for text in options["more"]]
+    entries: list[str | Entry] = [*_names(options["algos"]), *map(parse_entry, options["more"])]
+    entries = entries or ["espo", "gspo", "grpo", "ppo"]
     out: Path = options["out"]
     settings: dict[str, Any] = {
         name: options[name]
-        for name in ("timesteps", "seconds", "dtype", "eval_problems", "eval_k", "eval_every", "jobs")
+        for name in ("timesteps", "seconds", "dtype", "eval_problems", "eval_k", "eval_every", "jobs", "allow_import")
         if options[name] is not None
     }
     settings |= {"hyperparameters": hyperparameters, "log": click.echo}
@@ -109,17 +118,21 @@ def compare_command(**options: Any) -> None:
                 entries = list(tune(entries, options["env"], out=out, seeds=options["tune_seeds"], **settings))
             _show(compare(entries, options["env"], out=out, seeds=options["seeds"], **settings))
     except KeyboardInterrupt:
-        click.echo("\nStopped. The same command goes on with what is missing", err=True)
+        click.echo("\nStopped. The same command continues with what is missing", err=True)
         raise
     click.echo(f"Everything is in {out}{os.sep}; begin with report.md")
 
 
 def _protocol(entries: Sequence[str | Entry], out: Path, settings: dict[str, Any], options: dict[str, Any]) -> None:
+    from espo_gym.experiments.comparison_report import mean_interval
+    from espo_gym.experiments.pairs import compare_pairs
+    from espo_gym.experiments.protocol import PROTOCOLS, regime_scores, run_protocol
+
     source = click.get_current_context().get_parameter_source
-    own = [name for name in ("env", "env_args", "policy") if source(name) is click.core.ParameterSource.COMMANDLINE]
-    if own:
-        given = ", ".join(f"--{name.replace('_args', '-arg')}" for name in own)
-        raise click.UsageError(f"--protocol has its own environments and policies: no {given} with it")
+    given = [name for name in ("env", "env_args", "policy") if source(name) is click.core.ParameterSource.COMMANDLINE]
+    if given:
+        flags = ", ".join(f"--{name.replace('_args', '-arg')}" for name in given)
+        raise click.UsageError(f"--protocol has its own environments and policies: no {flags} with it")
     protocol = PROTOCOLS[options["protocol"]]
     tune_seeds = options["tune_seeds"] if options["tuned"] else None
     made = run_protocol(protocol, entries, out=out, seeds=options["seeds"], tune_seeds=tune_seeds, **settings)
@@ -136,6 +149,9 @@ def _protocol(entries: Sequence[str | Entry], out: Path, settings: dict[str, Any
 
 
 def _show(comparison: Comparison) -> None:
+    from espo_gym.experiments.comparison_report import score_table, tuning_summary
+    from espo_gym.experiments.pairs import compare_pairs
+
     header, rows = score_table(comparison)
     shown = [i for i, name in enumerate(header) if name not in ("IQM of AUC", "final", "rollouts_to_0.8")]
     title = f"\n{comparison.setting['env']}, {len(comparison.seeds)} seeds, with 95 % intervals"
@@ -152,6 +168,8 @@ def _sentences(sentences: list[str]) -> None:
 
 
 def _audit(comparison: Comparison, where: str = "") -> None:
+    from espo_gym.experiments.fairness import fairness_checks
+
     checks = fairness_checks(comparison)
     wrong = [text for ok, text in checks if ok is False]
     for text in wrong:
@@ -162,9 +180,9 @@ def _audit(comparison: Comparison, where: str = "") -> None:
 
 
 def _print(header: list[str], rows: list[list[str]], title: str) -> None:
-    table = Table(*header, box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    from rich.markup import escape
+
+    table = make_table(*header)
     for row in rows:
         table.add_row(*map(escape, row))
-    console = Console(highlight=False)
-    console.print(title, soft_wrap=True)
-    console.print(table)
+    print_table(table, title)

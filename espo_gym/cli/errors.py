@@ -10,16 +10,16 @@ import gymnasium as gym
 
 HINT = "espo-gym --traceback ... shows where it came from"
 USER_ERRORS = (ValueError, TypeError, OSError, FloatingPointError, RuntimeError, ImportError, gym.error.Error)
-"""What a user can mend."""
+"""Errors the user can fix."""
 
 
 def in_words(error: BaseException) -> str:
-    """Gymnasium appends the arguments of the environment to every error in its constructor; not those."""
+    """The message of ``error``, without the environment's arguments, which Gymnasium appends to it."""
     return str(error).partition(" was raised from the environment creator")[0] or type(error).__name__
 
 
 def report_errors(command: Callable[..., None]) -> Callable[..., None]:
-    """What a user can mend becomes one line instead of a traceback."""
+    """Errors the user can fix become one line instead of a traceback."""
 
     def wrapped(*args: Any, **kwargs: Any) -> None:
         try:

@@ -1,38 +1,30 @@
-"""What the commands share: options made from the hyper-parameters."""
+"""What the commands share: options made from hyperparameters, names of algorithms, permission to import."""
 
 from __future__ import annotations
 
-import ast
-import inspect
 import json
-import textwrap
-from collections.abc import Callable
-from dataclasses import fields
-from typing import Any, get_args, get_type_hints
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, cast, get_args
 
 import click
 
-from espo_gym.algorithms import ALGORITHMS, PolicyOptimizer
+from espo_gym.envs.checks import did_you_mean
+from espo_gym.plugins import installed_algorithms
 
-# -- options from hyper-parameters -------------------------------------------------------------------------------------
+from .hyperparameters import Hyperparameter, algorithm_classes, built_in, of_class
 
+OPTIONS = "espo_gym.hyperparameter_options"
+"""Where a click context keeps the options of hyperparameters."""
 
-def field_docs(cls: type) -> dict[str, str]:
-    """The docstring under each field of ``cls`` and its parents, on one line."""
-    docs: dict[str, str] = {}
-    for parent in reversed(cls.__mro__):
-        if "__dataclass_fields__" not in vars(parent):
-            continue
-        body = ast.parse(textwrap.dedent(inspect.getsource(parent))).body[0]
-        assert isinstance(body, ast.ClassDef)
-        for statement, after in zip(body.body, body.body[1:], strict=False):
-            match statement, after:
-                case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
-                    docs[name] = " ".join(text.split())
-    return docs
+ALLOW_IMPORT = click.option(
+    "--allow-import",
+    multiple=True,
+    metavar="MODULE",
+    help="Import this module if a run's files name it as the home of their algorithm or environment.",
+)
 
 
-class Numbers(click.ParamType):
+class Numbers(click.ParamType):  # type: ignore[type-arg]  # not generic before click 8.2
     """Numbers with commas between them, or ``none``."""
 
     name = "numbers"
@@ -46,53 +38,142 @@ class Numbers(click.ParamType):
             self.fail(f"{value!r} is not a list of numbers such as 0.5,0.8", param, ctx)
 
 
-def hyperparameter_options(command: Callable[..., None]) -> Callable[..., None]:
-    """An option for each hyper-parameter of any algorithm; what is not given is left to the preset."""
-    owners: dict[str, list[type[PolicyOptimizer]]] = {}
-    for cls in ALGORITHMS.values():
-        for f in fields(cls):
-            if f.kw_only and f.init:
-                owners.setdefault(f.name, []).append(cls)
-    docs = {cls: field_docs(cls) for cls in ALGORITHMS.values()}
-    for name, classes in reversed(owners.items()):
-        flag, hint = f"--{name.replace('_', '-')}", get_type_hints(classes[0])[name]
-        kinds = [t for t in get_args(hint) if t is not type(None)] if type(None) in get_args(hint) else [hint]
-        kwargs: dict[str, Any] = {"default": None, "show_default": False, "help": _help(name, classes, docs)}
-        if kinds[0] is bool:
-            option = click.option(f"{flag}/--no-{flag[2:]}", name, **kwargs)
-        elif kinds[0] == tuple[float, ...]:
-            option = click.option(flag, name, type=Numbers(), **kwargs)
-        elif kinds[0] == tuple[str, ...]:
-            option = click.option(flag, name, multiple=True, **kwargs)
-        else:
-            option = click.option(flag, name, type=kinds[0], **kwargs)
-        command = option(command)
-    return command
+class Plain(click.ParamType):  # type: ignore[type-arg]  # not generic before click 8.2
+    """JSON if it can be, else text: for types that have no option of their own."""
+
+    name = "json"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return json_or_text(value) if isinstance(value, str) else value
 
 
-def _help(name: str, classes: list[type[PolicyOptimizer]], docs: dict[type, dict[str, str]]) -> str:
-    """What ``name`` means, and for which algorithms where it is not the same for all."""
+class AlgorithmName(click.ParamType):  # type: ignore[type-arg]  # not generic before click 8.2
+    """A built-in algorithm, one that a package offers, or ``module:Class``."""
+
+    name = "algorithm"
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
+        return f"[{'|'.join((*algorithm_classes(), *installed_algorithms()))}|MODULE:CLASS]"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        known = [*algorithm_classes(), *installed_algorithms()]
+        if value not in known and ":" not in value:
+            listed = ", ".join(map(repr, known))
+            self.fail(f"{value!r} is not one of {listed}, nor module:Class.{did_you_mean(value, known)}", param, ctx)
+        return str(value)
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[click.shell_completion.CompletionItem]:
+        known = (*algorithm_classes(), *installed_algorithms())
+        return [click.shell_completion.CompletionItem(name) for name in known if name.startswith(incomplete)]
+
+
+class AlgorithmCommand(click.Command):
+    """A command with an option for each hyperparameter of every built-in algorithm, and of those its arguments name.
+
+    ``algorithms`` gives the names of algorithms in the values of the command's other options.
+    """
+
+    def __init__(self, *args: Any, algorithms: Callable[[dict[str, Any]], Iterable[str]], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.algorithms = algorithms
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        named = self._named(args) if not ctx.resilient_parsing else {}
+        taken = {parameter.name for parameter in self.params}
+        ctx.meta[OPTIONS] = [o for o in hyperparameter_options(built_in() | named) if o.name not in taken]
+        return super().parse_args(ctx, args)
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        own = super().get_params(ctx)
+        options = ctx.meta.setdefault(OPTIONS, hyperparameter_options(built_in()))
+        return [*own[: len(self.params)], *options, *own[len(self.params) :]]  # --help is the last
+
+    def _named(self, args: list[str]) -> dict[str, dict[str, Hyperparameter]]:
+        """The hyperparameters of other people's algorithms that ``args`` name, by the name of the class."""
+        settings = {"ignore_unknown_options": True, "allow_extra_args": True}
+        probe = click.Command(self.name, params=self.params, add_help_option=False, context_settings=settings)
+        values = probe.make_context(self.name, list(args), resilient_parsing=True).params
+        names = [name for name in self.algorithms(values) if ":" in name or name in installed_algorithms()]
+        if not names:
+            return {}
+        from espo_gym.algorithms.registry import resolve  # torch with it: the user's class needs it
+
+        try:
+            return {cls.__name__: of_class(cls) for cls in map(resolve, names)}
+        except ValueError as error:
+            raise click.UsageError(str(error)) from error
+
+
+def given_hyperparameters(context: click.Context) -> dict[str, Any]:
+    """The hyperparameters that the command line gives; the preset decides on all others."""
+    source = context.get_parameter_source
+    names = [option.name for option in context.meta[OPTIONS]]
+    return {n: context.params[n] for n in names if source(n) is click.core.ParameterSource.COMMANDLINE}
+
+
+def hyperparameter_options(algorithms: dict[str, dict[str, Hyperparameter]]) -> list[click.Option]:
+    """An option for each hyperparameter of ``algorithms``, which are given by the name of their class."""
+    owners: dict[str, dict[str, Hyperparameter]] = {}
+    for cls, hyperparameters in algorithms.items():
+        for name, hyperparameter in hyperparameters.items():
+            owners.setdefault(name, {})[cls] = hyperparameter
+    options = []
+    for name, by_class in owners.items():
+        last = list(by_class.values())[-1]  # an algorithm that the user named comes after the built-in ones
+        flag = f"--{name.replace('_', '-')}"
+        kind, settings = _option_type(last.type)
+        declarations = (f"{flag}/--no-{flag[2:]}" if kind is bool else flag, name)
+        text = _help({cls: h.doc for cls, h in by_class.items()}, shared=len(by_class) == len(algorithms))
+        options.append(click.Option(declarations, type=kind, default=None, show_default=False, help=text, **settings))
+    return options
+
+
+def _option_type(hint: Any) -> tuple[Any, dict[str, Any]]:
+    """click's type for the type of a hyperparameter, and what else its option needs."""
+    kinds = [kind for kind in get_args(hint) if kind is not type(None)] if type(None) in get_args(hint) else [hint]
+    if kinds[0] == tuple[float, ...]:
+        return Numbers(), {}
+    if kinds[0] == tuple[str, ...]:
+        return str, {"multiple": True}
+    return (kinds[0], {}) if len(kinds) == 1 and kinds[0] in (int, float, str, bool) else (Plain(), {})
+
+
+def _help(docs: dict[str, str], shared: bool) -> str:
+    """What a hyperparameter means, and for which classes where it is not the same for all."""
     meanings: dict[str, list[str]] = {}
-    for cls in classes:
-        meanings.setdefault(docs[cls][name], []).append(cls.__name__)
-    if len(classes) == len(ALGORITHMS):
-        if len(meanings) == 1:
-            return next(iter(meanings))
-        general = docs[classes[0]][name]
-        special = [f"[{', '.join(names)}] {text}" for text, names in meanings.items() if text != general]
+    for cls, doc in docs.items():
+        meanings.setdefault(doc, []).append(cls)
+    if shared:
+        general = next(iter(meanings))
+        special = [f"[{', '.join(classes)}] {text}" for text, classes in meanings.items() if text != general]
         return " ".join([general, *special])
-    return " ".join(f"[{', '.join(names)}] {text}" for text, names in meanings.items())
+    return " ".join(f"[{', '.join(classes)}] {text}" for text, classes in meanings.items())
 
 
-def env_arguments(pairs: tuple[str, ...]) -> dict[str, Any]:
+def env_arguments(pairs: Sequence[str]) -> dict[str, Any]:
     """``KEY=VALUE`` pairs; a value is JSON if it can be, else text."""
     arguments: dict[str, Any] = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not equals:
             raise click.UsageError(f"--env-arg takes KEY=VALUE, not {pair!r}")
-        try:
-            arguments[name] = json.loads(value)
-        except json.JSONDecodeError:
-            arguments[name] = value
+        arguments[name] = json_or_text(value)
     return arguments
+
+
+def json_or_text(value: str) -> Any:
+    """The JSON that ``value`` is, or ``value`` itself."""
+    try:
+        return json.loads(value)
+    except json.JSONDecodeError:
+        return value
+
+
+def command_with_algorithms(
+    name: str, algorithms: Callable[[dict[str, Any]], Iterable[str]]
+) -> Callable[[Callable[..., None]], AlgorithmCommand]:
+    """``click.command`` for an :class:`AlgorithmCommand`."""
+    decorator = click.command(name, cls=AlgorithmCommand, algorithms=algorithms)
+    return cast(Callable[[Callable[..., None]], AlgorithmCommand], decorator)

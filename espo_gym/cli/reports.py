@@ -7,12 +7,8 @@ from typing import Any
 
 import click
 
-from espo_gym.reports import plot
-from espo_gym.reports.curves import find_runs, group_runs
-from espo_gym.reports.html import page, write
-from espo_gym.reports.inspector import MOST, as_json, inspect_batch, load
-
 from .errors import USER_ERRORS, in_words, report_errors
+from .options import ALLOW_IMPORT
 
 PATHS = click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
 STEPS = click.option(
@@ -21,7 +17,7 @@ STEPS = click.option(
 COMPLETIONS = click.option(
     "--completions",
     type=click.IntRange(1),
-    help=f"Completions of the inspected rollout.  [default: as in training, up to {MOST}]",
+    help="Completions of the inspected rollout.  [default: as in training, up to 256]",
 )
 SHOW = click.option("--show", default=16, type=click.IntRange(1), help="Completions shown token by token.")
 
@@ -33,6 +29,7 @@ SHOW = click.option("--show", default=16, type=click.IntRange(1), help="Completi
 @STEPS
 @COMPLETIONS
 @SHOW
+@ALLOW_IMPORT
 @report_errors
 def report_command(runs: tuple[Path, ...], out: Path, inspector: bool, show: int, **where: Any) -> None:
     """Curves, times, completions, tokens and configs of RUNS in one HTML file.
@@ -40,6 +37,9 @@ def report_command(runs: tuple[Path, ...], out: Path, inspector: bool, show: int
     RUNS are folders of runs, or folders that hold some at any depth. Runs that differ in their seed alone are one
     curve with a 95 % interval.
     """
+    from espo_gym.reports.curves import find_runs, group_runs
+    from espo_gym.reports.html import page, write
+
     found = find_runs(runs)
     inspection, note = None, ""
     source = next((run for run in found if run.checkpoint), None)
@@ -62,6 +62,7 @@ def report_command(runs: tuple[Path, ...], out: Path, inspector: bool, show: int
 @STEPS
 @COMPLETIONS
 @SHOW
+@ALLOW_IMPORT
 @report_errors
 def inspect_command(run: Path, out: Path, show: int, **where: Any) -> None:
     """The tokens of one batch of RUN as the loss of every algorithm sees them.
@@ -69,13 +70,19 @@ def inspect_command(run: Path, out: Path, show: int, **where: Any) -> None:
     RUN is the folder of a run, or a checkpoint. The policy takes some optimizer steps of its next update first, since
     without any all ratios are 1 and no clip acts.
     """
+    from espo_gym.reports.html import page, write
+
     inspection = _inspection(run, show, **where)
     write(out, page(f"Tokens of {run}", inspection=inspection))
     click.echo(f"{len(inspection['rows'])} completions in {out}")
 
 
-def _inspection(path: Path, show: int, **where: Any) -> dict[str, Any]:
-    return as_json(inspect_batch(load(path), **where), str(path), show)
+def _inspection(path: Path, show: int, allow_import: tuple[str, ...], **where: Any) -> dict[str, Any]:
+    from espo_gym.algorithms import PolicyOptimizer
+    from espo_gym.reports.inspector import as_json, inspect_batch
+
+    algorithm = PolicyOptimizer.load(path, allow_import=allow_import)
+    return as_json(inspect_batch(algorithm, **where), str(path), show)
 
 
 @click.command("plot")
@@ -87,5 +94,8 @@ def _inspection(path: Path, show: int, **where: Any) -> dict[str, Any]:
 @report_errors
 def plot_command(runs: tuple[Path, ...], out: Path, metrics: tuple[str, ...]) -> None:
     """The curves of RUNS as a figure for a paper. RUNS as for ``espo-gym report``."""
+    from espo_gym.reports import plot
+    from espo_gym.reports.curves import find_runs, group_runs
+
     for path in plot.save(plot.draw(group_runs(find_runs(runs)), metrics or plot.PANELS), out):
         click.echo(path)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import csv
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -20,8 +20,9 @@ import torch
 from .budget import BudgetCallback
 from .comparison import COMPARISON, TUNING, Comparison, seed_folder
 from .comparison_report import comparison_report, comparison_results
+from .config import RunConfig
 from .processes import cores, in_processes, one_thread
-from .run import RunConfig, train
+from .run import train
 from .run_folder import CHECKPOINT, OUTCOME, partial_file, read_evaluation, write_json
 from .setting import Entry, Setting, entry_list, merge, seed_list
 
@@ -48,6 +49,7 @@ def compare(
     save_every: int = RunConfig.save_every,
     out: str | Path,
     jobs: int | None = None,
+    allow_import: Collection[str] = (),
     log: Callable[[str], Any] = print,
 ) -> Comparison:
     """Run every entry with every seed in the folder ``out``, and read the results.
@@ -57,7 +59,7 @@ def compare(
     adds them.
 
     Args:
-        entries: names of algorithms, or :class:`Entry`.
+        entries: names of algorithms (``module:Class`` for your own), or :class:`Entry`.
         policy: what they start from. With several, seed s takes number s modulo their number.
         seeds: how many (0, 1, ...), or which.
         timesteps: completions of each run (default 7,680 unless ``seconds`` is set).
@@ -70,10 +72,13 @@ def compare(
         jobs: processes at a time, each on one thread (default: as many as there are cores). 1 runs in this process.
             With more, a script must do its work under ``if __name__ == "__main__":``, since Python starts a new process
             by importing the script.
+        allow_import: modules that may be imported because the comparison in ``out`` names them; not needed for those
+            that ``entries`` and ``env`` name.
         log: called with progress messages.
 
     Raises:
-        ValueError: an invalid setting, or ``out`` already holds a different comparison.
+        ValueError: an invalid setting, or ``out`` already holds a different comparison or names a module that may not
+            be imported.
         RuntimeError: another process is working in ``out``.
     """
     contestants, wanted = entry_list(entries), seed_list(seeds)
@@ -93,7 +98,7 @@ def compare(
     )
     out = Path(out)
     with locked(out):
-        contestants, wanted = merge(out, setting, contestants, wanted)
+        contestants, wanted = merge(out, setting, contestants, wanted, allow_import)
         runs = [(entry, seed, seed_folder(out, entry.name, seed)) for seed in wanted for entry in contestants]
         missing = [run for run in runs if not (run[2] / OUTCOME).is_file()]
         if len(missing) < len(runs):

@@ -4,120 +4,23 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import platform
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, fields
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
-import torch
 from stable_baselines3.common.callbacks import BaseCallback, ConvertCallback, EveryNTimesteps
 from stable_baselines3.common.logger import Logger, make_output_format
 
-from espo_gym import __version__
-from espo_gym.algorithms import ALGORITHMS, PolicyOptimizer
+from espo_gym.algorithms import PolicyOptimizer
+from espo_gym.algorithms.registry import resolve
 from espo_gym.callbacks import EvaluateCallback
 from espo_gym.environment import task_of
 from espo_gym.evaluation import Evaluation
 from espo_gym.live_table import LiveTable
-from espo_gym.policy import SAMPLERS, Policy
 
+from .config import RunConfig
 from .run_folder import CHECKPOINT, CONFIG, EVALUATION, POLICY, append_samples, evaluation_record, write_json
-
-DTYPES = ("float32", "bfloat16")
-"""Of the forward pass; the weights stay float32, since 16 bits would round small updates away."""
-
-
-@dataclass
-class RunConfig:
-    """What to run: the contents of config.json."""
-
-    algo: str = "espo"
-    policy: str = "espo_gym/teaching"
-    dtype: str = "float32"
-    sampler: str = "auto"
-    env: str = "espo_gym/Addition-v0"
-    env_args: dict[str, Any] = field(default_factory=dict)
-    timesteps: int = 20_000
-    eval_problems: int = 256
-    eval_k: int = 8
-    eval_every: int = 3
-    save_every: int = 2_560
-    hyperparameters: dict[str, Any] = field(default_factory=dict)
-
-    @classmethod
-    def read(cls, path: Path) -> RunConfig:
-        """The config that a run left behind. Raises FileNotFoundError or ValueError that says what is wrong."""
-        if not path.is_file():
-            raise FileNotFoundError(f"no config at {path}")
-        try:
-            values = json.loads(path.read_text())
-            if not isinstance(values, dict):
-                raise ValueError("a JSON object is needed")
-            values.pop("versions", None)
-            unknown = values.keys() - {f.name for f in fields(cls)}
-            if unknown:
-                raise ValueError(f"no such field: {', '.join(sorted(unknown))}")
-            config = cls(**values)
-            config.validate()
-        except ValueError as error:  # JSONDecodeError is one
-            raise ValueError(f"{path} is not the config of a run: {error}") from error
-        return config
-
-    def validate(self) -> None:
-        """Raises ValueError: a field has the wrong type or is out of range, or the algorithm lacks a hyperparameter."""
-        for f in fields(self):
-            value = getattr(self, f.name)
-            kind = {"str": str, "int": int}.get(str(f.type), dict)
-            if not isinstance(value, kind) or isinstance(value, bool):
-                raise ValueError(f"{f.name} must be of type {kind.__name__}, not {value!r}")
-        for name, least in (
-            ("timesteps", 1),
-            ("eval_problems", 1),
-            ("eval_k", 0),
-            ("eval_every", 0),
-            ("save_every", 1),
-        ):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be at least {least}, not {getattr(self, name)}")
-        if self.dtype not in DTYPES:
-            raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, not {self.dtype!r}")
-        if self.sampler not in SAMPLERS:
-            raise ValueError(f"sampler must be one of {', '.join(SAMPLERS)}, not {self.sampler!r}")
-        cls = algorithm_class(self.algo)
-        for name in self.hyperparameters:
-            if name not in cls.hyperparameters():
-                owners = [c.__name__ for c in ALGORITHMS.values() if name in c.hyperparameters()]
-                own = cls.hyperparameters().keys() - PolicyOptimizer.hyperparameters().keys()
-                raise ValueError(
-                    f"{cls.__name__} has no hyperparameter {name!r}"
-                    + (f", which belongs to {', '.join(owners)}" if owners else "")
-                    + f"; its own are {', '.join(sorted(own))}"
-                )
-
-    def write(self, path: Path, algorithm: PolicyOptimizer) -> None:
-        """Write the config with the value of every hyperparameter, so that later defaults do not change the run."""
-        self.hyperparameters = {name: getattr(algorithm, name) for name in algorithm.hyperparameters()}
-        packages = ("torch", "transformers", "gymnasium", "stable-baselines3", "numpy")
-        versions = {"espo-gym": __version__, "python": platform.python_version()}
-        versions |= {name: version(name) for name in packages}
-        write_json(path, asdict(self) | {"versions": versions})
-
-    def make_env(self) -> gym.Env[Any, Any]:
-        """The environment."""
-        return gym.make(self.env, **self.env_args)
-
-    def make(self) -> PolicyOptimizer:
-        """The algorithm, ready to learn."""
-        self.validate()
-        env = self.make_env()  # first: a mistake here shows before a large policy has been loaded
-        autocast = None if self.dtype == "float32" else getattr(torch, self.dtype)
-        policy = Policy.from_pretrained(self.policy, autocast=autocast, sampler=self.sampler)
-        values = {k: tuple(v) if isinstance(v, list) else v for k, v in self.hyperparameters.items()}
-        return algorithm_class(self.algo)(policy, env, **values)
 
 
 def train(
@@ -148,7 +51,7 @@ def train(
     checkpoint, results = out / CHECKPOINT, out / EVALUATION
     if resume:
         config.validate()
-        algorithm = algorithm_class(config.algo).load(checkpoint, config.make_env())
+        algorithm = resolve(config.algo).load(checkpoint, config.make_env())
         evaluations = json.loads(results.read_text())
         log(f"resuming at {algorithm.num_timesteps} of {config.timesteps} timesteps")
     else:
@@ -186,25 +89,6 @@ def train(
     else:
         algorithm.policy.save_pretrained(out / POLICY)
     return dict(evaluations)
-
-
-def algorithm_class(name: str) -> type[PolicyOptimizer]:
-    """The algorithm of this name: a key of ``ALGORITHMS`` or, where it is none of the library's, ``module:Class``.
-
-    Raises ValueError: there is none.
-    """
-    if name in ALGORITHMS:
-        return ALGORITHMS[name]
-    module, colon, attribute = name.partition(":")
-    if not colon:
-        raise ValueError(f"no algorithm {name!r}; there are {', '.join(ALGORITHMS)}, and your own as module:Class")
-    try:
-        cls = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(f"no algorithm {name!r}: {error}") from error
-    if not (isinstance(cls, type) and issubclass(cls, PolicyOptimizer)):
-        raise ValueError(f"{name!r} is no policy optimizer")
-    return cls
 
 
 def prepare(out: Path, *, resume: bool, overwrite: bool) -> None:

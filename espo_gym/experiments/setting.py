@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from espo_gym.algorithms.registry import resolve
+from espo_gym.plugins import check_import, modules_in
+
 from .comparison import COMPARISON
-from .run import RunConfig, algorithm_class
+from .config import RunConfig
 from .run_folder import write_json
 
 UNLIMITED = 10**9
@@ -24,7 +27,7 @@ class Entry:
     name: str
     """Label, and the name of a folder."""
     algo: str
-    """A key of ``ALGORITHMS``, or ``module:Class`` for one of your own."""
+    """A key of ``ALGORITHMS``, the name of an installed algorithm, or ``module:Class`` for your own."""
     hyperparameters: dict[str, Any] = field(default_factory=dict)
     """What differs from the preset and from the hyperparameters that all entries share."""
 
@@ -33,7 +36,7 @@ class Entry:
             raise ValueError(
                 f"invalid entry name {self.name!r}: start with a letter or digit, then letters, digits or _ . + -"
             )
-        algorithm_class(self.algo)  # a mistake shows here
+        resolve(self.algo)  # a mistake shows here
         if "seed" in self.hyperparameters:
             raise ValueError(f"entry {self.name!r}: remove seed; every entry has the seeds of the comparison")
 
@@ -88,8 +91,11 @@ class Setting:
 
 
 def entry_list(entries: Sequence[str | Entry]) -> list[Entry]:
-    """``entries`` with the names of algorithms made into entries. Raises ValueError like :class:`Entry`."""
-    return [Entry(entry, entry) if isinstance(entry, str) else entry for entry in entries]
+    """``entries`` with the names of algorithms made into entries; of ``module:Class`` the class is the entry's name.
+
+    Raises ValueError like :class:`Entry`.
+    """
+    return [Entry(e.rpartition(":")[2], e) if isinstance(e, str) else e for e in entries]
 
 
 def seed_list(seeds: int | Sequence[int], first: int = 0) -> list[int]:
@@ -97,12 +103,16 @@ def seed_list(seeds: int | Sequence[int], first: int = 0) -> list[int]:
     return list(range(first, first + seeds)) if isinstance(seeds, int) else list(seeds)
 
 
-def merge(out: Path, setting: Setting, entries: list[Entry], seeds: list[int]) -> tuple[list[Entry], list[int]]:
+def merge(
+    out: Path, setting: Setting, entries: list[Entry], seeds: list[int], allow_import: Collection[str] = ()
+) -> tuple[list[Entry], list[int]]:
     """Add ``entries`` and ``seeds`` to those of the comparison in ``out``, if any, and write comparison.json.
 
-    Returns all entries and all seeds.
+    ``allow_import`` are modules that may be imported because comparison.json names them, besides those that
+    ``entries`` and ``setting`` name. Returns all entries and all seeds.
 
-    Raises ValueError: invalid entries, seeds or settings, or ``out`` already holds a different comparison.
+    Raises ValueError: invalid entries, seeds or settings, ``out`` already holds a different comparison, or a module may
+    not be imported.
     """
     _check_entries(entries)
     _check_seeds(seeds)
@@ -110,6 +120,9 @@ def merge(out: Path, setting: Setting, entries: list[Entry], seeds: list[int]) -
     if path.is_file():
         contents = json.loads(path.read_text())
         _check_setting(out, contents["setting"], setting)
+        allowed = (*allow_import, *modules_in([setting.env, *(entry.algo for entry in entries)]))
+        for entry in contents["entries"]:
+            check_import(entry["algo"], allowed, path)
         entries = _add_entries(out, [Entry(**entry) for entry in contents["entries"]], entries)
         seeds = sorted({*contents["seeds"], *seeds})
     for entry in entries:

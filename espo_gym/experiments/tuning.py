@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 from transformers import AutoConfig
 
+from espo_gym.algorithms.registry import resolve
 from espo_gym.policy import BUNDLED
 
 from .compare import compare
 from .comparison import TUNING
-from .run import RunConfig, algorithm_class
+from .config import RunConfig
 from .run_folder import write_json
 from .setting import Entry, entry_list, seed_list
 
@@ -101,7 +102,7 @@ def cells(
 
     Raises ValueError: the algorithm has none of ``CLIPS``, and so would have fewer cells than the others.
     """
-    values = algorithm_class(entry.algo).hyperparameters(preset) | shared | entry.hyperparameters
+    values = resolve(entry.algo).hyperparameters(preset) | shared | entry.hyperparameters
     clips = {name: values[name] for name in CLIPS if isinstance(values.get(name), int | float)}
     if not clips and len(widths) > 1:
         raise ValueError(f"{entry.name}: {entry.algo} has no clip to tune; pass widths=(1.0,), or leave it out")

@@ -6,9 +6,10 @@ Read from the top: :mod:`.policy` has the verbs, :mod:`.language_model` the mode
 :mod:`.scoring`. :mod:`.lm_head` and :mod:`.matmul` are the arithmetic that both share.
 """
 
+from espo_gym.choices import SAMPLERS
 from espo_gym.sampling import Sampling
 
-from .policy import BUNDLED, SAMPLERS, Policy
+from .policy import BUNDLED, Policy
 from .sampler import Completions
 from .scoring import TokenScores
 

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
+from espo_gym.choices import SAMPLERS
 from espo_gym.rollout import Rollout
 from espo_gym.sampling import Sampling
 
@@ -27,8 +28,6 @@ from .sampler import Completions, generate
 from .scoring import TokenScores, check_prefix, plain_pieces, prepared, shared_prompt_pieces
 from .step import Step
 from .vllm import VLLMSampler
-
-SAMPLERS = ("auto", "packed", "hf", "vllm")
 
 BUNDLED = {"espo_gym/teaching": Path(__file__).parents[1] / "teaching"}
 """Policies that come with the package: names that need no download."""

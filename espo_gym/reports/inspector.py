@@ -11,15 +11,14 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass, replace
 from math import isfinite
-from pathlib import Path
 from typing import Any
 
 import torch
 from stable_baselines3.common.logger import Logger
 from torch import Tensor
 
-from espo_gym import checkpoint
 from espo_gym.algorithms import ALGORITHMS, PolicyOptimizer
+from espo_gym.algorithms.registry import name_of
 from espo_gym.policy import Policy, TokenScores
 from espo_gym.rollout import Rollout
 
@@ -142,7 +141,7 @@ def _scores(twin: PolicyOptimizer, rollout: Rollout, rows: Tensor) -> TokenScore
 
 def _objectives(algorithm: PolicyOptimizer, twin: PolicyOptimizer) -> dict[str, PolicyOptimizer]:
     """The algorithm itself, by its registered name if it has one, and the formulas of all others."""
-    own = next((n for n, cls in ALGORITHMS.items() if cls is type(algorithm)), type(algorithm).__name__)
+    own = name_of(type(algorithm)).rpartition(":")[2]
     others = {name: cls.formula(preset=twin.preset) for name, cls in ALGORITHMS.items() if name != own}
     return {own: twin, **others}
 
@@ -161,20 +160,6 @@ def _token_texts(policy: Policy, rollout: Rollout) -> list[list[str]]:
                 known[token] = str(tokenizer.convert_ids_to_tokens(token)) if not text or "\ufffd" in text else text
         texts.append([known[token] for token in row])
     return texts
-
-
-def load(path: Path) -> PolicyOptimizer:
-    """The algorithm of a checkpoint, or of the folder of a run.
-
-    Raises FileNotFoundError, ValueError: there is none, or it is of an algorithm that is not registered.
-    """
-    path = path / "checkpoint.zip" if path.is_dir() else path
-    with checkpoint.opened(path) as (state, _, _):
-        name = state["class"]
-    classes = {cls.__name__: cls for cls in ALGORITHMS.values()}
-    if name not in classes:
-        raise ValueError(f"{path} is a checkpoint of {name}, which is not among {', '.join(classes)}")
-    return classes[name].load(path)
 
 
 # -- for the page ------------------------------------------------------------------------------------------------------
