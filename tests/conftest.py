@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from espo_gym.algorithms import PolicyOptimizer
     from espo_gym.policy import Policy
 
-# The models are so small that a second thread only waits; and a run with two threads is not that of one, bit for bit.
 # A shell starts its background jobs with SIGINT ignored, which is inherited: tests that send it would wait forever.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# The models are so small that a second thread only waits; and a run with two threads is not that of one, bit for bit.
 os.environ["OMP_NUM_THREADS"] = "1"  # for torch, if a test file imports it, and for the processes that tests start
 
 
