@@ -1,6 +1,6 @@
 r"""Clipped Importance Sampling Policy Optimization. MiniMax-M1, arXiv:2506.13585, Eq. 4-5.
 
-Maximises sum_it w_it J_it, where::
+Maximizes sum_it w_it J_it, where::
 
     A = (R_i - mean R) / std R                         over the completions to one problem
     r = pi(y_t) / pi_old(y_t)                          one ratio per token

@@ -1,6 +1,6 @@
 r"""Decoupled Clip and Dynamic Sampling Policy Optimization. arXiv:2503.14476, Eq. 8-13.
 
-Maximises sum_it w_it J_it, where::
+Maximizes sum_it w_it J_it, where::
 
     A = (R_i + P_i - mean) / std                       over the completions to one problem
     P = min(0, (T_max - T_buffer - L_i) / T_buffer)    soft overlong penalty                        (13)

@@ -1,6 +1,6 @@
 r"""Dr. GRPO, GRPO done right. arXiv:2503.20783, Section 3.2.
 
-Maximises sum_it w_it J_it, where::
+Maximizes sum_it w_it J_it, where::
 
     A = R_i - mean R                                   over the completions to one problem, not divided by the std
     r = pi(y_t) / pi_old(y_t)                          one ratio per token

@@ -1,6 +1,6 @@
 r"""Entropy Importance Sampling Policy Optimization. arXiv:2512.00499v2, Eq. 5-11.
 
-Maximises sum_it w_it J_it, where::
+Maximizes sum_it w_it J_it, where::
 
     A   = (R_i - mean R) / std R                       over the completions with a verdict         (11)
     tau = the most uncertain fifth of y_i, or the rest                                              (7)
@@ -111,7 +111,7 @@ class ESPO(PolicyOptimizer):
 
     @staticmethod
     def ablation(name: str) -> dict[str, Any]:
-        """Hyper-parameters of a rung of the ladder from GRPO to ESPO and back: ``ESPO(..., **ESPO.ablation("gspo"))``.
+        """Hyperparameters of a rung of the ladder from GRPO to ESPO and back: ``ESPO(..., **ESPO.ablation("gspo"))``.
 
         - ``grpo``: each token a group, GRPO's fixed clip: equal to GRPO
         - ``gspo``: one group, GSPO's fixed clip: equal to GSPO

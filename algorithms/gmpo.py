@@ -1,6 +1,6 @@
 r"""Geometric-Mean Policy Optimization. arXiv:2507.20673, Eq. 4.
 
-Maximises sum_it w_it J_it, where::
+Maximizes sum_it w_it J_it, where::
 
     A = (R_i - mean R) / std R                         over the completions to one problem
     l = log pi(y_t) / pi_old(y_t)                      one log-ratio per token

@@ -1,6 +1,6 @@
 r"""Group Relative Policy Optimization. arXiv:2402.03300, Eq. 3 (without its KL term, which is ``kl_coef``).
 
-Maximises sum_it w_it J_it, where::
+Maximizes sum_it w_it J_it, where::
 
     A = (R_i - mean R) / std R                         over the completions to one problem
     r = pi(y_t) / pi_old(y_t)                          one ratio per token

@@ -1,6 +1,6 @@
 r"""Group Sequence Policy Optimization. arXiv:2507.18071, Eq. 5-7, in the token form of Eq. 13-14.
 
-Maximises sum_it w_it J_it, where::
+Maximizes sum_it w_it J_it, where::
 
     A = (R_i - mean R) / std R                         over the completions to one problem
     s = exp mean_t log pi(y_t) / pi_old(y_t)           one ratio per completion (geometric mean)

@@ -36,13 +36,13 @@ class LossBatch:
     logps: Tensor
     """(B, T) log pi(y_t), nats, at the sampling temperature; carries the gradient."""
     old_logps: Tensor
-    """(B, T) the same under the behaviour policy."""
+    """(B, T) the same under the behavior policy."""
     mask: Tensor
     """(B, T) bool: the policy's own tokens, end token included."""
     advantages: Tensor
     """(B,) or (B, T); kept as (B, T)."""
     entropies: Tensor | None = None
-    """(B, T) nats, behaviour policy, whole vocabulary. ESPO needs it."""
+    """(B, T) nats, behavior policy, whole vocabulary. ESPO needs it."""
     vocab_size: int | None = None
     """Entries of the vocabulary. ESPO needs it."""
     token_groups: Tensor | None = None
@@ -58,7 +58,7 @@ class LossBatch:
     sampler_logps: Tensor | None = None
     """(B, T) log-probs as the sampler saw them, where ``old_logps`` are the trainer's."""
     old_values: Tensor | None = None
-    """(B, T) the same under the behaviour policy."""
+    """(B, T) the same under the behavior policy."""
     returns: Tensor | None = None
     """(B, T) targets of the value head."""
 

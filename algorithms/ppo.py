@@ -1,6 +1,6 @@
 r"""Proximal Policy Optimization. arXiv:1707.06347, Eq. 7 and 9; one step is one token.
 
-Maximises sum_it w_it (J_it - vf_coef V_it), where::
+Maximizes sum_it w_it (J_it - vf_coef V_it), where::
 
     A = GAE(gamma, lam) of the value head, whitened    over the policy's own tokens
     r = pi(y_t) / pi_old(y_t)                          one ratio per token

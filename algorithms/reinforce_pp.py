@@ -1,6 +1,6 @@
 r"""REINFORCE++ with a group baseline. arXiv:2501.03262, Section 3.3.
 
-Maximises sum_it w_it J_it, where::
+Maximizes sum_it w_it J_it, where::
 
     A = (R_i - mean R) / std R                         mean over the completions to one problem, std over the batch
     r = pi(y_t) / pi_old(y_t)                          one ratio per token

@@ -1,6 +1,6 @@
 r"""REINFORCE Leave-One-Out. arXiv:2402.14740, with PPO's clip for several steps per rollout.
 
-Maximises sum_it w_it J_it, where::
+Maximizes sum_it w_it J_it, where::
 
     A = R_i - mean of the other R                      over the completions to one problem
     r = pi(y_t) / pi_old(y_t)                          one ratio per token

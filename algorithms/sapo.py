@@ -1,6 +1,6 @@
 r"""Soft Adaptive Policy Optimization. arXiv:2511.20347, Eq. 6-8.
 
-Maximises sum_it w_it J_it, where::
+Maximizes sum_it w_it J_it, where::
 
     A   = (R_i - mean R) / std R                       over the completions to one problem
     r   = pi(y_t) / pi_old(y_t)                        one ratio per token

@@ -103,34 +103,34 @@ def group_advantages(
     (REINFORCE++ with baseline); None leaves the division out (Dr. GRPO). Responses without a verdict get exactly 0,
     and so does a group whose rewards are all equal or that has a single completion left.
     """
-    centred, count = _centred(rewards, groups, has_verdict)  # (N, n groups), (n groups,)
+    centered, count = _centered(rewards, groups, has_verdict)  # (N, n groups), (n groups,)
     if scale == "group":
-        std = (centred.square().sum(0) / (count - 1).clamp(min=1)).sqrt()
-        centred = centred / (std + eps)
+        std = (centered.square().sum(0) / (count - 1).clamp(min=1)).sqrt()
+        centered = centered / (std + eps)
     elif scale == "batch" and has_verdict.sum() > 1:
-        centred = centred / (rewards[has_verdict].std() + eps)
-    return centred.sum(1)
+        centered = centered / (rewards[has_verdict].std() + eps)
+    return centered.sum(1)
 
 
 def leave_one_out(rewards: Tensor, groups: Tensor, has_verdict: Tensor) -> Tensor:
     """(N,) reward less the mean of the group's *other* completions (RLOO); 0 where there is no other, or no verdict."""
-    centred, count = _centred(rewards, groups, has_verdict)
-    return (centred * count / (count - 1).clamp(min=1)).sum(1)
+    centered, count = _centered(rewards, groups, has_verdict)
+    return (centered * count / (count - 1).clamp(min=1)).sum(1)
 
 
-def _centred(rewards: Tensor, groups: Tensor, has_verdict: Tensor) -> tuple[Tensor, Tensor]:
+def _centered(rewards: Tensor, groups: Tensor, has_verdict: Tensor) -> tuple[Tensor, Tensor]:
     """(N, n groups) reward less its group's mean, 0 for other groups, and (n groups,) completions with a verdict."""
     rewards = torch.where(has_verdict, rewards, 0.0)[:, None]
     member = (groups[:, None] == groups.unique()) & has_verdict[:, None]  # (N, n groups)
     count = member.to(rewards.dtype).sum(0)
-    centred = torch.where(member, rewards - (rewards * member).sum(0) / count.clamp(min=1), 0.0)
+    centered = torch.where(member, rewards - (rewards * member).sum(0) / count.clamp(min=1), 0.0)
     # Rounding leaves all-equal rewards a hair off their mean; such a group must get 0 and not noise.
     first = torch.where(member, rewards, torch.inf).amin(0)
-    return torch.where((~member | (rewards == first)).all(0), 0.0, centred), count
+    return torch.where((~member | (rewards == first)).all(0), 0.0, centered), count
 
 
 def gae(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, lam: float) -> tuple[Tensor, Tensor]:
-    """Generalised advantage estimation over the policy's own tokens (arXiv:1506.02438, Eq. 16).
+    """Generalized advantage estimation over the policy's own tokens (arXiv:1506.02438, Eq. 16).
 
     All (B, T). A token that is not the policy's is passed over: the next own token follows the last one. Returns
     ``(advantages, returns)`` with ``returns = advantages + values``; both 0 where masked.

@@ -31,7 +31,7 @@ SEEDS = range(5)  # of the policy's logits
 
 
 def table(group_size: int) -> str:
-    """The table in Markdown; a batch is one group of ``group_size`` responses."""
+    """The table in Markdown; a batch is one group of ``group_size`` completions."""
     head = "| | " + " | ".join(f"{name}: angle (greatest) | residual | noise" for name in COLUMNS) + " |"
     return "\n".join([head, "|---|" + "---:|---:|---:|" * len(COLUMNS), *(row(name, group_size) for name in ROWS)])
 

@@ -55,9 +55,9 @@ class Estimate(float):
         variance = float(x.var(ddof=1)) if n > 1 else 0.0
         if variance > 0:
             n = n * min(max(p * (1 - p) / variance, 1.0), 1e6)
-        centre = (p + Z95**2 / (2 * n)) / (1 + Z95**2 / n)
+        center = (p + Z95**2 / (2 * n)) / (1 + Z95**2 / n)
         half = Z95 / (1 + Z95**2 / n) * sqrt(p * (1 - p) / n + Z95**2 / (4 * n**2))
-        return cls(p, max(0.0, min(p, centre - half)), min(1.0, max(p, centre + half)))
+        return cls(p, max(0.0, min(p, center - half)), min(1.0, max(p, center + half)))
 
     def __repr__(self) -> str:
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"

@@ -118,7 +118,7 @@ class Unforgiving(GRPO):
 
 
 class Trusting(GRPO):
-    """Learns from responses without a verdict."""
+    """Learns from completions without a verdict."""
 
     def loss_batch(self, rollout, advantages, scores=None):
         return super().loss_batch(replace(rollout, has_verdict=None), advantages + 0.1, scores)
@@ -265,7 +265,7 @@ BROKEN_ALGORITHMS = {
     Restless: ("zero_advantage", "a gradient of up to"),
     Doubling: ("ratio_one", "differs by 1 of the largest entry"),
     Stuck: ("gradient_at_all", "0 at every token"),
-    Explosive: ("finite", "equal rewards.* nan|a single response.* nan|no verdict.* nan"),
+    Explosive: ("finite", "equal rewards.* nan|a single completion.* nan|no verdict.* nan"),
     Silent: ("metric_names", "no rollout/completion_length_max"),
     Chatty: ("metric_names", "besides them rollout/mood"),
     Amnesiac: ("resuming", "from the uninterrupted run"),

@@ -46,6 +46,11 @@ def examples() -> Iterator:
 
 @pytest.mark.parametrize(("page", "code"), list(examples()))
 def test_example_runs(page, code, tmp_path, monkeypatch):
+    """As it stands, but for the length of the training."""
+    learn = PolicyOptimizer.learn
+    monkeypatch.setattr(
+        PolicyOptimizer, "learn", lambda self, n, *args, **more: learn(self, min(n, 256), *args, **more)
+    )
     monkeypatch.chdir(tmp_path)
     before = set(gymnasium.registry)
     try:
@@ -302,9 +307,7 @@ def test_the_layout_shows_every_room():
     assert set(re.findall(r"^\| `(.*?)` \|", layout, re.MULTILINE)) == rooms
     core = diagram[diagram.index(" core ") : diagram.index(" envs ")]
     files = re.findall(r"\b[a-z_]+\b", re.sub(r"[a-z_]+/|imports lead|down| core ", "", core))
-    assert "rollout" in files
-    for name in files:
-        assert (ROOT / "espo_gym" / f"{name}.py").is_file(), f"CONTRIBUTING shows a file {name}, which is not there"
+    assert sorted(files) == sorted(p.stem for p in (ROOT / "espo_gym").glob("*.py") if p.stem != "__init__")
 
 
 def test_the_worked_algorithm_works():

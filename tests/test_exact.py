@@ -37,7 +37,7 @@ def bias(world: World, cls, group_size: int = 4, n_groups: int = 1, **hyperparam
 def test_the_true_gradient_is_that_of_the_expected_reward(world):
     logits = world.new.clone().requires_grad_()
     total = torch.zeros((), dtype=torch.float64)
-    for problem, (i, y) in itertools.product(range(2), enumerate(world.responses)):
+    for problem, (i, y) in itertools.product(range(2), enumerate(world.completions)):
         rows = [world.prefixes.index(y[:t]) for t in range(len(y))]
         chance = math.prod(logits[problem, row].softmax(-1)[token] for row, token in zip(rows, y, strict=True))
         total = total + chance * world.rewards[problem, i] / 2
@@ -80,10 +80,10 @@ def test_dr_grpo_is_unbiased_up_to_its_constant_scale(world, group_size, n_group
     assert found.angle < ROUNDING and found.scale == pytest.approx(1 - 1 / group_size, abs=1e-12)
 
 
-def test_rloo_is_unbiased_where_responses_are_equally_long():
+def test_rloo_is_unbiased_where_completions_are_equally_long():
     for group_size in (2, 4, 8):
         found = bias(EQUAL, RLOO, group_size)
-        assert found.angle < ROUNDING and found.scale == pytest.approx(1 / 2, abs=1e-12)  # 2 tokens a response
+        assert found.angle < ROUNDING and found.scale == pytest.approx(1 / 2, abs=1e-12)  # 2 tokens a completion
 
 
 class SummingRLOO(RLOO):
@@ -109,7 +109,7 @@ def test_the_division_by_the_std_turns_the_gradient_and_more_so_in_larger_groups
 
 
 class LongestMatters(DrGRPO):
-    """Dr. GRPO with GRPO's mean over the tokens of a response."""
+    """Dr. GRPO with GRPO's mean over the tokens of a completion."""
 
     def token_weights(self, batch):
         return per_sequence(batch.mask, batch.logps.dtype)
@@ -118,7 +118,7 @@ class LongestMatters(DrGRPO):
 def test_the_division_by_the_length_turns_the_gradient():
     assert bias(EQUAL, LongestMatters).angle < ROUNDING
     assert bias(RAGGED, LongestMatters).angle > 5
-    for seed in range(5):  # by a response's length, and by the batch's
+    for seed in range(5):  # by a completion's length, and by the batch's
         world = World(equal_lengths=False, seed=seed)
         assert bias(world, GRPO).angle > 2 * bias(world, ReinforcePP).angle > 1
 
@@ -153,13 +153,13 @@ def test_whitened_advantages_are_biased_even_with_a_true_critic():
 
 
 class WholeRatio(DrGRPO):
-    """The importance ratio of the whole response, which is the true one."""
+    """The importance ratio of the whole completion, which is the true one."""
 
     def ratios(self, batch):
         return through(((batch.logps - batch.old_logps) * batch.mask).sum(1, keepdim=True).exp(), batch.logps)
 
 
-def test_off_policy_the_ratio_of_the_whole_response_is_unbiased_and_that_of_a_token_is_not():
+def test_off_policy_the_ratio_of_the_whole_completion_is_unbiased_and_that_of_a_token_is_not():
     found = bias(OFF, WholeRatio, **NO_CLIP)
     assert found.angle < ROUNDING and found.scale == pytest.approx(3 / 4, abs=1e-12)
     assert bias(OFF, DrGRPO, **NO_CLIP).angle > 1

@@ -9,7 +9,7 @@ from espo_gym.policy import lm_head as head
 from espo_gym.policy.lm_head import head_scores, inverse_cdf, next_tokens
 
 
-@pytest.fixture(params=[(8, 16), (256, 2048), (2048, 16_384)], ids=["small tiles", "tiles of a CPU", "of a GPU"])
+@pytest.fixture(params=[(40, 700), (256, 2048), (2048, 16_384)], ids=["small tiles", "tiles of a CPU", "of a GPU"])
 def tiles(request, monkeypatch):
     rows, columns = request.param
     monkeypatch.setattr(head, "ROWS", rows)

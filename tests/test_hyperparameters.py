@@ -105,7 +105,7 @@ REFUSED = {
 
 
 class Letters(Task):
-    """A response is right if it holds an a; where it ends with a question mark the verifier fails."""
+    """A completion is right if it holds an a; where it ends with a question mark the verifier fails."""
 
     def problem(self, split, seed):
         prompt = ["?", "a?", "b?", "ab?"][seed % 4]
@@ -132,7 +132,7 @@ def other_precision(generate, texts):
 
 
 @functools.cache
-def behaviour(name: str, settings: tuple) -> dict[str, object]:
+def behavior(name: str, settings: tuple) -> dict[str, object]:
     """What can be seen of a run of algorithm ``name``: text, metrics, weights, calls of the model, words, errors."""
     policy: Any = tiny_policy(seed=3)  # two of its methods are replaced
     seen: dict[str, Any] = {"texts": [], "calls": []}
@@ -172,17 +172,17 @@ def case(name: str, hyperparameter: str) -> tuple[dict, dict]:
 
 
 @pytest.mark.parametrize(("name", "hyperparameter"), walk())
-def test_every_hyperparameter_changes_behaviour_or_is_refused(name, hyperparameter):
+def test_every_hyperparameter_changes_behavior_or_is_refused(name, hyperparameter):
     assert hyperparameter in OTHER, f"say in OTHER what to compare the default of {hyperparameter} with"
     before, after = case(name, hyperparameter)
     if (name, hyperparameter) in REFUSED:
         with pytest.raises(ValueError, match=f"has no effect for {ALGORITHMS[name].__name__}"):
-            behaviour(name, tuple(after.items()))
+            behavior(name, tuple(after.items()))
         return
     if hyperparameter == "activation_checkpointing":  # it must change nothing; tests/test_scoring.py sees what it does
-        assert behaviour(name, tuple(before.items())) == behaviour(name, tuple(after.items()))
+        assert behavior(name, tuple(before.items())) == behavior(name, tuple(after.items()))
         return
-    one, two = behaviour(name, tuple(before.items())), behaviour(name, tuple(after.items()))
+    one, two = behavior(name, tuple(before.items())), behavior(name, tuple(after.items()))
     differs = [key for key in one if one[key] != two[key]] + ["error"] * ("error" in two)
     assert differs, f"{hyperparameter}={after[hyperparameter]!r} changes nothing in {name}"
     unseen = ("micro_batch_tokens", "verbose", "reference_kl", "max_no_verdict")
@@ -192,7 +192,7 @@ def test_every_hyperparameter_changes_behaviour_or_is_refused(name, hyperparamet
 
 def test_the_same_settings_are_the_same_run():
     for name in ("espo", "ppo"):
-        assert behaviour.__wrapped__(name, ()) == behaviour.__wrapped__(name, ())
+        assert behavior.__wrapped__(name, ()) == behavior.__wrapped__(name, ())
 
 
 def test_the_table_has_no_entry_too_many():

@@ -130,7 +130,7 @@ def test_on_policy_the_clip_is_inert_and_grpo_and_gspo_agree(batch):
 @each_loss
 @quick
 @given(batch=ragged, seed=st.integers(0, 1000))
-def test_permuting_the_tokens_of_a_response_leaves_the_loss_unchanged(name, batch, seed):
+def test_permuting_the_tokens_of_a_completion_leaves_the_loss_unchanged(name, batch, seed):
     loss, hyperparameters = LOSSES[name]
     rng = np.random.default_rng(seed)
     order = torch.from_numpy(np.stack([rng.permutation(batch.mask.shape[1]) for _ in batch.mask]))
@@ -145,7 +145,7 @@ def test_permuting_the_tokens_of_a_response_leaves_the_loss_unchanged(name, batc
 @each_loss
 @quick
 @given(batch=ragged, seed=st.integers(0, 1000))
-def test_permuting_the_responses_leaves_the_loss_unchanged(name, batch, seed):
+def test_permuting_the_completions_leaves_the_loss_unchanged(name, batch, seed):
     loss, hyperparameters = LOSSES[name]
     order = torch.from_numpy(np.random.default_rng(seed).permutation(len(batch.mask)))
     shuffled = replace(batch, **{n: v[order] for n, v in vars(batch).items() if isinstance(v, torch.Tensor)})
@@ -234,7 +234,7 @@ def test_token_weights_sum_to_one(name, batch):
 
 @quick
 @given(ragged, st.sampled_from([(), (0.8,), (0.5, 0.9)]))
-def test_espo_gives_every_response_and_every_group_of_it_the_same_weight(batch, quantiles):
+def test_espo_gives_every_completion_and_every_group_of_it_the_same_weight(batch, quantiles):
     espo = ESPO.formula(quantiles=quantiles)
     weights, groups = espo.token_weights(batch), espo.groups(batch)
     rows = batch.mask.any(1)
@@ -270,7 +270,7 @@ def test_the_kl_term_is_the_weighted_mean_of_the_estimate(batch, estimator):
 # -- inputs at the edge ----------------------------------------------------------------------------------------------
 
 
-def test_on_responses_of_one_token_all_ratios_are_the_tokens():
+def test_on_completions_of_one_token_all_ratios_are_the_tokens():
     batch = random_batch(rows=6, width=1)
     token = grpo_loss(batch).ratio[batch.mask]
     for loss, hyperparameters in ((gspo_loss, {}), (espo_loss, {}), (espo_loss, {"quantiles": (0.5, 0.8)})):
@@ -303,6 +303,6 @@ def test_an_empty_row_is_in_no_denominator():
 
 
 @pytest.mark.parametrize("algorithm", [ESPO, GRPO, GSPO])
-def test_a_single_response_per_group_carries_nothing(algorithm):
+def test_a_single_completion_per_group_carries_nothing(algorithm):
     rollout = random_rollout(tiny_policy(), lengths=[3, 1, 7, 2], group_size=1)
     assert algorithm.formula().advantages(rollout).eq(0).all()

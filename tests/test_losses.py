@@ -196,7 +196,7 @@ def test_equally_uncertain_tokens_are_ranked_by_position():
     assert ESPO.formula(quantiles=(0.5,)).groups(batch).tolist() == [[1, 1, 1, 1, 0, 0, 0]] * 6
 
 
-def test_ties_go_to_the_earlier_token_in_long_responses_too():
+def test_ties_go_to_the_earlier_token_in_long_completions_too():
     n = 5000  # short rows are sorted stably even where no stability is asked for
     ones = torch.ones(1, n)
     batch = LossBatch(-ones, -ones, ones, torch.ones(1), entropies=(torch.arange(n) % 3 == 0)[None] * 1.0)
@@ -526,7 +526,7 @@ OPTIONS = {
                 "clip_low": None,
                 "clip_high": None,
                 "quantiles": (0.8,),
-                "quantiles_over": "response",
+                "quantiles_over": "completion",
                 "ratio": "group",
                 "group_weighting": "groups",
             },
@@ -555,7 +555,7 @@ def test_the_pure_function_takes_every_hyperparameter_that_it_shows(algorithm):
 
 def test_the_pure_function_is_documented(algorithm):
     loss = LOSSES[name_of(algorithm)]
-    assert "Maximises" in loss.__doc__ and loss.__name__ == f"{name_of(algorithm)}_loss"
+    assert "Maximizes" in loss.__doc__ and loss.__name__ == f"{name_of(algorithm)}_loss"
     assert loss.__module__ == algorithm.__module__
 
 

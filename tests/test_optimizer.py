@@ -526,8 +526,8 @@ def test_dynamic_sampling_replaces_groups_of_equal_rewards_and_counts_what_it_dr
     for g in kept.groups.unique():
         assert len(kept.rewards[kept.groups == g]) == 8 and kept.rewards[kept.groups == g].unique().numel() > 1
     assert len(kept) == 64 and kept.n_generated > 64 and whole.n_generated == 64
-    learnt = algo.learn(1).num_timesteps
-    assert learnt == kept.n_generated and learnt % 64 == 0
+    learned = algo.learn(1).num_timesteps
+    assert learned == kept.n_generated and learned % 64 == 0
 
 
 def test_dynamic_sampling_makes_do_where_no_group_is_informative():

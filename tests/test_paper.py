@@ -201,7 +201,7 @@ def test_calibration_on_a_made_up_law():
     assert calibration.targets == {"gspo-matched": pytest.approx(0.1)}  # ESPO's at alpha 0.5
     assert calibration.ranges == {"espo": 0.5, "gspo": 0.03, "gspo-matched": 0.03}
     assert calibration.configurations == 8 and len({e.name for e in asked}) == 9
-    # Steps of four around 0.5 and 0.03 hit 0.1 exactly only at the centre.
+    # Steps of four around 0.5 and 0.03 hit 0.1 exactly only at the center.
     assert calibrate(replace(gpu, grid=8), [], run).ranges == {"espo": 0.5, "gspo": 0.03}
     assert json.loads(json.dumps(calibration.as_json()))["tried"]["gspo-matched"]["0.03"] == pytest.approx(0.1)
 

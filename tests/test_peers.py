@@ -28,9 +28,9 @@ def agree(a, b):
 
 
 def row_batch(seed: int) -> LossBatch:
-    """A random batch whose advantages are one number a response, as trl wants them."""
+    """A random batch whose advantages are one number a completion, as trl wants them."""
     batch = random_batch(seed)
-    rows = batch.mask.any(1)  # the peers' means count responses without a token
+    rows = batch.mask.any(1)  # the peers' means count completions without a token
     made: dict[str, Any] = {
         name: value[rows] if isinstance(value, torch.Tensor) else value for name, value in vars(batch).items()
     }

@@ -205,16 +205,14 @@ class TestAPackageElsewhere:
         with pytest.raises(ValueError, match=r"a checkpoint of mylab\.algorithm:SqrtGRPO; read it with SqrtGRPO\.load"):
             ESPO.load(run)
 
-    def test_compare_and_go_on(self, on_path, tmp_path):
+    def test_compare_and_go_on(self, on_path, tmp_path, monkeypatch):
         """The entries by --algos and --entry, runs in processes of their own; then more seeds, without naming them."""
         out = tmp_path / "comparison"
         settings = [*RUN[:4], "--env", "mylab:mylab/Double-v0", "--timesteps", 16, "--eval-problems", 4, "--eval-k", 0]
         settings += ["--max-completion-tokens", 24, "--out", out]
         algos = ("--algos", "mylab:SqrtGRPO", "--entry", "flat=mylab:SqrtGRPO,power=0.1")
-        command = [sys.executable, "-m", "espo_gym.cli.main", "compare", *algos, *settings, "--seeds", 1, "--jobs", 2]
-        variables = os.environ | {"PYTHONPATH": os.pathsep.join([str(on_path), *filter(None, sys.path)])}
-        done = subprocess.run(list(map(str, command)), env=variables, capture_output=True, text=True, timeout=300)
-        assert done.returncode == 0, done.stderr
+        monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(on_path), *filter(None, sys.path)]))
+        succeeds("compare", *algos, *settings, "--seeds", 1, "--jobs", 2)
         for entry, power in (("SqrtGRPO", 0.5), ("flat", 0.1)):
             config = json.loads((out / "runs" / entry / "seed_0000" / "config.json").read_text())
             assert config["hyperparameters"]["power"] == power

@@ -154,7 +154,7 @@ def test_completions_of_two_tokens_come_with_their_exact_probabilities(sampling)
 
 
 def brute_force(probs, top_k, top_p):
-    """Top-k, renormalise, then the smallest set of the likeliest tokens that holds top_p, renormalise."""
+    """Top-k, renormalize, then the smallest set of the likeliest tokens that holds top_p, renormalize."""
     order = sorted(range(len(probs)), key=lambda v: (-probs[v], v))
     order = order[: top_k or len(order)]
     total, kept, held = sum(probs[v] for v in order), [], 0.0

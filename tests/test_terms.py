@@ -45,7 +45,7 @@ def test_leave_one_out_equals_the_reference_numbers():
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_group_advantages_equal_a_loop_over_the_responses_with_a_verdict(seed):
+def test_group_advantages_equal_a_loop_over_the_completions_with_a_verdict(seed):
     rng = np.random.default_rng(seed)
     rewards, groups, judged = rng.normal(size=20), rng.integers(0, 5, 20), rng.random(20) < 0.7
     expected = np.zeros(20)
@@ -65,7 +65,7 @@ def test_equal_rewards_have_advantage_exactly_zero(reward, n, dtype):
     assert terms.group_advantages(rewards, torch.zeros(n, dtype=torch.long), all_true(n)).eq(0).all()
 
 
-def test_a_response_without_verdict_changes_nothing_for_its_group():
+def test_a_completion_without_verdict_changes_nothing_for_its_group():
     rewards = torch.tensor([1.0, 0.0, 0.0, 5.0], dtype=torch.float64)
     judged = torch.tensor([True, True, True, False])
     ours = terms.group_advantages(rewards, torch.zeros(4, dtype=torch.long), judged)
@@ -100,7 +100,7 @@ def test_gae_then_whitened_equals_the_reference_numbers():
 def test_gae_equals_its_definition_over_own_tokens_alone(gamma, lam):
     rng = np.random.default_rng(0)
     mask = rng.random((6, 9)) < 0.7
-    mask[0] = False  # a response without a token
+    mask[0] = False  # a completion without a token
     rewards, values = rng.normal(size=(6, 9)) * mask, rng.normal(size=(6, 9))
     expected = np.zeros((6, 9))
     for i in range(6):
@@ -152,7 +152,7 @@ def test_token_weights_sum_to_one_and_are_zero_where_masked(weigh):
     assert weights[~mask].eq(0).all() and weights[mask].gt(0).all()
 
 
-def test_each_response_weighs_the_same_or_each_token_does():
+def test_each_completion_weighs_the_same_or_each_token_does():
     mask = torch.tensor([[1, 1, 0], [1, 0, 0], [0, 0, 0], [1, 1, 1]]).bool()
     assert terms.per_sequence(mask, torch.float64).sum(1).tolist() == pytest.approx([1 / 3, 1 / 3, 0, 1 / 3])
     assert terms.per_token(mask, torch.float64).sum(1).tolist() == pytest.approx([2 / 6, 1 / 6, 0, 3 / 6])

@@ -50,7 +50,7 @@ def test_tables_need_no_worker() -> None:
 
 
 def test_the_noise_of_an_untrained_policy_needs_no_worker() -> None:
-    """Digits and operators in any order, against sums: as they come from a policy that has not learnt to add."""
+    """Digits and operators in any order, against sums: as they come from a policy that has not learned to add."""
     close()
     rng = random.Random(0)
     completions = ["".join(rng.choices("0123456789+-=*/() .,xE#", k=rng.randint(1, 8))) for _ in range(3000)]

@@ -304,7 +304,7 @@ def test_a_completion_that_was_given_up_is_an_error(monkeypatch):
         return said
 
     monkeypatch.setattr(vllm_stand_in.LLM, "_complete", abort)
-    with pytest.raises(RuntimeError, match="finish_reason is 'abort'"):
+    with pytest.raises(RuntimeError, match=r"aborted a completion \(finish_reason='abort'\)"):
         generate()
 
 

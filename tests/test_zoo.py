@@ -80,7 +80,7 @@ def test_an_unknown_rung_names_the_known_ones():
         ESPO.ablation("nothing")
 
 
-def test_quantiles_over_the_batch_take_the_most_uncertain_tokens_of_all_responses():
+def test_quantiles_over_the_batch_take_the_most_uncertain_tokens_of_all_completions():
     batch = random_batch(5, rows=8, width=9)
     groups = ESPO.formula(quantiles_over="batch", quantiles=(0.5, 0.9)).groups(batch)
     entropies = not_none(batch.entropies)[batch.mask]
@@ -147,7 +147,7 @@ def test_an_option_without_its_switch_is_an_error(name, value, switch):
 # -- options of the base ---------------------------------------------------------------------------------------------
 
 
-def test_dual_clip_bounds_the_loss_of_a_bad_response():
+def test_dual_clip_bounds_the_loss_of_a_bad_completion():
     batch = random_batch(0, noise=2.0, rows=16)
     out = grpo_loss(batch, dual_clip=1.5)
     ratio = (batch.logps - batch.old_logps).exp().detach()
@@ -233,7 +233,7 @@ def test_target_kl_ends_the_steps_on_a_rollout():
     assert updates(None) == 16 and updates(1e6) == 16 and 1 < updates(1e-3) < 16
 
 
-def test_rloo_takes_the_divergence_off_the_reward_of_the_response():
+def test_rloo_takes_the_divergence_off_the_reward_of_the_completion():
     rollout = random_rollout(tiny_policy(), lengths=[3, 1, 7, 2])
     rollout.ref_logps = rollout.old_logps - 0.2 * rollout.mask
     algorithm = RLOO.formula(kl_coef=0.5, kl_in="reward", kl_estimator="k1")

@@ -1,7 +1,8 @@
 """Tiny random policies, made on the fly, and what several test files need."""
 
 import copy
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import fields
 from typing import Any, TypeVar
 
@@ -85,20 +86,41 @@ def tiny_model(kind: str, tokenizer: PreTrainedTokenizerFast, *, seed: int = 0, 
 
 
 def tiny_policy(
-    kind: str = "llama", *, tokenizer: str = "char", dtype: torch.dtype = torch.float32, **kwargs: Any
+    kind: str = "llama",
+    *,
+    tokenizer: str = "char",
+    dtype: torch.dtype = torch.float32,
+    fresh: bool = False,
+    **kwargs: Any,
 ) -> Policy:
-    made = {"char": char_tokenizer, "byte": byte_tokenizer}[tokenizer]()
-    return Policy(tiny_model(kind, made, **kwargs).to(dtype), made)
+    """A policy with random weights. Made once per arguments and copied, with what it knows of its shortcuts.
 
+    ``fresh`` makes a new one, for tests of how it finds out.
+    """
 
-_teaching = None
+    def make() -> Policy:
+        made = {"char": char_tokenizer, "byte": byte_tokenizer}[tokenizer]()
+        return Policy(tiny_model(kind, made, **kwargs).to(dtype), made)
+
+    return make() if fresh else _copy((kind, tokenizer, dtype, repr(sorted(kwargs.items()))), make)
 
 
 def teaching_policy() -> Policy:
-    """A fresh copy of the bundled policy; read from disk once."""
-    global _teaching
-    _teaching = _teaching or Policy.from_pretrained("espo_gym/teaching", device="cpu")
-    return copy.deepcopy(_teaching)
+    """A copy of the bundled policy; read from disk once."""
+    return _copy("teaching", lambda: Policy.from_pretrained("espo_gym/teaching", device="cpu"))
+
+
+_made: dict[Hashable, Policy] = {}
+
+
+def _copy(key: Hashable, make: Callable[[], Policy]) -> Policy:
+    """A copy of what ``make`` makes, which is made once; checks of its shortcuts take ten times as long as a copy."""
+    if key not in _made:
+        policy = _made[key] = make()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            _ = policy.head, policy.shares_prompts, policy.decodes_packed
+    return copy.deepcopy(_made[key])
 
 
 SMALL: dict[str, Any] = {
@@ -109,7 +131,7 @@ SMALL: dict[str, Any] = {
     "learning_rate": 1e-2,
     "warmup_steps": 2,
 }
-"""Hyper-parameters of a run of milliseconds."""
+"""Hyperparameters of a run of milliseconds."""
 
 
 def random_rollout(
@@ -185,7 +207,7 @@ def rollout_fields(rollout: Rollout) -> dict[str, Tensor]:
 
 
 def random_batch(seed: int = 0, *, rows: int = 6, width: int = 7, noise: float = 0.3, **fields: Any) -> LossBatch:
-    """A ragged batch in float64 with holes in the mask, a one-token response, an empty one and one without a verdict.
+    """A ragged batch in float64 with holes in the mask, a one-token completion, an empty one and one without a verdict.
 
     What stands under a masked position is NaN, where it may be anything.
     """

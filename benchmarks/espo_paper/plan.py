@@ -162,5 +162,5 @@ range at a new scale may lie anywhere; a clip per token must be narrower than ES
 def grid(name: str, base: Mapping[str, float], size: int) -> list[float]:
     """``size`` widths to try for the entry ``name``, evenly spaced over its span on a logarithmic scale."""
     low, high = SPANS.get(name, (-4, 3))
-    centre = base["gspo"] if name in ("gspo", "gspo-matched", "fixed-clip-matched") else base["espo"]
-    return [float(f"{centre * 2**e:.4g}") for e in np.linspace(low, high, size)]
+    center = base["gspo"] if name in ("gspo", "gspo-matched", "fixed-clip-matched") else base["espo"]
+    return [float(f"{center * 2**e:.4g}") for e in np.linspace(low, high, size)]

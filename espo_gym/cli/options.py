@@ -80,12 +80,14 @@ class AlgorithmCommand(click.Command):
         self.algorithms = algorithms
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Add the options of the algorithms that ``args`` name, then parse."""
         named = self._named(args) if not ctx.resilient_parsing else {}
         taken = {parameter.name for parameter in self.params}
         ctx.meta[OPTIONS] = [o for o in hyperparameter_options(built_in() | named) if o.name not in taken]
         return super().parse_args(ctx, args)
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        """The command's own options, then the hyperparameters."""
         own = super().get_params(ctx)
         options = ctx.meta.setdefault(OPTIONS, hyperparameter_options(built_in()))
         return [*own[: len(self.params)], *options, *own[len(self.params) :]]  # --help is the last

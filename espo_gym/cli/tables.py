@@ -18,6 +18,7 @@ def make_table(*columns: str, header: bool = True) -> Table:
 
 
 def print_table(table: Table, title: str) -> None:
+    """Print ``table`` under ``title``, which is not wrapped."""
     from rich.console import Console
 
     console = Console(highlight=False)

@@ -151,7 +151,7 @@ def micro_batches(cls: type[PolicyOptimizer], chosen: Chosen) -> None:
     for size in (1, 3):
         parts = torch.arange(len(rollout)).split(size)
         after = outcome(algo, rollout, logps, parts=[part.tolist() for part in parts])
-        look = "loss and surrogate: a normaliser over the batch belongs into token_weights, which sees all of it"
+        look = "loss and surrogate: a normalizer over the batch belongs into token_weights, which sees all of it"
         _same(before, after, f"micro-batches of {size}", look)
 
 
