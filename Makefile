@@ -16,8 +16,9 @@ demo: $(VENV)/installed
 	OMP_NUM_THREADS=1 $(BIN)/espo-gym train --algo espo --policy espo_gym/teaching --env espo_gym/Addition-v0 --preset teaching \
 		--timesteps 7680 --out runs/demo --overwrite
 
+# In as many processes as there are cores; a file stays in one of them, since its tests share what they have made.
 test: $(VENV)/installed-dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 test-slow: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -m slow

@@ -34,6 +34,14 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 
 @pytest.fixture
+def no_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``espo-gym train`` draws no curves, which would take as long as the training of a test."""
+    from espo_gym.reports import plot
+
+    monkeypatch.setattr(plot, "plot_run", lambda run: run / "curves.png")
+
+
+@pytest.fixture
 def policy() -> Policy:
     from tiny import tiny_policy
 

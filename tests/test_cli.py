@@ -54,6 +54,7 @@ def finished(tmp_path_factory) -> Path:
     return out
 
 
+@pytest.mark.usefixtures("no_picture")
 class TestTrain:
     def test_the_folder(self, finished):
         names = {p.name for p in finished.iterdir()}

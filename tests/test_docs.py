@@ -48,9 +48,11 @@ def examples() -> Iterator:
 def test_example_runs(page, code, tmp_path, monkeypatch):
     """As it stands, but for the length of the training."""
     learn = PolicyOptimizer.learn
-    monkeypatch.setattr(
-        PolicyOptimizer, "learn", lambda self, n, *args, **more: learn(self, min(n, 256), *args, **more)
-    )
+
+    def shortened(self: PolicyOptimizer, total_timesteps: int, *args: Any, **kwargs: Any) -> PolicyOptimizer:
+        return learn(self, min(total_timesteps, 256), *args, **kwargs)
+
+    monkeypatch.setattr(PolicyOptimizer, "learn", shortened)
     monkeypatch.chdir(tmp_path)
     before = set(gymnasium.registry)
     try:

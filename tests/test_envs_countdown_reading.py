@@ -39,7 +39,7 @@ def countdown(text, expression):
     return verdict
 
 
-@settings(max_examples=1500, deadline=None, derandomize=True, database=None)
+@settings(max_examples=400, deadline=None, derandomize=True, database=None)
 @given(completions)
 @example([(r"\boxed{%s}", ", "), (r"\boxed{%s}", "")])  # two boxes that are one list
 @example([(r"\boxed{%s}", " then "), (r"\fbox{%s}", "")])

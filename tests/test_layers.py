@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import check_types
@@ -40,6 +41,7 @@ def floor(module: str) -> str:
     return "core"
 
 
+@cache
 def imports(module: str, *, typing_too: bool, lazy_too: bool = True) -> set[str]:
     """Absolute names of what ``module`` imports; a ``from`` import gives the module or, if it is one, the submodule."""
     tree = ast.parse(MODULES[module].read_text())

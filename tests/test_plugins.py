@@ -149,6 +149,7 @@ def run(on_path, tmp_path_factory) -> Path:
     return out
 
 
+@pytest.mark.usefixtures("no_picture")
 class TestAPackageElsewhere:
     def test_the_run_keeps_its_names_and_hyperparameters(self, run):
         config = json.loads((run / "config.json").read_text())
@@ -205,14 +206,15 @@ class TestAPackageElsewhere:
         with pytest.raises(ValueError, match=r"a checkpoint of mylab\.algorithm:SqrtGRPO; read it with SqrtGRPO\.load"):
             ESPO.load(run)
 
-    def test_compare_and_go_on(self, on_path, tmp_path, monkeypatch):
-        """The entries by --algos and --entry, runs in processes of their own; then more seeds, without naming them."""
+    @pytest.mark.parametrize("jobs", [1, pytest.param(2, marks=pytest.mark.slow)])
+    def test_compare_and_go_on(self, on_path, tmp_path, monkeypatch, jobs):
+        """The entries by --algos and --entry, here and in other processes; then more seeds, without naming them."""
         out = tmp_path / "comparison"
         settings = [*RUN[:4], "--env", "mylab:mylab/Double-v0", "--timesteps", 16, "--eval-problems", 4, "--eval-k", 0]
         settings += ["--max-completion-tokens", 24, "--out", out]
         algos = ("--algos", "mylab:SqrtGRPO", "--entry", "flat=mylab:SqrtGRPO,power=0.1")
         monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(on_path), *filter(None, sys.path)]))
-        succeeds("compare", *algos, *settings, "--seeds", 1, "--jobs", 2)
+        succeeds("compare", *algos, *settings, "--seeds", 1, "--jobs", jobs)
         for entry, power in (("SqrtGRPO", 0.5), ("flat", 0.1)):
             config = json.loads((out / "runs" / entry / "seed_0000" / "config.json").read_text())
             assert config["hyperparameters"]["power"] == power
@@ -251,6 +253,7 @@ class TestAPackageElsewhere:
         assert "no_such_lab" in result.output or "no algorithm 'foo'" in result.output
 
 
+@pytest.mark.usefixtures("no_picture")
 class TestInstalled:
     @pytest.fixture
     def installed(self, package, tmp_path, monkeypatch):

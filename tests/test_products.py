@@ -160,7 +160,7 @@ def test_linear_layers_are_quick_only_within(shapes):
 
 def test_the_packed_step_is_checked_with_the_products_that_will_run(shapes, monkeypatch):
     """Two libraries round differently; what is checked is whether two ways through the layer are the same."""
-    policy, seen = tiny_policy("llama"), []
+    policy, seen = tiny_policy("llama", fresh=True), []
 
     def gap(policy):
         seen.append("forward" in policy.model.model.layers[0].mlp.up_proj.__dict__)

@@ -182,7 +182,7 @@ def bent(model):
 
 
 def test_a_model_that_bends_its_logits_is_run_as_it_is():
-    policy, plain = pair()
+    policy, plain = pair(fresh=True)
     for p in (policy, plain):
         p.model.forward = bent(p.model)
     assert policy.head is None and not policy.shares_prompts and not policy.decodes_packed

@@ -159,7 +159,7 @@ def test_nothing_is_left_behind():
     ask(("1", "1"))
     me = psutil.Process()
     descriptors = me.num_fds()
-    for _ in range(15):
+    for _ in range(8):
         assert ask((HANGING[0][7:-1], HANGING[1]), deadline=0.05) == ["timeout"]
     gc.collect()
     assert me.num_fds() == descriptors
