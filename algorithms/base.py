@@ -184,6 +184,7 @@ class PolicyOptimizer(SB3Model):
             "dtype": _name(self.policy.dtype),
             "autocast": _name(self.policy.autocast) if self.policy.autocast else None,
             "sampler": self.policy.sampler,
+            "shortcuts": {"device": self.policy.device.type, "checked": self.policy.checked_shortcuts},
             "counters": {name: getattr(self, name) for name in COUNTERS},
             "diagnostics": self.diagnostics.state(),
         }
@@ -236,7 +237,9 @@ class PolicyOptimizer(SB3Model):
                 env = make_from_spec(state["env"], rows, allow_import=allow_import, source=path)
             made: dict[str, Any] = {"dtype": getattr(torch, state["dtype"]), "device": device}
             made["autocast"] = getattr(torch, state["autocast"]) if state["autocast"] else None
-            policy = Policy.from_pretrained(folder / "policy", sampler=state.get("sampler", "auto"), **made)
+            policy = Policy.from_pretrained(folder / "policy", sampler=state["sampler"], **made)
+            if state["shortcuts"]["device"] == policy.device.type:
+                policy.keep_shortcuts(state["shortcuts"]["checked"])
             algorithm = algorithm_class(policy, env, **(hyperparameters | overrides))
             if algorithm.reference is not None and (folder / "reference").is_dir():
                 frozen = Policy.from_pretrained(folder / "reference", **made)

@@ -1,6 +1,6 @@
 """A checkpoint is one zip file of plain parts, no pickle among them, written so that a kill leaves the old or the new.
 
-state.json              algorithm (its key or module:Class), hyperparameters, environment, counters, schedule
+state.json              algorithm (its key or module:Class), hyperparameters, environment, counters, shortcuts
 optimizer.safetensors   moments of the optimizer
 policy/                 a folder that plain transformers loads
 reference/              the same for the frozen reference policy, if it was kept

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import kstest
-from tiny import char_tokenizer, tiny_policy
+from tiny import char_tokenizer, made_once, tiny_policy
 from transformers import (
     LlamaConfig,
     LlamaForCausalLM,
@@ -57,7 +57,11 @@ FAMILIES: dict[str, tuple[Any, Any, dict[str, Any]]] = {
 }
 
 
-def make_policy(family, **more):
+def make_policy(family, **more) -> Policy:
+    return made_once((family, repr(more)), lambda: new_policy(family, **more))
+
+
+def new_policy(family, **more) -> Policy:
     cls, config, extra = FAMILIES[family]
     tokenizer = char_tokenizer()
     ends = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
@@ -152,7 +156,7 @@ def test_weights_are_packed_anew_each_time(change):
 
 def test_a_packed_step_that_differs_is_not_used_and_says_so(monkeypatch):
     monkeypatch.setattr(packed_step, "silu", torch.nn.functional.gelu)
-    policy = make_policy("qwen3")
+    policy = new_policy("qwen3")
     with pytest.warns(UserWarning, match=r"own forward pass: .* is off by .* nats \(limit"):
         assert not policy.decodes_packed
     assert not isinstance(policy.make_step(), PackedStep)
@@ -161,7 +165,7 @@ def test_a_packed_step_that_differs_is_not_used_and_says_so(monkeypatch):
 def test_a_packed_step_that_fails_is_not_used_and_says_so(monkeypatch):
     monkeypatch.setattr(PackedStep, "_pack", lambda *_: dict[str, int]()["a weight by another name"])
     with pytest.warns(UserWarning, match="own forward pass: .* KeyError"):
-        assert not make_policy("qwen3").decodes_packed
+        assert not new_policy("qwen3").decodes_packed
 
 
 @pytest.mark.parametrize(
@@ -173,10 +177,10 @@ def test_a_packed_step_that_fails_is_not_used_and_says_so(monkeypatch):
     ],
 )
 def test_variants_that_it_does_not_know_are_left_to_the_model_in_silence(family, more):
-    policy = make_policy(family, **more)
+    policy = new_policy(family, **more)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert not policy.decodes_packed and not tiny_policy("gpt2").decodes_packed
+        assert not policy.decodes_packed and not tiny_policy("gpt2", fresh=True).decodes_packed
     prompts = prompts_of(policy, [3, 20], 3)
     said = policy.generate(prompts, range(6), Sampling(max_completion_tokens=20))
     for i, prompt in enumerate(prompts):

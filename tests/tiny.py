@@ -102,18 +102,18 @@ def tiny_policy(
         made = {"char": char_tokenizer, "byte": byte_tokenizer}[tokenizer]()
         return Policy(tiny_model(kind, made, **kwargs).to(dtype), made)
 
-    return make() if fresh else _copy((kind, tokenizer, dtype, repr(sorted(kwargs.items()))), make)
+    return make() if fresh else made_once((kind, tokenizer, dtype, repr(sorted(kwargs.items()))), make)
 
 
 def teaching_policy() -> Policy:
     """A copy of the bundled policy; read from disk once."""
-    return _copy("teaching", lambda: Policy.from_pretrained("espo_gym/teaching", device="cpu"))
+    return made_once("teaching", lambda: Policy.from_pretrained("espo_gym/teaching", device="cpu"))
 
 
 _made: dict[Hashable, Policy] = {}
 
 
-def _copy(key: Hashable, make: Callable[[], Policy]) -> Policy:
+def made_once(key: Hashable, make: Callable[[], Policy]) -> Policy:
     """A copy of what ``make`` makes, which is made once; checks of its shortcuts take ten times as long as a copy."""
     if key not in _made:
         policy = _made[key] = make()

@@ -200,13 +200,13 @@ class LanguageModel(nn.Module):
     def head(self) -> tuple[Tensor, Tensor | None] | None:
         """Weight (V, H) and bias (V,) that map last hidden states to logits; None if the model does more than that."""
         head = self.model.get_output_embeddings()
-        if not self.shortcuts or not self._head_is_linear or hooked(head):
+        if not self.shortcuts or not self.head_is_linear or hooked(head):
             return None
         return head.weight, head.bias
 
     @cached_property
     @torch.no_grad()
-    def _head_is_linear(self) -> bool:
+    def head_is_linear(self) -> bool:
         """The logits are a linear map of the last hidden states, and nothing is done to them afterwards."""
         head = self.model.get_output_embeddings()
         if not isinstance(head, nn.Linear) or not hasattr(self.model, "base_model"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,7 +23,7 @@ from .decoding import ModelStep, check_packed_step
 from .language_model import LanguageModel, hooked, no_progress_bars
 from .lm_head import upcast_float32
 from .matmul import fast_linear_layers
-from .packed_step import FAMILIES, PackedStep
+from .packed_step import FAMILIES, PackedStep, supports
 from .sampler import Completions, generate
 from .scoring import TokenScores, check_prefix, plain_pieces, prepared, shared_prompt_pieces
 from .step import Step
@@ -31,6 +31,9 @@ from .vllm import VLLMSampler
 
 BUNDLED = {"espo_gym/teaching": Path(__file__).parents[1] / "teaching"}
 """Policies that come with the package: names that need no download."""
+
+CHECKED = ("head_is_linear", "shares_prompts", "decodes_packed")
+"""Shortcuts that are checked against the model when they are first wanted."""
 
 VALUE_HEAD_FILE = "value_head.safetensors"
 CRITIC_FOLDER = "critic"
@@ -281,6 +284,19 @@ class Policy(LanguageModel):
     def decodes_packed(self) -> bool:
         """The packed step knows this model and agrees with it."""
         return check_packed_step(self)
+
+    @property
+    def checked_shortcuts(self) -> dict[str, bool]:
+        """The outcomes of the checks made so far, by name. They belong to a run: later weights may come out otherwise,
+        and the run would continue with other rounding.
+        """
+        return {name: vars(self)[name] for name in CHECKED if name in vars(self)}
+
+    def keep_shortcuts(self, outcomes: Mapping[str, bool]) -> None:
+        """Use the ``outcomes`` of :attr:`checked_shortcuts` instead of checking again; a run that is resumed does."""
+        for name in CHECKED:
+            if name in outcomes and (name != "decodes_packed" or supports(self.model)):
+                vars(self)[name] = bool(outcomes[name])
 
     @property
     def captures(self) -> Captures:
