@@ -24,7 +24,8 @@ RUN: dict[str, Any] = {
     "warmup_steps": 2,
     "seed": 3,
 }
-ROLLOUTS = 2
+TWO_ROLLOUTS = ("kl_target", "kl_horizon", "stop", "clip_low", "quantiles_over", "value_clip")
+"""What shows in the second rollout at the latest; all others show in the first."""
 KL = {"kl_coef": 0.5}
 PAIRS = {"group_size": 2}  # whose rewards are often equal
 
@@ -132,7 +133,7 @@ def other_precision(generate, texts):
 
 
 @functools.cache
-def behavior(name: str, settings: tuple) -> dict[str, object]:
+def behavior(name: str, settings: tuple, rollouts: int = 1) -> dict[str, object]:
     """What can be seen of a run of algorithm ``name``: text, metrics, weights, calls of the model, words, errors."""
     policy: Any = tiny_policy(seed=3)  # two of its methods are replaced
     seen: dict[str, Any] = {"texts": [], "calls": []}
@@ -149,7 +150,7 @@ def behavior(name: str, settings: tuple) -> dict[str, object]:
         if algo.verbose:
             algo.learn(1)
         try:
-            rows = [row for _ in range(ROLLOUTS) for row in learn(algo, 1)]
+            rows = [row for _ in range(rollouts) for row in learn(algo, 1)]
         except RuntimeError as error:
             rows, seen["error"] = [], str(error)
     clocks = ("time/tokens_per_second", "time/generate", "time/verify", "time/score", "time/update")
@@ -175,6 +176,7 @@ def case(name: str, hyperparameter: str) -> tuple[dict, dict]:
 def test_every_hyperparameter_changes_behavior_or_is_refused(name, hyperparameter):
     assert hyperparameter in OTHER, f"say in OTHER what to compare the default of {hyperparameter} with"
     before, after = case(name, hyperparameter)
+    rollouts = 2 if hyperparameter in TWO_ROLLOUTS else 1
     if (name, hyperparameter) in REFUSED:
         with pytest.raises(ValueError, match=f"has no effect for {ALGORITHMS[name].__name__}"):
             behavior(name, tuple(after.items()))
@@ -182,7 +184,7 @@ def test_every_hyperparameter_changes_behavior_or_is_refused(name, hyperparamete
     if hyperparameter == "activation_checkpointing":  # it must change nothing; tests/test_scoring.py sees what it does
         assert behavior(name, tuple(before.items())) == behavior(name, tuple(after.items()))
         return
-    one, two = behavior(name, tuple(before.items())), behavior(name, tuple(after.items()))
+    one, two = (behavior(name, tuple(settings.items()), rollouts) for settings in (before, after))
     differs = [key for key in one if one[key] != two[key]] + ["error"] * ("error" in two)
     assert differs, f"{hyperparameter}={after[hyperparameter]!r} changes nothing in {name}"
     unseen = ("micro_batch_tokens", "verbose", "reference_kl", "max_no_verdict")
