@@ -371,7 +371,7 @@ class TestHelp:
             *(f"{command} --help" for command in main.commands),
             "train --micro-batch-size 16",
             "train --algo nothing",
-            "trian",
+            "trayn",
         ],
     )
     def test_what_needs_no_torch_loads_none(self, arguments):

@@ -8,7 +8,7 @@ from tiny import tiny_policy
 from torch import nn
 
 from espo_gym.policy import decoding
-from espo_gym.policy import matmul as products
+from espo_gym.policy import matmul
 from espo_gym.policy.matmul import MAX_SUM, TILE_ROWS, fast_linear_layers, linear, product
 
 pytestmark = pytest.mark.skipif(
@@ -20,15 +20,15 @@ pytestmark = pytest.mark.skipif(
 @pytest.fixture
 def shapes(monkeypatch):
     """oneDNN for everything, whatever the processor is; the shapes that it is asked for."""
-    seen, onednn = [], products._onednn
+    seen, onednn = [], matmul._onednn
 
     def recorded(x, weight, bias=None):
         seen.append((*x.shape, len(weight)))
         return onednn(x, weight, bias)
 
-    monkeypatch.setattr(products, "prefers_onednn", lambda: True)
-    monkeypatch.setattr(products, "MIN_FLOPS", 0)
-    monkeypatch.setattr(products, "_onednn", recorded)
+    monkeypatch.setattr(matmul, "prefers_onednn", lambda: True)
+    monkeypatch.setattr(matmul, "MIN_FLOPS", 0)
+    monkeypatch.setattr(matmul, "_onednn", recorded)
     return seen
 
 
@@ -83,8 +83,8 @@ def test_a_wide_model_has_a_gradient_as_exact_as_the_plain_one(shapes):
 
 def test_no_matrix_with_gaps_reaches_onednn(monkeypatch):
     """It would multiply such a one by a loop that takes a thousand times as long."""
-    monkeypatch.setattr(products, "prefers_onednn", lambda: True)
-    monkeypatch.setattr(products, "MIN_FLOPS", 0)
+    monkeypatch.setattr(matmul, "prefers_onednn", lambda: True)
+    monkeypatch.setattr(matmul, "MIN_FLOPS", 0)
     seen = []
 
     def recorded(x, weight, *rest):
@@ -119,8 +119,8 @@ def test_batches_of_any_size_come_in_few_shapes(shapes):
 
 
 def test_small_products_and_other_dtypes_are_left_to_pytorch(monkeypatch):
-    monkeypatch.setattr(products, "prefers_onednn", lambda: True)
-    monkeypatch.setattr(products, "_onednn", lambda *_: pytest.fail("not worth a call"))
+    monkeypatch.setattr(matmul, "prefers_onednn", lambda: True)
+    monkeypatch.setattr(matmul, "_onednn", lambda *_: pytest.fail("not worth a call"))
     x, weight = tensors((63, 32), (32, 32))
     assert torch.equal(linear(x, weight), nn.functional.linear(x, weight))
     x, weight = (torch.ones(512, 512, dtype=torch.bfloat16) for _ in range(2))
@@ -130,7 +130,7 @@ def test_small_products_and_other_dtypes_are_left_to_pytorch(monkeypatch):
 
 
 def test_where_mkl_is_as_fast_nothing_changes(monkeypatch):
-    monkeypatch.setattr(products, "prefers_onednn", lambda: False)
+    monkeypatch.setattr(matmul, "prefers_onednn", lambda: False)
     x, weight, bias = tensors((1000, 100), (200, 100), (200,))
     assert torch.equal(product(x, weight, bias), nn.functional.linear(x, weight, bias))
     assert torch.equal(linear(x, weight, bias), nn.functional.linear(x, weight, bias))
