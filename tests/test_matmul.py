@@ -7,8 +7,7 @@ from test_scoring import KINDS, gradients, grouped_rollout, pair
 from tiny import tiny_policy
 from torch import nn
 
-from espo_gym.policy import decoding
-from espo_gym.policy import matmul
+from espo_gym.policy import decoding, matmul
 from espo_gym.policy.matmul import MAX_SUM, TILE_ROWS, fast_linear_layers, linear, product
 
 pytestmark = pytest.mark.skipif(
