@@ -112,6 +112,10 @@ def parse(command: str) -> None:
     """
     _, *words = shlex.split(command, comments=True)
     options = list(takewhile(lambda word: word.startswith("-"), words))
+    if options == words:  # --version
+        with suppress(click.exceptions.Exit):
+            main.make_context("espo-gym", options)
+        return
     name, *arguments = words[len(options) :]
     with main.make_context("espo-gym", [*options, name]) as context:
         subcommand = main.get_command(context, name)
