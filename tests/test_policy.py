@@ -1,5 +1,6 @@
 """The policy: log-probs with gradient, prompts and their errors, files that plain transformers reads."""
 
+import json
 from typing import Any
 
 import numpy as np
@@ -311,3 +312,22 @@ def test_autocast_computes_in_bf16_on_float32_weights_and_says_so(tmp_path):
     loaded = GRPO.load(tmp_path / "half", device="cpu").policy
     assert (loaded.autocast, loaded.dtype) == (torch.bfloat16, torch.float32)
     assert policy.frozen_copy().autocast == torch.bfloat16
+
+
+@pytest.mark.parametrize("part", ["config.json", "tokenizer_config.json"])
+def test_code_beside_the_weights_is_neither_run_nor_asked_about(part, tmp_path, monkeypatch):
+    """transformers' default is a question on standard input."""
+    folder, ran = tmp_path / "model", tmp_path / "ran"
+    teaching_policy().save_pretrained(folder)
+    (folder / "own.py").write_text(f"open({str(ran)!r}, 'w').close()\nOwn = None\n")
+    settings = json.loads((folder / part).read_text())
+    maps = {
+        "config.json": {"AutoConfig": "own.Own", "AutoModelForCausalLM": "own.Own"},
+        "tokenizer_config.json": {"AutoTokenizer": ["own.Own", None]},
+    }
+    settings |= {"auto_map": maps[part], "model_type": "own", "tokenizer_class": "OwnTokenizer"}
+    (folder / part).write_text(json.dumps(settings))
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("it asks"))
+    with pytest.raises(OSError, match="trust_remote_code"):
+        Policy.from_pretrained(folder)
+    assert not ran.exists()

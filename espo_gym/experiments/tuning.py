@@ -118,4 +118,10 @@ def cells(
 
 def _recommended_preset(policy: str | Path) -> str:
     """The preset that a policy recommends, from its configuration alone, since the weights may be large."""
-    return str(getattr(AutoConfig.from_pretrained(BUNDLED.get(str(policy), policy)), "espo_gym_preset", "paper"))
+    return str(
+        getattr(
+            AutoConfig.from_pretrained(BUNDLED.get(str(policy), policy), trust_remote_code=False),
+            "espo_gym_preset",
+            "paper",
+        )
+    )

@@ -93,6 +93,7 @@ class Policy(LanguageModel):
         autocast: torch.dtype | None = None,
         sampler: str = "auto",
         shortcuts: bool = True,
+        trust_remote_code: bool = False,
         **kwargs: Any,
     ) -> Policy:
         """Load a bundled policy (``espo_gym/teaching``), a folder, or a model from the Hugging Face Hub.
@@ -100,13 +101,18 @@ class Policy(LanguageModel):
         ``device`` is a GPU by default if there is one; ``kwargs`` go to ``AutoModelForCausalLM.from_pretrained``. A
         value head that was saved with the model is loaded with it.
 
+        ``trust_remote_code`` lets a model or tokenizer run Python files that lie beside its weights. Without it such a
+        model is refused; transformers' own default would ask on standard input.
+
         Raises:
-            OSError: not a bundled name, not a folder with a model, and not a model that the Hub has.
+            OSError: not a bundled name, not a folder with a model, and not a model that the Hub has; or one that
+                brings code, which was not trusted.
         """
+        kwargs["trust_remote_code"] = trust_remote_code
         source = BUNDLED.get(str(name_or_path), name_or_path)
         try:
             with no_progress_bars():
-                tokenizer = AutoTokenizer.from_pretrained(source)
+                tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
                 model = _load_model(source, dtype=dtype, **kwargs)
         except (OSError, ValueError) as error:
             known = ", ".join(BUNDLED)
