@@ -142,7 +142,7 @@ def test_weights_are_packed_anew_each_time(change):
         for parameter in policy.parameters():
             parameter.data *= 1.1
     else:
-        sum((p**2).sum() for p in policy.parameters()).backward()
+        torch.stack([p.square().sum() for p in policy.parameters()]).sum().backward()
         torch.optim.AdamW(policy.parameters(), lr=0.05, fused=True).step()
     after = policy.generate(prompts, range(4), Sampling(max_completion_tokens=20))
     assert not torch.equal(before.logps, after.logps)
