@@ -78,6 +78,15 @@ class ProblemResult:
     samples: tuple[str, ...]
     verdicts: tuple[Verdict, ...]
 
+    def rows(self) -> list[dict[str, str | None]]:
+        """One row per completion for a JSON Lines file, the greedy one first."""
+        greedy = ("greedy", self.greedy, self.greedy_verdict)
+        sampled = (("sample", *pair) for pair in zip(self.samples, self.verdicts, strict=True))
+        return [
+            {"prompt": self.prompt, "kind": kind, "completion": text, "verdict": v.status, "reason": v.reason}
+            for kind, text, v in (greedy, *sampled)
+        ]
+
 
 class Evaluation(dict[str, Estimate]):
     """``greedy``, ``avg@k``, ``pass@k``, ``maj@k``, each an :class:`Estimate`."""

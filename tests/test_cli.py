@@ -16,6 +16,7 @@ from runs import read_points
 
 from espo_gym import choices
 from espo_gym.algorithms import ALGORITHMS
+from espo_gym.cli.evaluate import load_policy
 from espo_gym.cli.hyperparameters import algorithm_classes, built_in, of_class
 from espo_gym.cli.main import main
 from espo_gym.experiments.protocol import PROTOCOLS
@@ -263,6 +264,10 @@ class TestEval:
         outputs = [invoke("eval", source, *self.EVAL, *env) for source in (finished, finished / "policy")]
         assert outputs[0].exit_code == outputs[1].exit_code == 0
         assert outputs[0].output == outputs[1].output
+
+    def test_shortcuts_are_checked_in_the_dtype_that_is_evaluated(self, finished):
+        assert load_policy(str(finished), None, {}).policy.checked_shortcuts
+        assert load_policy(str(finished), None, {}, dtype="bfloat16").policy.checked_shortcuts == {}
 
     def test_arguments_change_a_checkpoints_own_environment(self, finished):
         plain, other = (invoke("eval", finished, *self.EVAL, *args) for args in ((), ("--env-arg", "digits=1")))

@@ -141,18 +141,18 @@ def load_policy(
             spec["kwargs"] |= env_args
             other = make_from_spec(spec, rows, allow_import=allow_import, source=source)
     algorithm = PolicyOptimizer.load(source, other, allow_import=allow_import)
-    algorithm.policy.sampler = sampler or algorithm.policy.sampler
+    policy = algorithm.policy
+    policy.sampler = sampler or policy.sampler
     if dtype is not None:
-        for parameter in algorithm.policy.parameters():  # not buffers, such as the frequencies of rotary embeddings
+        for parameter in policy.parameters():  # not buffers, such as the frequencies of rotary embeddings
             parameter.data = parameter.data.to(getattr(torch, dtype))
-    return Loaded(algorithm.policy, algorithm.env, algorithm.sampling)
+        # Another policy, whose shortcuts are checked in this dtype: the checkpoint's were checked in its own.
+        policy = Policy(policy.model, policy.tokenizer, autocast=policy.autocast, sampler=policy.sampler)
+    return Loaded(policy, algorithm.env, algorithm.sampling)
 
 
 def _write_completions(result: Evaluation, path: Path) -> None:
     with path.open("w") as file:
         for problem in result.problems:
-            texts, verdicts = (problem.greedy, *problem.samples), (problem.greedy_verdict, *problem.verdicts)
-            kinds = ("greedy", *["sample"] * len(problem.samples))
-            for kind, text, verdict in zip(kinds, texts, verdicts, strict=True):
-                row = {"prompt": problem.prompt, "kind": kind, "completion": text, "verdict": verdict.status}
-                file.write(json.dumps(row | {"reason": verdict.reason}) + "\n")
+            for row in problem.rows():
+                file.write(json.dumps(row) + "\n")

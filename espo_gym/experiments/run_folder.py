@@ -18,7 +18,6 @@ from __future__ import annotations
 import csv
 import json
 import os
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -227,11 +226,5 @@ def append_samples(folder: Path, evaluation: Evaluation, when: str, timesteps: i
     """
     with (folder / SAMPLES).open("a", encoding="utf-8") as file:
         for problem in evaluation.problems[:SAMPLE_PROBLEMS]:
-            rows: Iterable[tuple[str, str, Any]] = [
-                ("greedy", problem.greedy, problem.greedy_verdict),
-                *(("sample", *pair) for pair in zip(problem.samples, problem.verdicts, strict=True)),
-            ]
-            for kind, completion, verdict in rows:
-                row = {"when": when, "timesteps": timesteps, "prompt": problem.prompt, "kind": kind}
-                row |= {"completion": completion, "verdict": verdict.status, "reason": verdict.reason}
-                file.write(json.dumps(row) + "\n")
+            for row in problem.rows():
+                file.write(json.dumps({"when": when, "timesteps": timesteps, **row}) + "\n")
