@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import groupby
+from itertools import groupby, zip_longest
 from math import gcd
 from pathlib import Path
 from typing import Any
@@ -199,17 +200,26 @@ def _probe(path: Path) -> bool:
 
 
 def spread(calls: Iterable[Call]) -> Iterator[Call]:
-    """The calls in an order in which every beginning is spread over the whole.
+    """The calls in an order whose beginning has one of each kind, then a second one of each, and so on.
 
-    Of a row of calls on one file, such as the parts of an archive or the records of TensorBoard, only the first two,
-    the last two and every tenth are among them.
+    Calls of a kind have the same name and work on a file of the same name. Of a row of calls on one file, such as the
+    parts of an archive or the records of TensorBoard, only the first two, the last two and every tenth are among them.
     """
-    chosen: list[Call] = []
+    kinds: dict[tuple[str, str], list[Call]] = {}
     for _, group in groupby(calls, key=lambda call: call.path):
         row = list(group)
-        chosen += [call for i, call in enumerate(row) if i < 2 or i >= len(row) - 2 or i % 10 == 0]
-    step = max(1, round(len(chosen) * 0.618))
-    while gcd(step, len(chosen)) > 1:
+        for i, call in enumerate(row):
+            if i < 2 or i >= len(row) - 2 or i % 10 == 0:
+                name = re.sub(r"[-.]\w{6,}$|\d+", "", Path(call.path).name)
+                kinds.setdefault((call.name, name), []).append(call)
+    orders = [_apart(found, first=i) for i, found in enumerate(kinds.values())]
+    for turn in zip_longest(*orders):
+        yield from (call for call in turn if call is not None)
+
+
+def _apart(calls: Sequence[Call], first: int) -> list[Call]:
+    """``calls`` in an order in which neighbors are far apart, which begins with number ``first``."""
+    step = max(1, round(len(calls) * 0.618))
+    while gcd(step, len(calls)) > 1:
         step += 1
-    for i in range(len(chosen)):
-        yield chosen[i * step % len(chosen)]
+    return [calls[(first + i * step) % len(calls)] for i in range(len(calls))]

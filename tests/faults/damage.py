@@ -113,6 +113,11 @@ class Verdict:
             return "checkpoint"
         return "bit of a file without checksums" if "flipped" in self.damage else "file cut, emptied or zeroed"
 
+    @property
+    def detectable(self) -> bool:
+        """Whether a reader can know."""
+        return "without" not in self.kind
+
     def __str__(self) -> str:
         return f"{self.reader} of {self.subject}, {self.file} {self.damage}: {self.result}: {self.said}"
 

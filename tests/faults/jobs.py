@@ -124,7 +124,7 @@ def archive_in_place() -> None:
     os.replace = replace
 
 
-def forget_a_tensor() -> None:
+def forget_the_moments() -> None:
     """A resumed run begins without the moments of the optimizer."""
     from espo_gym import checkpoint
 
