@@ -21,7 +21,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from espo_gym.experiments.config import RunConfig
 from espo_gym.experiments.run import train
-from espo_gym.experiments.run_folder import read_progress, write_json
+from espo_gym.experiments.run_folder import read_progress
+from espo_gym.files import write_json
 from espo_gym.reports.plot import plot_run
 
 SMALL = {"timesteps": 96, "eval_problems": 8, "eval_k": 2, "eval_every": 2, "save_every": 32}
@@ -147,7 +148,7 @@ class TestAgain:
         process = subprocess.Popen([sys.executable, "-c", code, str(out)], env=os.environ | {"PYTHONPATH": paths})
         try:
             deadline = time.monotonic() + 120
-            while not ((out / "progress.json").is_file() and "\n" in (out / "progress.json").read_text()):
+            while not ((out / "progress.json").is_file() and (out / "progress.json").read_text().count("\n") > 1):
                 assert process.poll() is None and time.monotonic() < deadline
                 time.sleep(0.01)
         finally:
