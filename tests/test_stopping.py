@@ -78,6 +78,19 @@ class TestSignals:
         assert (done.returncode, done.stdout) == (-signum, "")
 
 
+def test_a_worker_gets_the_same_signal_twice():
+    """From the batch system and from its parent; and a run within it goes by that."""
+    with StopSignals(worker=True) as idle:
+        for _ in range(2):
+            send(signal.SIGTERM)
+        assert idle.received == signal.SIGTERM
+        with pytest.raises(Stopped), StopSignals() as signals, signals.deferred():
+            for _ in range(2):
+                send(signal.SIGTERM)
+        with pytest.raises(Stopped), StopSignals():
+            send(signal.SIGTERM)
+
+
 def test_other_threads_get_no_signals():
     def enter():
         with StopSignals():

@@ -65,7 +65,7 @@ def in_processes(work: Sequence[tuple[str, Callable[[], object]]], jobs: int, lo
 def _initialize_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which then ends its children
     # An idle worker outlives a signal: the pool would take its end for a crash, and end the others before they save.
-    StopSignals(deferred=True).__enter__()
+    StopSignals(worker=True).__enter__()
     parent = multiprocessing.parent_process()
     assert parent is not None
 

@@ -167,6 +167,8 @@ def prepare(out: Path, *, resume: bool, overwrite: bool) -> None:
         FileNotFoundError: ``resume``, and there is no run with a checkpoint.
         ValueError: ``out`` holds other things, or a run and neither ``resume`` nor ``overwrite`` is set.
     """
+    if not str(out).isprintable():  # a byte of it is no UTF-8, as safetensors needs
+        raise ValueError(f"{str(out)!r} has characters that cannot be written: choose another folder")
     begun = (out / CONFIG).is_file()
     if resume:
         if not begun and (out / BEGINNING).is_file():

@@ -36,20 +36,23 @@ class StopSignals:
     Only in the main thread, which alone gets signals in Python; elsewhere it does nothing.
 
     Args:
-        deferred: for a worker process: signals are only noted, and whoever gave it work sees to its end.
+        worker: in a process whose parent sees to its end: signals are only noted, and a second one is the first once
+            more, sent to all processes and by the parent.
     """
 
-    def __init__(self, *, deferred: bool = False) -> None:
+    def __init__(self, *, worker: bool = False) -> None:
         self.received: int | None = None
-        self._deferred = deferred
+        self._deferred = self._worker = worker
 
     def __enter__(self) -> StopSignals:
         self._before = {}
         if threading.current_thread() is threading.main_thread():
             for signum in SIGNALS:
                 handler = signal.getsignal(signum)
-                if handler is signal.SIG_DFL or isinstance(getattr(handler, "__self__", None), StopSignals):
+                outer = getattr(handler, "__self__", None)
+                if handler is signal.SIG_DFL or isinstance(outer, StopSignals):
                     self._before[signum] = signal.signal(signum, self._receive)
+                    self._worker |= isinstance(outer, StopSignals) and outer._worker
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -68,7 +71,7 @@ class StopSignals:
             raise Stopped(self.received)
 
     def _receive(self, signum: int, frame: FrameType | None) -> None:
-        if self.received is not None:  # the second one
+        if self.received is not None and not self._worker:  # the second one
             signal.signal(signum, signal.SIG_DFL)
             os.kill(os.getpid(), signum)
         self.received = signum
