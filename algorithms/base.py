@@ -10,11 +10,12 @@ import sys
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, process_time
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from typing_extensions import Self
 
@@ -27,7 +28,7 @@ from . import learner
 from .loss import LossOutput, loss_function, update_metrics
 from .registry import name_of, resolve
 from .sb3_model import SB3Model, as_callback, give_back_terminal
-from .training_state import COUNTERS
+from .training_state import CLOCKS, COUNTERS
 
 # Whatever loads transformers or Stable-Baselines3 is imported where it is used: a loss in another trainer needs torch.
 if TYPE_CHECKING:
@@ -55,12 +56,13 @@ class PolicyOptimizer(SB3Model):
         from stable_baselines3.common.logger import HumanOutputFormat, Logger
 
         from espo_gym.diagnostics import Diagnostics
+        from espo_gym.terminal import outlet
 
         super().__post_init__()
         self.rollout: Rollout | None = None
         self.played: Rollout | None = None
         self.diagnostics = Diagnostics()
-        self.set_logger(Logger(None, [HumanOutputFormat(sys.stdout)] if self.verbose else []))
+        self.set_logger(Logger(None, [HumanOutputFormat(outlet(sys.stdout))] if self.verbose and sys.stdout else []))
 
     # -- learning ----------------------------------------------------------------------------------------------------
 
@@ -92,12 +94,16 @@ class PolicyOptimizer(SB3Model):
             callbacks.on_training_start({"self": self, "total_timesteps": total_timesteps}, {})
             while self.num_timesteps < total_timesteps:
                 callbacks.on_rollout_start()
+                began = _clocks()
                 rollout = self.rollout = self.collect_rollout()
                 callbacks.update_locals({"dones": np.ones(len(rollout), dtype=bool)})
                 callbacks.on_rollout_end()
                 self.train(rollout)
                 self.num_timesteps += rollout.n_generated
                 self.n_rollouts += 1
+                for name, seconds in zip(CLOCKS, _clocks() - began, strict=True):
+                    setattr(self, name, getattr(self, name) + float(seconds))
+                self.record({f"time/{name}": getattr(self, name) for name in CLOCKS})
                 going = callbacks.on_step()
                 if self.n_rollouts % log_interval == 0:
                     self.dump_logs()
@@ -186,6 +192,7 @@ class PolicyOptimizer(SB3Model):
             "sampler": self.policy.sampler,
             "shortcuts": {"device": self.policy.device.type, "checked": self.policy.checked_shortcuts},
             "counters": {name: getattr(self, name) for name in COUNTERS},
+            "clocks": {name: getattr(self, name) for name in CLOCKS},
             "diagnostics": self.diagnostics.state(),
         }
         policies = {"policy": self.policy} | ({"reference": self.reference} if self.reference else {})
@@ -246,9 +253,14 @@ class PolicyOptimizer(SB3Model):
                 algorithm.reference.load_state_dict(frozen.state_dict())
             settings = algorithm.optimizer.state_dict()["param_groups"]
             algorithm.optimizer.load_state_dict({"state": moments, "param_groups": settings})
-        vars(algorithm).update(state["counters"])
+        vars(algorithm).update(state["counters"] | state["clocks"])
         algorithm.diagnostics.restore(state["diagnostics"])
         return cast(Self, algorithm)
+
+
+def _clocks() -> NDArray[np.float64]:
+    """(2,) seconds: CPU time of the process, and wall-clock time."""
+    return np.array([process_time(), perf_counter()])
 
 
 def _name(dtype: torch.dtype) -> str:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from espo_gym.policy import Policy, TokenScores
 
 COUNTERS = ("num_timesteps", "n_rollouts", "n_updates", "n_predictions")
+CLOCKS = ("cpu_seconds", "wall_seconds")
 
 
 class PolicyArgument(Argument["Policy | str | Path", "Policy"]):
@@ -158,6 +159,10 @@ class TrainingState(Objective):
         """Optimizer steps taken."""
         self.n_predictions = 0
         """Calls of ``predict`` that drew random numbers."""
+        self.cpu_seconds = 0.0
+        """CPU time of this process for training alone so far, without evaluations, checkpoints and other callbacks."""
+        self.wall_seconds = 0.0
+        """The same in wall-clock time."""
         self.max_timesteps: int | None = None
         """Dynamic sampling draws no further rollout that would take ``num_timesteps`` above this; None: no limit."""
 

@@ -28,8 +28,8 @@ from benchmarks.espo_paper.warm_start import SIZES, ensure_policy
 from espo_gym.experiments import warm_start
 from espo_gym.experiments.compare import compare
 from espo_gym.experiments.processes import one_thread
-from espo_gym.experiments.run_folder import write_json
 from espo_gym.experiments.setting import Entry
+from espo_gym.files import write_json
 
 STEPS = 900
 """Batches of a warm start like that of the bundled policy."""

@@ -9,8 +9,6 @@ reference/              the same for the frozen reference policy, if it was kept
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import tempfile
 import zipfile
 from collections.abc import Iterator
@@ -21,6 +19,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
+from .files import publish, scratch
 from .policy import Policy
 
 FORMAT = 2
@@ -49,19 +48,17 @@ def write(
     path = with_suffix(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     # Beside the target: a rename is atomic only within one file system.
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as folder:
-        parts = Path(folder) / "parts"
+    with scratch(path.parent, f".{path.name}-") as folder:
+        parts = folder / "parts"
         for name, policy in policies.items():
             policy.save_pretrained(parts / name)
         save_file(_flatten(optimizer.state_dict()["state"]), parts / "optimizer.safetensors")
         (parts / "state.json").write_text(json.dumps({"format": FORMAT, **state}, indent=2) + "\n")
-        archive = Path(folder) / "archive.zip"
+        archive = folder / "archive.zip"
         with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as zipped:
             for part in sorted(p for p in parts.rglob("*") if p.is_file()):
                 zipped.write(part, part.relative_to(parts).as_posix())
-        with archive.open("rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(archive, path)
+        publish(archive, path)
     return path
 
 
@@ -79,8 +76,7 @@ def opened(source: str | Path) -> Iterator[tuple[dict[str, Any], dict[int, dict[
     path = find(source)
     if path is None:
         raise FileNotFoundError(f"no checkpoint at {source if Path(source).is_dir() else with_suffix(source)}")
-    folder = Path(tempfile.mkdtemp(prefix="espo-gym-"))
-    try:
+    with scratch(Path(tempfile.gettempdir()), "espo-gym-") as folder:
         try:
             with zipfile.ZipFile(path) as zipped:
                 zipped.extractall(folder)  # refuses names that lead outside the folder
@@ -93,8 +89,6 @@ def opened(source: str | Path) -> Iterator[tuple[dict[str, Any], dict[int, dict[
                 "read it with the version of espo_gym that wrote it, or train again"
             )
         yield state, _unflatten(load_file(folder / "optimizer.safetensors")), folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _flatten(moments: dict[int, dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections import deque
 from time import perf_counter
 
@@ -12,6 +13,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 from stable_baselines3.common.callbacks import BaseCallback
+
+from .terminal import outlet
 
 COLUMNS = {
     "completions": "time/timesteps",
@@ -40,7 +43,7 @@ class LiveTable(BaseCallback):
 
     def __init__(self, rows: int = 10, *, lines: int = 20, console: Console | None = None) -> None:
         super().__init__()
-        self.console = console or Console(stderr=True, highlight=False)
+        self.console = console or Console(file=outlet(sys.stderr), stderr=True, highlight=False)
         self.rows: deque[dict[str, float]] = deque(maxlen=max(1, rows))
         self.lines = lines
         self._live: Live | None = None

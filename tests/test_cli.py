@@ -152,7 +152,7 @@ class TestTrain:
 
         monkeypatch.setattr(ESPO, "learn", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
         result = invoke("train", *SMALL, "--out", tmp_path / "run")
-        assert result.exit_code == 1
+        assert result.exit_code == 130
         assert f"espo-gym train --resume --out {tmp_path / 'run'}" in result.output
 
 

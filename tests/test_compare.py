@@ -25,9 +25,9 @@ from espo_gym.experiments.comparison_report import comparison_report
 from espo_gym.experiments.config import RunConfig
 from espo_gym.experiments.fairness import fairness_checks
 from espo_gym.experiments.pairs import compare_pairs, resolved
-from espo_gym.experiments.run_folder import write_json
 from espo_gym.experiments.setting import Entry
 from espo_gym.experiments.statistics import paired_difference
+from espo_gym.files import write_json
 
 ENTRIES = ["espo", "grpo", "dapo"]
 SETTINGS: dict[str, Any] = {
@@ -144,7 +144,7 @@ class TestBudget:
 
     def test_seconds_end_a_run_after_the_rollout_in_which_they_ran_out(self, tmp_path, monkeypatch):
         ticks = iter(range(10**6))
-        monkeypatch.setattr("espo_gym.experiments.budget.clocks", lambda: np.array([1.0, 10.0]) * next(ticks))
+        monkeypatch.setattr("espo_gym.algorithms.base._clocks", lambda: np.array([1.0, 10.0]) * next(ticks))
         comparison = run(tmp_path / "out", ["espo"], timesteps=None, seconds=2.5, seeds=1)  # a rollout takes one tick
         (r,) = comparison.of("espo")
         assert r.rows["time/cpu_seconds"].tolist() == [1, 2, 3]
@@ -253,8 +253,9 @@ class TestResuming:
             run(tmp_path)
         assert [p.name for p in tmp_path.iterdir()] == ["thesis.txt"]
 
-    def test_one_process_at_a_time(self, tmp_path):
-        with locked(tmp_path / "out"), pytest.raises(RuntimeError, match="another process"):
+    def test_one_process_at_a_time(self, tmp_path, monkeypatch):
+        monkeypatch.setattr("espo_gym.experiments.folder_lock.PATIENCE", 0.0)
+        with locked(tmp_path / "out"), pytest.raises(RuntimeError, match=f"process {os.getpid()} .* is working in"):
             run(tmp_path / "out")
 
 

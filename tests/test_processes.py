@@ -62,6 +62,53 @@ def test_at_least_one_core_and_one_job():
         in_processes(work(1), 0, print)
 
 
+SAVERS = """
+import sys, time
+from functools import partial
+from pathlib import Path
+from espo_gym.experiments.processes import in_processes
+from espo_gym.experiments.stopping import StopSignals
+
+def work(name):
+    folder = Path(sys.argv[1])
+    with StopSignals() as signals, signals.deferred():
+        (folder / f"{name} began").touch()
+        while signals.received is None:
+            time.sleep(0.01)
+        time.sleep(0.5)
+        (folder / f"{name} saved").touch()
+
+if __name__ == "__main__":
+    with StopSignals():
+        in_processes([("idle", int), *((n, partial(work, n)) for n in "abc")], 3, lambda _: None)
+"""
+
+
+@pytest.mark.parametrize("to_all", [False, True])
+def test_a_signal_lets_the_children_save(tmp_path, to_all):
+    """``to_all``: a batch system sends it to every process, so children get it twice. Nothing new is begun."""
+    script = tmp_path / "savers.py"
+    script.write_text(SAVERS)
+    parent = subprocess.Popen(
+        [sys.executable, str(script), str(tmp_path)],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 120
+    try:
+        while len(list(tmp_path.glob("* began"))) < 3:
+            assert parent.poll() is None and time.monotonic() < deadline
+            time.sleep(0.05)
+        (os.killpg if to_all else os.kill)(parent.pid, signal.SIGTERM)
+        _, errors = parent.communicate(timeout=60)
+    finally:
+        parent.kill()
+    assert parent.returncode == 128 + signal.SIGTERM, errors
+    assert sorted(path.name for path in tmp_path.glob("* saved")) == ["a saved", "b saved", "c saved"]
+
+
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_the_children_end_with_their_parent(tmp_path, how):
     script = tmp_path / "sleepers.py"

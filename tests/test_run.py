@@ -17,11 +17,15 @@ import torch
 from gymnasium.spaces import Text
 from runs import read_points
 from safetensors.torch import load_file
+from stable_baselines3.common.callbacks import ConvertCallback
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from espo_gym import ESPO, Policy
+from espo_gym.experiments import run as module
 from espo_gym.experiments.config import RunConfig
 from espo_gym.experiments.run import train
-from espo_gym.experiments.run_folder import read_progress, write_json
+from espo_gym.experiments.run_folder import read_progress
+from espo_gym.files import write_json
 from espo_gym.reports.plot import plot_run
 
 SMALL = {"timesteps": 96, "eval_problems": 8, "eval_k": 2, "eval_every": 2, "save_every": 32}
@@ -147,7 +151,7 @@ class TestAgain:
         process = subprocess.Popen([sys.executable, "-c", code, str(out)], env=os.environ | {"PYTHONPATH": paths})
         try:
             deadline = time.monotonic() + 120
-            while not ((out / "progress.json").is_file() and "\n" in (out / "progress.json").read_text()):
+            while not ((out / "progress.json").is_file() and (out / "progress.json").read_text().count("\n") > 1):
                 assert process.poll() is None and time.monotonic() < deadline
                 time.sleep(0.01)
         finally:
@@ -200,6 +204,79 @@ class TestAgain:
             write_json(tmp_path / "a.json", "new")
         assert json.loads((tmp_path / "a.json").read_text()) == "old"
 
+    def test_a_row_is_on_file_before_the_checkpoint_that_counts_it(self, tmp_path, monkeypatch):
+        counted, save = [], ESPO.save
+
+        def saving(self, path):
+            if self.num_timesteps:
+                counted.append((self.num_timesteps, read_progress(Path(path).parent)["time/timesteps"].tolist()))
+            return save(self, path)
+
+        monkeypatch.setattr(ESPO, "save", saving)
+        run(tmp_path / "run", config(save_every=40))
+        assert counted == [(64, [32, 64]), (96, [32, 64, 96])], "at the first boundary past each multiple, and the end"
+
+    @pytest.mark.parametrize("point", ["checkpoint", "config", "after", "policy", "samples", "finished"])
+    def test_an_error_at_any_point_is_mended_by_starting_or_resuming(self, finished, tmp_path, monkeypatch, point):
+        """Where config.json is there the run can be resumed, and where it is not it can be started."""
+        out, calls = tmp_path / "run", []
+        target, name, at = {
+            "checkpoint": (ESPO, "save", 1),
+            "config": (RunConfig, "write", 1),
+            "after": (module, "_evaluate", 2),
+            "policy": (Policy, "save_pretrained", 5),  # four of the checkpoints, and the policy's own
+            "samples": (module, "write_samples", 2),
+            "finished": (module, "_record", 2),
+        }[point]
+        call = getattr(target, name)
+
+        def failing(*arguments, **options):
+            calls.append(point)
+            if len(calls) == at and point != "finished":
+                raise OSError("No space left on device")
+            result = call(*arguments, **options)
+            if len(calls) == at:
+                raise OSError("No space left on device")
+            return result
+
+        with monkeypatch.context() as patched, pytest.raises(OSError, match="No space"):
+            patched.setattr(target, name, failing)
+            run(out)
+        begun = (out / "config.json").is_file()
+        if not begun:
+            with pytest.raises(FileNotFoundError, match="ended before it began"):
+                run(out, resume=True)
+        run(out, resume=begun)
+        assert curves(out) == curves(finished) and same(weights(out), weights(finished))
+        for file in ("evaluation.json", "samples.jsonl", "config.json"):
+            assert (out / file).read_bytes() == (finished / file).read_bytes()
+        assert not [path.name for path in out.iterdir() if path.name.startswith(".")]
+
+    def test_a_finished_run_says_so(self, finished, tmp_path):
+        shutil.copytree(finished, tmp_path / "run")
+        before, messages = TestNothingIsLost().snapshot(tmp_path / "run"), []
+        train(config(), tmp_path / "run", resume=True, log=messages.append)
+        assert messages == ["nothing to do: this run is finished, at 96 timesteps"]
+        assert TestNothingIsLost().snapshot(tmp_path / "run") == before
+
+    def test_a_run_that_was_made_longer_stays_longer(self, finished, tmp_path):
+        """Killed while it was, it must not be taken for finished."""
+        out = tmp_path / "run"
+        shutil.copytree(finished, out)
+
+        def killed(*_):
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            run(out, config(timesteps=160), resume=True, callbacks=[ConvertCallback(killed)])
+        again = RunConfig.read(out / "config.json")
+        assert again.timesteps == 160
+        run(out, again, resume=True)
+        run(tmp_path / "whole", config(timesteps=160))
+        assert curves(out) == curves(tmp_path / "whole") and same(weights(out), weights(tmp_path / "whole"))
+        rows = [json.loads(line)["when"] for line in (out / "samples.jsonl").read_text().splitlines()]
+        assert rows == ["before"] * 24 + ["after"] * 24
+
 
 class TestNothingIsLost:
     def snapshot(self, out: Path):
@@ -234,6 +311,55 @@ class TestNothingIsLost:
         with pytest.raises((ValueError, OSError, gym.error.Error)):
             run(finished, config(**changes), overwrite=True)
         assert self.snapshot(finished) == before
+
+    def test_a_second_process_is_refused_and_costs_nothing(self, tmp_path, monkeypatch):
+        monkeypatch.setattr("espo_gym.experiments.folder_lock.PATIENCE", 0.0)
+        out = tmp_path / "run"
+
+        def second(*_):
+            with pytest.raises(RuntimeError, match=f"process {os.getpid()} .* is working in"):
+                run(out, config(hyperparameters=HYPERPARAMETERS | {"seed": 9}), overwrite=True)
+            with pytest.raises(RuntimeError, match="is working in"):
+                run(out, resume=True)
+            return True
+
+        run(out, callbacks=[ConvertCallback(second)])
+        assert RunConfig.read(out / "config.json").hyperparameters["seed"] == 3
+
+    @pytest.mark.parametrize("how", [shutil.rmtree, lambda out: out.rename(out.with_name("moved"))])
+    def test_a_folder_that_has_gone_ends_the_run_and_is_not_made_again(self, tmp_path, how):
+        def gone(where, _):
+            if where["self"].num_timesteps == 64:
+                how(tmp_path / "run")
+            return True
+
+        with pytest.raises(FileNotFoundError, match="the folder of the run, was removed or moved"):
+            run(tmp_path / "run", callbacks=[ConvertCallback(gone)])
+        assert not (tmp_path / "run").exists()
+
+    def test_a_link_to_an_empty_folder(self, tmp_path):
+        (tmp_path / "disk").mkdir()
+        (tmp_path / "run").symlink_to(tmp_path / "disk")
+        run(tmp_path / "run", config(timesteps=32))
+        run(tmp_path / "run", config(timesteps=32), overwrite=True)
+        assert (tmp_path / "run").is_symlink() and (tmp_path / "disk" / "policy").is_dir()
+
+    def test_a_name_that_is_no_text(self, tmp_path):
+        with pytest.raises(ValueError, match="cannot be written: choose another folder"):
+            run(tmp_path / os.fsdecode(b"run\xff"))
+        assert not list(tmp_path.iterdir())
+
+    @pytest.mark.parametrize(
+        ("name", "message"), [("evaluation.json", "the evaluation"), ("config.json", "the config")]
+    )
+    @pytest.mark.parametrize("text", ["", "[]", '{"after": [], "hyperparameters": 3}', "\xff"])
+    def test_a_damaged_file_is_named(self, finished, tmp_path, name, message, text):
+        """An empty one is what a power cut used to leave."""
+        out = tmp_path / "run"
+        shutil.copytree(finished, out)
+        (out / name).write_bytes(text.encode("latin-1"))
+        with pytest.raises(ValueError, match=f"{name} is not {message} of a run: "):
+            run(out, resume=True)
 
     def test_a_mistake_leaves_no_folder(self, tmp_path):
         with pytest.raises(ValueError):

@@ -13,7 +13,7 @@ import click
 from espo_gym.choices import DTYPES, PROTOCOLS
 from espo_gym.experiments.config import RunConfig
 
-from .errors import report_errors
+from .errors import report_errors, stoppable
 from .options import (
     ALLOW_IMPORT,
     command_with_algorithms,
@@ -109,7 +109,7 @@ def compare_command(context: click.Context, /, **options: Any) -> None:
         if options[name] is not None
     }
     settings |= {"hyperparameters": hyperparameters, "log": click.echo}
-    try:
+    with stoppable(lambda: "The same command continues with what is missing."):
         if options["protocol"]:
             _protocol(entries, out, settings, options)
         else:
@@ -117,10 +117,7 @@ def compare_command(context: click.Context, /, **options: Any) -> None:
             if options["tuned"]:
                 entries = list(tune(entries, options["env"], out=out, seeds=options["tune_seeds"], **settings))
             _show(compare(entries, options["env"], out=out, seeds=options["seeds"], **settings))
-    except KeyboardInterrupt:
-        click.echo("\nStopped. The same command continues with what is missing", err=True)
-        raise
-    click.echo(f"Everything is in {out}{os.sep}; begin with report.md")
+        click.echo(f"Everything is in {out}{os.sep}; begin with report.md")
 
 
 def _protocol(entries: Sequence[str | Entry], out: Path, settings: dict[str, Any], options: dict[str, Any]) -> None:

@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import click
 import gymnasium as gym
 
+from espo_gym.experiments.stopping import Stopped
+from espo_gym.terminal import outlets
+
 HINT = "espo-gym --traceback ... shows where it came from"
-USER_ERRORS = (ValueError, TypeError, OSError, FloatingPointError, RuntimeError, ImportError, gym.error.Error)
+USER_ERRORS = (
+    ValueError,
+    TypeError,
+    OSError,
+    FloatingPointError,
+    RuntimeError,
+    ImportError,
+    MemoryError,
+    gym.error.Error,
+)
 """Errors the user can fix."""
 
 
@@ -31,3 +45,18 @@ def report_errors(command: Callable[..., None]) -> Callable[..., None]:
 
     wrapped.__doc__ = command.__doc__
     return wrapped
+
+
+@contextmanager
+def stoppable(advice: Callable[[], str]) -> Iterator[None]:
+    """For a long command: Ctrl-C or a signal ends it with the conventional exit code, and ``advice`` says how to go on.
+
+    Whoever reads its output may leave before its end.
+    """
+    with outlets():
+        try:
+            yield
+        except (KeyboardInterrupt, Stopped) as end:
+            stopped = end if isinstance(end, Stopped) else Stopped(signal.SIGINT)
+            click.echo(f"\n{stopped}. {advice()}", err=True)
+            raise stopped from end

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import warnings
 from collections.abc import Iterator
 from dataclasses import fields
@@ -16,7 +17,7 @@ from espo_gym.choices import DTYPES, SAMPLERS
 from espo_gym.experiments.config import RunConfig
 from espo_gym.plugins import check_import, modules_in
 
-from .errors import report_errors
+from .errors import report_errors, stoppable
 from .options import ALLOW_IMPORT, AlgorithmName, command_with_algorithms, env_arguments, given_hyperparameters
 from .tables import interval, make_table, print_table, problems, report_failures
 
@@ -81,27 +82,30 @@ def train_command(context: click.Context, /, **options: Any) -> None:
     from espo_gym.reports.plot import plot_run
 
     shown = warnings.showwarning
-    try:
-        warnings.showwarning = _show_warning
-        evaluations = train(
-            config,
-            out,
-            resume=options["resume"],
-            overwrite=options["overwrite"],
-            progress_bar=options["progress"],
-            log=click.echo,
-        )
-    except KeyboardInterrupt:
-        if (out / "checkpoint.zip").is_file():
-            allowed = "".join(f" --allow-import {module}" for module in modules_in((config.algo, config.env)))
-            command = f"espo-gym train --resume --out {out}{allowed}"
-            click.echo(f"\nStopped. To continue from the last checkpoint: {command}", err=True)
-        raise
-    finally:
-        warnings.showwarning = shown
-    plot_run(out)
-    _compare(evaluations)
-    click.echo(f"Everything is in {out}{os.sep}")
+    with stoppable(lambda: _continuation(config, out)):
+        try:
+            warnings.showwarning = _show_warning
+            evaluations = train(
+                config,
+                out,
+                resume=options["resume"],
+                overwrite=options["overwrite"],
+                progress_bar=options["progress"],
+                log=click.echo,
+            )
+        finally:
+            warnings.showwarning = shown
+        plot_run(out)
+        _compare(evaluations)
+        click.echo(f"Everything is in {out}{os.sep}")
+
+
+def _continuation(config: RunConfig, out: Path) -> str:
+    """What to do after an interruption."""
+    if not (out / "config.json").is_file():
+        return "There is no checkpoint yet: start the run again."
+    allowed = "".join(f" --allow-import {module}" for module in modules_in((config.algo, config.env)))
+    return f"To continue from the last checkpoint: espo-gym train --resume --out {shlex.quote(str(out))}{allowed}"
 
 
 def _default_folder(algo: str) -> Path:

@@ -1,37 +1,33 @@
-"""The budget of a run in a comparison, and what the run records for the audit: its clocks and its fingerprints."""
+"""The budget of a run in a comparison, and the fingerprints that it records for the audit."""
 
 from __future__ import annotations
 
 import hashlib
-import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from stable_baselines3.common.callbacks import BaseCallback
 
-from .run_folder import PAIRING, read_progress, write_json
+from espo_gym.files import write_json
+
+from .run_folder import PAIRING
 
 
 class BudgetCallback(BaseCallback):
     """Ends the run when its budget is used up, and writes pairing.json into its folder.
 
-    Records ``time/cpu_seconds`` and ``time/wall_seconds``: the time that training alone has taken so far, without
-    evaluations and checkpoints. With one thread per process, CPU time does not depend on what else the machine does.
-
     Args:
-        folder: of the run. A resumed run continues with the seconds in its metrics.
+        folder: of the run.
         timesteps: never draw more completions than this, rounded up to whole rollouts. Only dynamic sampling would: its
             resamples are limited to what is left of the budget.
-        seconds: no rollout begins after this many: CPU seconds of the process or, on a GPU, wall-clock seconds.
+        seconds: no rollout begins after this many seconds of training: ``cpu_seconds`` of the algorithm or, on a GPU,
+            ``wall_seconds``. With one thread per process, CPU time does not depend on what else the machine does.
     """
 
     def __init__(self, folder: Path, timesteps: int, seconds: float | None = None) -> None:
         super().__init__()
         self.folder, self.timesteps, self.seconds = folder, timesteps, seconds
-        self.used = np.zeros(2)  # CPU, wall
 
     def _on_training_start(self) -> None:
         algorithm: Any = self.model
@@ -41,13 +37,6 @@ class BudgetCallback(BaseCallback):
                 "device": algorithm.policy.device.type,
                 "initial_weights": weights_fingerprint(algorithm.policy.model),
             }
-            return
-        rows = read_progress(self.folder)
-        here = rows["time/timesteps"].tolist().index(algorithm.num_timesteps)
-        self.used = np.array([rows[name][here] for name in ("time/cpu_seconds", "time/wall_seconds")])
-
-    def _on_rollout_start(self) -> None:
-        self.began = clocks()
 
     def _on_rollout_end(self) -> None:
         """Write fingerprints of what all algorithms must have in common at the same seed: the first sampling pass."""
@@ -59,17 +48,10 @@ class BudgetCallback(BaseCallback):
             write_json(self.folder / PAIRING, self.fingerprints)
 
     def _on_step(self) -> bool:
-        self.used += clocks() - self.began
-        cpu, wall = self.used.tolist()
-        self.logger.record("time/cpu_seconds", cpu)
-        self.logger.record("time/wall_seconds", wall)
         algorithm: Any = self.model
-        return self.seconds is None or (cpu if algorithm.policy.device.type == "cpu" else wall) < self.seconds
-
-
-def clocks() -> NDArray[np.float64]:
-    """(2,) seconds: CPU time of the process, and wall-clock time."""
-    return np.array([time.process_time(), time.perf_counter()])
+        on_cpu = algorithm.policy.device.type == "cpu"
+        used = algorithm.cpu_seconds if on_cpu else algorithm.wall_seconds
+        return self.seconds is None or used < self.seconds
 
 
 def text_fingerprint(texts: list[str]) -> str:

@@ -8,7 +8,6 @@ report.md                   the report; results.csv and results.json have its nu
 from __future__ import annotations
 
 import csv
-import shutil
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -17,18 +16,22 @@ from typing import Any
 
 import torch
 
+from espo_gym.files import partial_file, write_json, write_text
+from espo_gym.terminal import say
+
 from .budget import BudgetCallback
 from .comparison import COMPARISON, TUNING, Comparison, seed_folder
 from .comparison_report import comparison_report, comparison_results
 from .config import RunConfig
+from .folder_lock import FolderLock
 from .processes import cores, in_processes, one_thread
 from .run import train
-from .run_folder import CHECKPOINT, OUTCOME, partial_file, read_evaluation, write_json
+from .run_folder import CHECKPOINT, CONFIG, OUTCOME, read_evaluation
 from .setting import Entry, Setting, entry_list, merge, seed_list
+from .stopping import StopSignals
 
-LOCK = "comparison.lock"
-OWN = (LOCK, "tuning", TUNING, *(partial_file(Path(name)).name for name in (COMPARISON, TUNING)))
-"""Files that may be in a folder before there is a comparison in it."""
+OWN = ("tuning", TUNING)
+"""What may be in a folder before there is a comparison in it, besides hidden files."""
 
 
 def compare(
@@ -50,7 +53,7 @@ def compare(
     out: str | Path,
     jobs: int | None = None,
     allow_import: Collection[str] = (),
-    log: Callable[[str], Any] = print,
+    log: Callable[[str], Any] = say,
 ) -> Comparison:
     """Run every entry with every seed in the folder ``out``, and read the results.
 
@@ -80,6 +83,7 @@ def compare(
         ValueError: an invalid setting, or ``out`` already holds a different comparison or names a module that may not
             be imported.
         RuntimeError: another process is working in ``out``.
+        Stopped: a signal asked for an end (:mod:`.stopping`); the same call goes on.
     """
     contestants, wanted = entry_list(entries), seed_list(seeds)
     paths = [policy] if isinstance(policy, str | Path) else list(policy)
@@ -97,7 +101,7 @@ def compare(
         hyperparameters=(hyperparameters or {}) | ({} if preset is None else {"preset": preset}),
     )
     out = Path(out)
-    with locked(out):
+    with StopSignals(), locked(out):
         contestants, wanted = merge(out, setting, contestants, wanted, allow_import)
         runs = [(entry, seed, seed_folder(out, entry.name, seed)) for seed in wanted for entry in contestants]
         missing = [run for run in runs if not (run[2] / OUTCOME).is_file()]
@@ -121,35 +125,28 @@ def _write_results(out: Path, comparison: Comparison) -> None:
     write_json(out / "results.json", comparison_results(comparison))
     metrics = comparison.metrics()
     budget, clock = comparison.budget
-    with (out / "results.csv").open("w", newline="") as file:
+    with partial_file(out / "results.csv") as part, part.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["entry", "seed", *metrics, "timesteps", "updates", "cpu_seconds", "wall_seconds", "failure"])
         for (entry, seed), run in comparison.runs.items():
             scores = [run.score(metric, budget, clock=clock) for metric in metrics]
             usage = [run.timesteps, run.updates, run.cpu_seconds, run.wall_seconds]
             writer.writerow([entry, seed, *scores, *usage, run.failure or ""])
-    (out / "report.md").write_text(comparison_report(comparison))
+    write_text(out / "report.md", comparison_report(comparison))
 
 
 @contextmanager
 def locked(out: Path) -> Iterator[None]:
-    """Reserve ``out`` for this process; the lock goes with the process, however it ends.
+    """Reserve ``out`` for this process.
 
     Raises:
         ValueError: ``out`` holds something other than a comparison.
-        RuntimeError: another process has reserved it.
+        NotADirectoryError, RuntimeError: like :class:`FolderLock`.
     """
-    import fcntl  # not on Windows
-
-    others = [] if not out.is_dir() else [p.name for p in out.iterdir() if p.name not in OWN]
-    if (out.exists() and not out.is_dir()) or (others and not (out / COMPARISON).is_file()):
-        raise ValueError(f"{out} is not empty and is not the folder of a comparison: choose another folder")
-    out.mkdir(parents=True, exist_ok=True)
-    with (out / LOCK).open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise RuntimeError(f"another process is working in {out}: wait for it, or choose another folder") from None
+    with FolderLock(out):
+        others = [path for path in out.iterdir() if path.name not in OWN and not path.name.startswith(".")]
+        if others and not (out / COMPARISON).is_file():
+            raise ValueError(f"{out} is not empty and is not the folder of a comparison: choose another folder")
         yield
 
 
@@ -170,16 +167,13 @@ def carry_out(config: RunConfig, folder: Path, seconds: float | None) -> str:
     outcome: dict[str, Any] = {"status": "finished", "reason": None}
     try:
         if "after" not in read_evaluation(folder):
-            # A run on a budget of seconds starts over, so that no second was measured under other conditions.
-            resume = seconds is None and (folder / CHECKPOINT).is_file()
-            if not resume and folder.exists():
-                shutil.rmtree(folder)
-            for torn in folder.glob(f".{CHECKPOINT}-*"):  # the process was killed while writing it
-                shutil.rmtree(torn)
+            begun = all((folder / name).is_file() for name in (CONFIG, CHECKPOINT))
             train(
                 config,
                 folder,
-                resume=resume,
+                # A run on a budget of seconds starts over, so that no second was measured under other conditions.
+                resume=begun and seconds is None,
+                overwrite=True,
                 progress_bar=False,
                 log=lambda _: None,
                 callbacks=[BudgetCallback(folder, config.timesteps, seconds)],
@@ -187,6 +181,6 @@ def carry_out(config: RunConfig, folder: Path, seconds: float | None) -> str:
             )
     except FloatingPointError as error:
         outcome = {"status": "failed", "reason": str(error)}
-        (folder / CHECKPOINT).unlink(missing_ok=True)
+    (folder / CHECKPOINT).unlink(missing_ok=True)
     write_json(folder / OUTCOME, outcome)
     return str(outcome["status"]) + (f" ({outcome['reason']})" if outcome["reason"] else "")

@@ -15,9 +15,8 @@ import gymnasium as gym
 from espo_gym import __version__
 from espo_gym.choices import DTYPES, SAMPLERS
 from espo_gym.environment import make_env
+from espo_gym.files import write_json
 from espo_gym.plugins import check_env_arguments, check_import
-
-from .run_folder import write_json
 
 if TYPE_CHECKING:
     from espo_gym.algorithms import PolicyOptimizer

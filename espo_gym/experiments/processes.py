@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from multiprocessing import connection
 from typing import Any
 
+from .stopping import Stopped, StopSignals
+
 
 def cores() -> int:
     """Number of CPU cores that this process may use."""
@@ -27,7 +29,8 @@ def in_processes(work: Sequence[tuple[str, Callable[[], object]]], jobs: int, lo
 
     Raises:
         ValueError: ``jobs`` is below 1.
-        Exception: the first error of a function, after the other processes have been terminated.
+        Exception: the first error of a function, after the other processes have been ended.
+        Stopped: a signal asked for an end (:mod:`.stopping`), and the functions under way have ended too.
     """
     if jobs < 1:
         raise ValueError(f"jobs must be at least 1, not {jobs}")
@@ -45,17 +48,24 @@ def in_processes(work: Sequence[tuple[str, Callable[[], object]]], jobs: int, lo
             if future.exception() is not None:
                 log(f"[{done}/{len(work)}] {futures[future]}: stopped")
             log(f"[{done}/{len(work)}] {futures[future]}: {future.result()}")
-    except BaseException:
+    except BaseException as error:
         children = set(multiprocessing.active_children()) - others
+        stopped = isinstance(error, Stopped)
         executor.shutdown(wait=False, cancel_futures=True)
         for child in children:
-            child.terminate()
+            if stopped:
+                child.terminate()  # which lets it save what it has
+            else:
+                child.kill()
+        executor.shutdown(wait=stopped)
         raise
     executor.shutdown()
 
 
 def _initialize_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which then terminates its children
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which then ends its children
+    # An idle worker outlives a signal: the pool would take its end for a crash, and end the others before they save.
+    StopSignals(worker=True).__enter__()
     parent = multiprocessing.parent_process()
     assert parent is not None
 

@@ -15,12 +15,14 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from espo_gym.files import write_json, write_text
+from espo_gym.terminal import say
+
 from .compare import compare
 from .comparison import COMPARISON, Comparison
 from .comparison_report import finite, mean_interval, profile, table, tuning_summary
 from .pairs import compare_pairs, pair_sentences, pair_table, pairs_as_json
 from .processes import cores, in_processes
-from .run_folder import write_json
 from .setting import Entry, seed_list
 from .statistics import iqm
 from .tuning import SEEDS, tune
@@ -93,7 +95,7 @@ def run_protocol(
     seconds: float | None = None,
     tune_seeds: int | Sequence[int] | None = None,
     jobs: int | None = None,
-    log: Callable[[str], Any] = print,
+    log: Callable[[str], Any] = say,
     **settings: Any,
 ) -> dict[str, Comparison]:
     """Compare ``entries`` on every task in every regime; it can be resumed like :func:`compare`.
@@ -148,7 +150,7 @@ def run_protocol(
             if tune_seeds is not None:
                 contestants = tune(entries, task.env, out=out / cell, seeds=tune_seeds, **shared)
             comparisons[cell] = compare(contestants, task.env, out=out / cell, seeds=wanted, **shared)
-    (out / "report.md").write_text(protocol_report(protocol, comparisons))
+    write_text(out / "report.md", protocol_report(protocol, comparisons))
     write_json(out / "results.json", protocol_results(protocol, comparisons))
     return comparisons
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from stable_baselines3.common.callbacks import BaseCallback, ConvertCallback, EveryNTimesteps
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Logger, make_output_format
 
 from espo_gym.algorithms import PolicyOptimizer
@@ -17,10 +16,25 @@ from espo_gym.algorithms.registry import resolve
 from espo_gym.callbacks import EvaluateCallback
 from espo_gym.environment import task_of
 from espo_gym.evaluation import Evaluation
+from espo_gym.files import sync, write_json
 from espo_gym.live_table import LiveTable
+from espo_gym.terminal import say
 
 from .config import RunConfig
-from .run_folder import CHECKPOINT, CONFIG, EVALUATION, POLICY, append_samples, evaluation_record, write_json
+from .folder_lock import LOCK, FolderLock
+from .run_folder import (
+    BEGINNING,
+    CHECKPOINT,
+    CONFIG,
+    EVALUATION,
+    POLICY,
+    PROGRESS,
+    evaluation_record,
+    read_config,
+    read_evaluation,
+    write_samples,
+)
+from .stopping import StopSignals
 
 
 def train(
@@ -30,7 +44,7 @@ def train(
     resume: bool = False,
     overwrite: bool = False,
     progress_bar: bool = True,
-    log: Callable[[str], Any] = print,
+    log: Callable[[str], Any] = say,
     callbacks: Sequence[BaseCallback] = (),
     minimal: bool = False,
 ) -> dict[str, Any]:
@@ -39,73 +53,133 @@ def train(
     Args:
         log: called with progress messages.
         callbacks: called before the run's own.
-        minimal: for one of many runs: skip the evaluation before training and TensorBoard's file, and once the run has
-            finished, remove its checkpoint and save no policy.
+        minimal: for one of many runs: skip the evaluation before training and TensorBoard's file, and save no policy.
 
     Returns the contents of evaluation.json.
 
     Raises:
         ValueError, FileNotFoundError: ``out`` holds something that would be lost, or nothing to resume.
+        RuntimeError: another process is working in ``out``.
+        Stopped: a signal asked for an end (:mod:`.stopping`). There is a checkpoint of all rollouts so far.
     """
-    prepare(out, resume=resume, overwrite=overwrite)
-    checkpoint, results = out / CHECKPOINT, out / EVALUATION
-    if resume:
-        config.validate()
-        algorithm = resolve(config.algo).load(checkpoint, config.make_env())
-        evaluations = json.loads(results.read_text())
-        log(f"resuming at {algorithm.num_timesteps} of {config.timesteps} timesteps")
-    else:
-        algorithm = config.make()
-        before = None if minimal else _evaluate(algorithm, config)
-        # Only here: a mistake in the config has shown by now, and the earlier run is still there.
-        if out.exists():
-            shutil.rmtree(out)
-        out.mkdir(parents=True)
+    with StopSignals() as signals, FolderLock(out) as lock:
+        prepare(out, resume=resume, overwrite=overwrite)
+        if resume:
+            algorithm, evaluations = _resume(config, out)
+            if evaluations.get("after", {}).get("timesteps") == algorithm.num_timesteps >= config.timesteps:
+                log(f"nothing to do: this run is finished, at {algorithm.num_timesteps} timesteps")
+                return evaluations
+            log(f"resuming at {algorithm.num_timesteps} of {config.timesteps} timesteps")
+        else:
+            algorithm, evaluations = _begin(config, out, log, evaluate_before=not minimal)
+
+        algorithm.set_logger(_logger(out, algorithm.num_timesteps, tensorboard=not minimal))
+        own: list[BaseCallback] = [Checkpoints(out, config.save_every, lock, signals)]
+        if config.eval_every:
+            own.append(EvaluateCallback(config.eval_every, split=held_out_split(algorithm, "validation", "test")))
+        if progress_bar:
+            own.append(LiveTable())
+        try:
+            with signals.deferred():
+                if config.timesteps > algorithm.num_timesteps:
+                    algorithm.learn(config.timesteps - algorithm.num_timesteps, [*callbacks, *own])
+                _save(algorithm, out)
+        finally:
+            algorithm.logger.close()
+
+        if not minimal:
+            algorithm.policy.save_pretrained(out / POLICY)
+            for path in (out / POLICY).rglob("*"):
+                sync(path)
+        _record(out, evaluations, "after", _evaluate(algorithm, config), algorithm.num_timesteps)
+        return evaluations
+
+
+class Checkpoints(BaseCallback):
+    """Saves the run in ``out``, and ends training when a signal asks for it or the folder has gone.
+
+    A checkpoint is written before the next rollout begins, when the metrics of the last one are on file: what a
+    checkpoint counts is never missing there.
+
+    Args:
+        every: completions between checkpoints.
+    """
+
+    def __init__(self, out: Path, every: int, lock: FolderLock, signals: StopSignals) -> None:
+        super().__init__()
+        self.out, self.every, self.lock, self.signals = out, every, lock, signals
+
+    def _on_training_start(self) -> None:
+        self.saved = self.model.num_timesteps
+
+    def _on_rollout_start(self) -> None:
+        if self.model.num_timesteps // self.every > self.saved // self.every:
+            self.saved = self.model.num_timesteps
+            _save(cast(Any, self.model), self.out)
+
+    def _on_step(self) -> bool:
+        if not self.lock.held():
+            raise FileNotFoundError(f"{self.out}, the folder of the run, was removed or moved while it was trained")
+        return self.signals.received is None
+
+
+def _save(algorithm: PolicyOptimizer, out: Path) -> None:
+    for path in out.glob(f"{PROGRESS}*"):
+        sync(path)
+    algorithm.save(out / CHECKPOINT)
+
+
+def _begin(
+    config: RunConfig, out: Path, log: Callable[[str], Any], *, evaluate_before: bool
+) -> tuple[PolicyOptimizer, dict[str, Any]]:
+    """A new run in ``out``. Its config.json comes last: where there is one, the run can be resumed."""
+    algorithm = config.make()
+    evaluations: dict[str, Any] = {}
+    before = _evaluate(algorithm, config) if evaluate_before else None
+    # Only here: a mistake in the config has shown by now, and the earlier run is still there.
+    (out / BEGINNING).touch()
+    for path in out.iterdir():
+        if path.name not in (LOCK, BEGINNING):
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    if before is not None:
+        log("before: " + ", ".join(f"{name} {value.value:.3f}" for name, value in before.items()))
+        _record(out, evaluations, "before", before, 0)
+    _save(algorithm, out)
+    config.write(out / CONFIG, algorithm)
+    (out / BEGINNING).unlink()
+    return algorithm, evaluations
+
+
+def _resume(config: RunConfig, out: Path) -> tuple[PolicyOptimizer, dict[str, Any]]:
+    """The run in ``out`` as of its last checkpoint."""
+    config.validate()
+    (out / BEGINNING).unlink(missing_ok=True)
+    algorithm = resolve(config.algo).load(out / CHECKPOINT, config.make_env())
+    if read_config(out)["timesteps"] != config.timesteps:
         config.write(out / CONFIG, algorithm)
-        evaluations = {}
-        if before is not None:
-            append_samples(out, before, "before", 0)
-            log("before: " + ", ".join(f"{name} {value.value:.3f}" for name, value in before.items()))
-            evaluations["before"] = evaluation_record(before)
-        write_json(results, evaluations)
-        algorithm.save(checkpoint)
-
-    algorithm.set_logger(_logger(out, algorithm.num_timesteps, tensorboard=not minimal))
-    save = ConvertCallback(lambda *_: bool(algorithm.save(checkpoint)))
-    every: list[BaseCallback] = [EveryNTimesteps(config.save_every, save)]
-    if config.eval_every:
-        every.insert(0, EvaluateCallback(config.eval_every, split=held_out_split(algorithm, "validation", "test")))
-    if config.timesteps > algorithm.num_timesteps:
-        _learn(algorithm, config.timesteps - algorithm.num_timesteps, [*callbacks, *every], progress_bar)
-    algorithm.save(checkpoint)
-    algorithm.logger.close()
-
-    after = _evaluate(algorithm, config)
-    append_samples(out, after, "after", algorithm.num_timesteps)
-    evaluations["after"] = evaluation_record(after)
-    write_json(results, evaluations)
-    if minimal:
-        checkpoint.unlink()
-    else:
-        algorithm.policy.save_pretrained(out / POLICY)
-    return dict(evaluations)
+    return algorithm, read_evaluation(out)
 
 
 def prepare(out: Path, *, resume: bool, overwrite: bool) -> None:
-    """Check that a run in ``out`` would destroy nothing that it was not asked to.
+    """Check that a run in the folder ``out`` would destroy nothing that it was not asked to.
 
     Raises:
-        FileNotFoundError: ``resume``, and there is no checkpoint.
+        FileNotFoundError: ``resume``, and there is no run with a checkpoint.
         ValueError: ``out`` holds other things, or a run and neither ``resume`` nor ``overwrite`` is set.
     """
+    if not str(out).isprintable():  # a byte of it is no UTF-8, as safetensors needs
+        raise ValueError(f"{str(out)!r} has characters that cannot be written: choose another folder")
+    begun = (out / CONFIG).is_file()
     if resume:
-        if not (out / CHECKPOINT).is_file():
-            raise FileNotFoundError(f"nothing to resume: there is no {out / CHECKPOINT}")
-    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
-        if not (out / CONFIG).is_file():
-            raise ValueError(f"{out} is not empty and is not the folder of a run: choose another folder")
-        if not overwrite:
-            raise ValueError(f"{out} holds a run: choose another folder, or pass --resume or --overwrite")
+        if not begun and (out / BEGINNING).is_file():
+            raise FileNotFoundError(f"nothing to resume: the run in {out} ended before it began. Start it again")
+        for name in (CONFIG, CHECKPOINT):
+            if not (out / name).is_file():
+                raise FileNotFoundError(f"nothing to resume: there is no {out / name}")
+    elif begun and not overwrite:
+        raise ValueError(f"{out} holds a run: choose another folder, or pass --resume or --overwrite")
+    elif not begun and not (out / BEGINNING).is_file() and any(path.name != LOCK for path in out.iterdir()):
+        raise ValueError(f"{out} is not empty and is not the folder of a run: choose another folder")
 
 
 def held_out_split(algorithm: PolicyOptimizer, *wanted: str) -> str | None:
@@ -124,14 +198,6 @@ def held_out_split(algorithm: PolicyOptimizer, *wanted: str) -> str | None:
     )
 
 
-def _learn(algorithm: PolicyOptimizer, timesteps: int, callbacks: list[BaseCallback], progress_bar: bool) -> None:
-    try:
-        algorithm.learn(timesteps, [*callbacks, *([LiveTable()] if progress_bar else [])])
-    except BaseException:
-        algorithm.logger.close()
-        raise
-
-
 def _logger(out: Path, num_timesteps: int, *, tensorboard: bool) -> Logger:
     """CSV, JSON lines and, if installed, TensorBoard; a resumed run adds new files to the old ones."""
     suffix = f"_{num_timesteps}" if num_timesteps else ""
@@ -144,3 +210,10 @@ def _logger(out: Path, num_timesteps: int, *, tensorboard: bool) -> Logger:
 def _evaluate(algorithm: PolicyOptimizer, config: RunConfig) -> Evaluation:
     split = held_out_split(algorithm, "test", "validation")
     return algorithm.evaluate(split, k=config.eval_k, n_problems=config.eval_problems, details=True)
+
+
+def _record(out: Path, evaluations: dict[str, Any], when: str, evaluation: Evaluation, timesteps: int) -> None:
+    """Write ``evaluation`` to samples.jsonl and evaluation.json, and add it to ``evaluations``."""
+    write_samples(out, evaluation, when, timesteps)
+    evaluations[when] = evaluation_record(evaluation, timesteps)
+    write_json(out / EVALUATION, evaluations)

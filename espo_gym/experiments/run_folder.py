@@ -17,13 +17,14 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from espo_gym.files import write_text
 
 if TYPE_CHECKING:
     from espo_gym.evaluation import Evaluation
@@ -35,6 +36,8 @@ EVALUATION = "evaluation.json"
 SAMPLES = "samples.jsonl"
 CURVES = "curves.png"
 CHECKPOINT = "checkpoint.zip"
+BEGINNING = ".beginning"
+"""Stands in the folder until the run can be resumed: without a config.json beside it, nothing in it is of use."""
 POLICY = "policy"
 OUTCOME = "outcome.json"
 PAIRING = "pairing.json"
@@ -63,16 +66,7 @@ class Run:
             FileNotFoundError: ``folder`` has no config or no metrics.
             ValueError: config.json is not the config of a run.
         """
-        path = folder / CONFIG
-        try:
-            config = json.loads(path.read_text())
-            if not isinstance(config, dict) or not isinstance(config.get("hyperparameters", {}), dict):
-                raise ValueError("expected a JSON object")
-        except FileNotFoundError:
-            raise FileNotFoundError(f"no {CONFIG} in {folder}: it is not the folder of a run") from None
-        except ValueError as error:
-            raise ValueError(f"{path} is not the config of a run: {error}") from error
-        return Run(folder, config, read_progress(folder), read_evaluation(folder))
+        return Run(folder, read_config(folder), read_progress(folder), read_evaluation(folder))
 
     @property
     def algo(self) -> str:
@@ -179,52 +173,70 @@ def _csv_rows(path: Path) -> list[dict[str, float]]:
     return [{name: float(value) for name, value in row.items() if value} for row in rows if None not in row.values()]
 
 
+def read_config(folder: Path) -> dict[str, Any]:
+    """Contents of config.json.
+
+    Raises:
+        FileNotFoundError: there is none in ``folder``.
+        ValueError: it is not the config of a run.
+    """
+    config = _json_object(folder / CONFIG, "the config of a run")
+    if config is None:
+        raise FileNotFoundError(f"no {CONFIG} in {folder}: it is not the folder of a run")
+    if not isinstance(config.get("hyperparameters", {}), dict):
+        raise ValueError(f"{folder / CONFIG} is not the config of a run: its hyperparameters are not a JSON object")
+    return config
+
+
 def read_evaluation(folder: Path) -> dict[str, Any]:
-    """Contents of evaluation.json, by ``before`` and ``after``; empty if there is none yet."""
-    path = folder / EVALUATION
-    return dict(json.loads(path.read_text())) if path.is_file() else {}
+    """Contents of evaluation.json, by ``before`` and ``after``; empty if there is none yet.
+
+    Raises ValueError: it holds something else.
+    """
+    evaluations = _json_object(folder / EVALUATION, "the evaluation of a run") or {}
+    if not all(isinstance(evaluation, dict) for evaluation in evaluations.values()):
+        raise ValueError(f"{folder / EVALUATION} is not the evaluation of a run: expected JSON objects in it")
+    return evaluations
+
+
+def _json_object(path: Path, what: str) -> dict[str, Any] | None:
+    """The JSON object in ``path``, None if there is no such file."""
+    try:
+        contents = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(contents, dict):
+            raise ValueError("expected a JSON object")
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise ValueError(f"{path} is not {what}: {error}") from error
+    return contents
 
 
 # -- writing -----------------------------------------------------------------------------------------------------------
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write ``text`` to ``path`` atomically: whoever is killed here leaves the old file or the new one."""
-    part = partial_file(path)
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write ``value`` as JSON to ``path``, atomically."""
-    write_text(path, json.dumps(value, indent=2) + "\n")
-
-
-def partial_file(path: Path) -> Path:
-    """The file that :func:`write_text` writes before it takes the place of ``path``."""
-    return path.with_name(f".{path.name}.part")
-
-
-def evaluation_record(evaluation: Evaluation) -> dict[str, Any]:
-    """``evaluation`` as evaluation.json holds it."""
+def evaluation_record(evaluation: Evaluation, timesteps: int) -> dict[str, Any]:
+    """``evaluation`` after ``timesteps`` completions of training, as evaluation.json holds it."""
     figures = {name: {"value": e.value, "low": e.low, "high": e.high} for name, e in evaluation.items()}
     return figures | {
         "env": evaluation.env,
         "split": evaluation.split,
         "n_problems": evaluation.n_problems,
         "no_verdict": evaluation.no_verdict,
+        "timesteps": timesteps,
     }
 
 
-def append_samples(folder: Path, evaluation: Evaluation, when: str, timesteps: int) -> None:
-    """Append the first problems of ``evaluation`` with their completions and verdicts to samples.jsonl.
+def write_samples(folder: Path, evaluation: Evaluation, when: str, timesteps: int) -> None:
+    """Put the first problems of ``evaluation`` with their completions and verdicts into samples.jsonl.
 
     Args:
         evaluation: made with ``details=True``.
-        when: ``before`` or ``after`` training.
+        when: ``before`` or ``after`` training; rows of the same time are replaced.
         timesteps: completions trained on so far.
     """
-    with (folder / SAMPLES).open("a", encoding="utf-8") as file:
-        for problem in evaluation.problems[:SAMPLE_PROBLEMS]:
-            for row in problem.rows():
-                file.write(json.dumps({"when": when, "timesteps": timesteps, **row}) + "\n")
+    path = folder / SAMPLES
+    rows = [row for row in (_json_lines(path) if path.is_file() else []) if row["when"] != when]
+    for problem in evaluation.problems[:SAMPLE_PROBLEMS]:
+        rows += [{"when": when, "timesteps": timesteps, **row} for row in problem.rows()]
+    write_text(path, "".join(json.dumps(row) + "\n" for row in rows))

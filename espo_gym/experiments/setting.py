@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from espo_gym.algorithms.registry import resolve
+from espo_gym.files import write_json
 from espo_gym.plugins import check_import, modules_in
 
 from .comparison import COMPARISON
 from .config import RunConfig
-from .run_folder import write_json
 
 UNLIMITED = 10**9
 """Completions of a run whose budget is in seconds."""

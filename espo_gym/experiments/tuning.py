@@ -12,12 +12,13 @@ import numpy as np
 from transformers import AutoConfig
 
 from espo_gym.algorithms.registry import resolve
+from espo_gym.files import write_json
 from espo_gym.policy import BUNDLED
+from espo_gym.terminal import say
 
 from .compare import compare
 from .comparison import TUNING
 from .config import RunConfig
-from .run_folder import write_json
 from .setting import Entry, entry_list, seed_list
 
 SEEDS = (100, 101, 102)
@@ -41,7 +42,7 @@ def tune(
     policy: str | Path | Sequence[str | Path] = RunConfig.policy,
     preset: str | None = None,
     hyperparameters: dict[str, Any] | None = None,
-    log: Callable[[str], Any] = print,
+    log: Callable[[str], Any] = say,
     **settings: Any,
 ) -> list[Entry]:
     """Choose learning rate and clip width of every entry by the mean AUC on the tuning seeds.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from math import ceil
 from pathlib import Path
@@ -13,7 +12,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from espo_gym.experiments.run_folder import CURVES, Run, partial_file
+from espo_gym.experiments.run_folder import CURVES, Run
+from espo_gym.files import partial_file
 
 from .curves import COLORS, DASHES, Group, group_runs
 
@@ -124,12 +124,10 @@ def save(figure: Figure, out: Path) -> list[Path]:
     paths = [out] if out.suffix else [out.with_name(out.name + ending) for ending in (".png", ".pdf")]
     out.parent.mkdir(parents=True, exist_ok=True)
     for path in paths:
-        part = partial_file(path)
         # Without a date, the same curves are the same file.
         metadata = {"CreationDate": None} if path.suffix == ".pdf" else {}
-        with matplotlib.rc_context(STYLE):
+        with partial_file(path) as part, matplotlib.rc_context(STYLE):
             figure.savefig(part, format=path.suffix[1:], dpi=200, metadata=metadata)
-        os.replace(part, path)
     return paths
 
 

@@ -21,7 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from espo_gym import __version__
-from espo_gym.experiments.run_folder import Run, write_text
+from espo_gym.experiments.run_folder import Run
+from espo_gym.files import write_text
 from espo_gym.reports.curves import COLORS, DASHES, Curve, Group, interval
 
 POINTS = 300

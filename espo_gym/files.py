@@ -1,0 +1,109 @@
+"""Files that survive a kill and a power cut: whoever reads one later finds the old contents or the new, complete.
+
+Contents are written beside their place, synced to the disk, renamed into place, and the folder is synced too. This
+module loads no torch.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write ``text`` to ``path`` atomically."""
+    with partial_file(path) as part:
+        part.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write ``value`` as JSON to ``path``, atomically."""
+    write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+@contextmanager
+def partial_file(path: Path) -> Iterator[Path]:
+    """A file to write to, which takes the place of ``path`` at the end of the context; on an error it is removed."""
+    part = path.with_name(f".{path.name}.part")
+    try:
+        yield part
+        publish(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def publish(part: Path, path: Path) -> None:
+    """Rename the file ``part`` to ``path``, on the disk too."""
+    sync(part)
+    os.replace(part, path)
+    sync(path.parent)
+
+
+def sync(path: Path) -> None:
+    """Wait until the contents of the file ``path`` are on the disk; of a folder, the names in it."""
+    folder = path.is_dir()
+    if folder and os.name == "nt":
+        return  # Windows opens no folders, and writes its names by itself
+    descriptor = os.open(path, os.O_RDONLY if folder else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if not folder or error.errno != errno.EINVAL:  # some network file systems cannot sync a folder
+            raise
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def scratch(parent: Path, prefix: str) -> Iterator[Path]:
+    """A temporary folder in ``parent``. Those that killed processes left there under this ``prefix`` are removed."""
+    for left in parent.glob(f"{prefix}*"):
+        with suppress(OSError), _reserved(left, wait=False):
+            shutil.rmtree(left)
+    while True:
+        folder = Path(tempfile.mkdtemp(dir=parent, prefix=prefix))
+        with _reserved(folder, wait=True):
+            if not folder.is_dir():
+                continue  # another process took it for one that had been left
+            try:
+                yield folder
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
+            return
+
+
+@contextmanager
+def _reserved(folder: Path, *, wait: bool) -> Iterator[None]:
+    """Lock ``folder``, which must be this user's own; the lock ends with the process. On Windows there is none.
+
+    Raises OSError: it is locked, and ``wait`` is False; it is a link, or another user's.
+    """
+    if fcntl is None:
+        if not wait:
+            raise OSError("cannot tell whether a folder is in use")
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        if os.fstat(descriptor).st_uid != os.getuid():
+            raise PermissionError(errno.EPERM, "the folder of another user", str(folder))
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except OSError:
+            if not wait:
+                raise  # in use or, on a file system without locks, perhaps in use
+        yield
+    finally:
+        os.close(descriptor)
