@@ -116,6 +116,8 @@ def serve() -> None:
 
 def _import_what_jobs_import() -> None:
     """Run a job in a fork to see what it imports, and import that here, where no thread has been started."""
+    for module in ("espo_gym.cli.main", "espo_gym.experiments.compare", "transformers.models.llama.modeling_llama"):
+        importlib.import_module(module)  # most of it, so that it is not imported twice
     folder = Path(tempfile.mkdtemp(prefix="faults-"))  # not a TemporaryDirectory: the fork would remove it at its end
     request: dict[str, Any] = {"job": ["warm_up", str(folder / "out"), str(folder / "modules")], "plant": None}
     request |= {"control": None, "tmp": str(folder), "said": str(folder / "said")}
