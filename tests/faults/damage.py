@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import shutil
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -46,7 +46,7 @@ class Subject:
     command: Command
     cut: tuple[str, str] | None
     """The job is killed before the last call of this name on such a file; None: it is whole."""
-    readers: dict[str, tuple[str, ...]]
+    readers: Mapping[str, tuple[str, ...]]
     """File -> who reads it."""
 
 

@@ -100,7 +100,8 @@ def warm_up(out: str, modules: str) -> None:
 
 def write_json_in_place() -> None:
     """JSON files are written over the old ones."""
-    from espo_gym.experiments import config, run, run_folder
+    from espo_gym import files
+    from espo_gym.experiments import config, run
 
     def write(path: Path, value: Any) -> None:
         with path.open("w") as file:
@@ -108,9 +109,8 @@ def write_json_in_place() -> None:
                 file.write(part)
             file.flush()
 
-    for module in (run_folder, run, config):
-        if hasattr(module, "write_json"):
-            module.write_json = write
+    for module in (files, run, config):
+        module.write_json = write  # type: ignore[attr-defined]
 
 
 def archive_in_place() -> None:
@@ -121,7 +121,7 @@ def archive_in_place() -> None:
         shutil.copyfile(source, target)
         os.unlink(source)
 
-    os.replace = replace
+    os.replace = replace  # type: ignore[assignment]
 
 
 def forget_the_moments() -> None:
