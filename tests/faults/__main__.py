@@ -40,12 +40,14 @@ class Table:
         return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
 
 
-def crashes(server: Server, job: crash.Job, folder: Path, seconds: float, table: Table) -> None:
-    """All faults at the calls of ``job``, in turn, for ``seconds``."""
+def crashes(server: Server, job: crash.Job, folder: Path, given: argparse.Namespace, table: Table) -> None:
+    """The faults at the calls of ``job``, in turn, for as long as there is time."""
+    seconds = given.minutes * 60 * given.jobs / given.parts_of_time
     bench = crash.Bench(server, job, folder)
     _, calls, _ = bench.whole
-    todo = {fault: crash.spread(calls) for fault in shim.FAULTS}
-    results: dict[shim.Fault, list[str]] = {fault: [] for fault in shim.FAULTS}
+    chosen = [call for call in calls if call.number == given.at] if given.at else list(crash.spread(calls))
+    todo = {fault: iter(chosen) for fault in shim.FAULTS if given.fault in str(fault)}
+    results: dict[shim.Fault, list[str]] = {fault: [] for fault in todo}
     end = time.monotonic() + seconds
     while todo and time.monotonic() < end:
         for fault in list(todo):
@@ -110,6 +112,8 @@ def _checks(whole: processes.Whole) -> Iterator[tuple[str, list[Callable[[], pro
             for dies in (False, True)
         ],
     )
+    workers = [lambda s=share: processes.compared_by_workers(whole, s) for share in (None, 0.1, 0.4, 0.7, 0.95)]  # type: ignore[misc]
+    yield "a comparison with spawned workers", workers
 
 
 def main() -> int:
@@ -120,6 +124,8 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=1, help="experiments at a time")
     parser.add_argument("--flips", type=int, default=8, help="flipped bits of each file")
     parser.add_argument("--only", default="", help="jobs of crash whose name contains this")
+    parser.add_argument("--fault", default="", help="faults of crash whose name contains this, such as kill or ENOSPC")
+    parser.add_argument("--at", type=int, help="of crash, the number of the call to disturb, to do one again")
     parser.add_argument("--keep", type=Path, help="an empty folder for all files, kept afterwards")
     given = parser.parse_args()
     if reason := shim.missing():
@@ -128,11 +134,11 @@ def main() -> int:
     folder = given.keep or Path(tempfile.mkdtemp(prefix="faults-"))
     table, began = Table(), time.monotonic()
     parts, jobs = given.parts or PARTS, [job for job in crash.JOBS if given.only in job.name]
-    seconds = given.minutes * 60 * given.jobs / max(1, len(jobs))
+    given.parts_of_time = max(1, len(jobs))
 
     def crash_job(job: crash.Job) -> None:
         with Server() as server:
-            crashes(server, job, folder / job.name, seconds, table)
+            crashes(server, job, folder / job.name, given, table)
 
     if "crash" in parts:
         with ThreadPoolExecutor(given.jobs) as threads:

@@ -33,12 +33,12 @@ HYPERPARAMETERS: dict[str, Any] = {"rollout_size": 16, "n_minibatches": 2}
 SETTINGS: dict[str, Any] = {"hyperparameters": HYPERPARAMETERS, "timesteps": 32, "save_every": 16}
 
 
-def comparison(out: str, jobs: int) -> None:
+def comparison(out: str, jobs: int, method: str = "fork") -> None:
     """Two entries with two seeds each. Worker processes are forked instead of spawned, to save their imports."""
     from espo_gym.experiments.compare import compare
 
     context = multiprocessing.get_context
-    multiprocessing.get_context = lambda method=None: context("fork")  # type: ignore[assignment]
+    multiprocessing.get_context = lambda _=None: context(method)  # type: ignore[assignment]
     with _errors_in_words():
         compare(["espo", "gspo"], out=out, seeds=2, jobs=jobs, eval_problems=4, eval_k=1, **SETTINGS)
 

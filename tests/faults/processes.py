@@ -164,9 +164,9 @@ def signaled(whole: Whole, number: signal.Signals, moment: Moment, *, twice: boo
     if number in KEEP_GOING:
         wrong += [f"exit {ended.code}"] * (ended.code != 0) + whole.compared(here)
         return Finding(name, tuple(wrong))
-    if number in SAVE_FIRST:
-        wrong += [f"exit {ended.code}, not {128 + number}"] * (ended.code != 128 + number)
-    wrong += ["it does not say how to resume"] * (number in (*SAVE_FIRST, signal.SIGINT) and "resume" not in ended.said)
+    expected = -number if twice or number == signal.SIGQUIT else 128 + number
+    wrong += [f"exit {ended.code}, not {expected}"] * (ended.code != expected)
+    wrong += ["it does not say how to resume"] * (expected > 0 and "resume" not in ended.said)
     wrong += ["a traceback"] * ("Traceback" in ended.said)
     return Finding(name, (*wrong, *whole.resumed(here)))
 
@@ -225,6 +225,36 @@ def contended(whole: Whole, name: str, second: Sequence[str], holder_dies: bool)
     ended = wait(process, here)
     wrong += [f"the first: exit {ended.code}, {ended.last_line}"] * (ended.code != 0)
     return Finding(name, (*wrong, *whole.compared(here)))
+
+
+def compared_by_workers(whole: Whole, share: float | None) -> Finding:
+    """Kill a comparison with two workers, which are spawned, at this share of its calls, and call it again.
+
+    None: instead of the kill, a second one is called while the first is at work.
+    """
+    name = "compare and compare" if share is None else f"compare --jobs 2 killed at {share:.0%} of its calls"
+    here, reference = whole.folder / name.replace(" ", "_"), whole.folder / "comparison"
+    command = ("comparison", reference / "out", 1)
+    if not reference.exists():
+        whole.server.run(command, reference)
+    at = int((share or 0.3) * shim.count(reference / "control"))
+    code = f"from tests.faults import jobs; jobs.comparison({str(here / 'out')!r}, 2, 'spawn')"
+    process = start([sys.executable, "-c", code], here, Fault("stop" if share is None else "kill", at=at))
+    wrong: list[str] = []
+    if share is None:
+        if not wait_until_stopped(process):
+            return Finding(name, ("it ended before the moment",))
+        refused = whole.server.run(("comparison", here / "out", 1), whole.folder / "second")
+        wrong += [f"the second: exit {refused.code}, {refused.last_line}"] * (not refused.failed_in_words)
+        wrong += ["who holds the folder is not said"] * (str(process.pid) not in refused.said)
+        os.killpg(process.pid, signal.SIGCONT)
+        ended = wait(process, here)
+    else:
+        wait(process, here)
+        ended = wait(start([sys.executable, "-c", code], here), here)
+    wrong += [f"exit {ended.code}, {ended.last_line}"] * (ended.code != 0)
+    now, sound = snapshot(here / "out"), snapshot(reference / "out")
+    return Finding(name, (*wrong, *differences(now, sound), *(f"{left} is left" for left in extra(now, sound))))
 
 
 SECONDS_IN_FOLDER = {
