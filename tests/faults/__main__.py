@@ -8,8 +8,9 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from . import crash, damage, processes, shim
@@ -89,31 +90,24 @@ def real_processes(server: Server, folder: Path, table: Table) -> None:
         table.add(kind, len(findings), len(findings) - wrong, "", "", wrong)
 
 
-def _checks(whole: processes.Whole) -> Iterator[tuple[str, list[Callable[[], processes.Finding]]]]:
-    signals = (*processes.SAVE_FIRST, *processes.AT_ONCE, *processes.KEEP_GOING)
-    for number in signals:
-        yield (
-            f"{number.name} while training, saving, evaluating",
-            [lambda n=number, m=moment: processes.signaled(whole, n, m) for moment in processes.MOMENTS],  # type: ignore[misc]
-        )
-    yield (
-        "a signal twice",
-        [lambda n=n: processes.signaled(whole, n, processes.MOMENTS[0], twice=True) for n in processes.SAVE_FIRST[:2]],  # type: ignore[misc]
-    )
-    early = [(n, seconds) for n in signals[:6] for seconds in (1.0, 5.0)]
-    yield "a signal while loading", [lambda n=n, s=s: processes.signaled_early(whole, n, s) for n, s in early]  # type: ignore[misc]
-    yield "readers that are gone", [lambda n=n: processes.unread(whole, n) for n in processes.READERS]  # type: ignore[misc]
-    second = processes.SECONDS_IN_FOLDER.items()
-    yield (
-        "a second process in the folder",
-        [
-            lambda n=name, s=command, d=dies: processes.contended(whole, f"{n}{' dies' * d}", s, d)  # type: ignore[misc]
-            for name, command in second
-            for dies in (False, True)
-        ],
-    )
-    workers = [lambda s=share: processes.compared_by_workers(whole, s) for share in (None, 0.1, 0.4, 0.7, 0.95)]  # type: ignore[misc]
-    yield "a comparison with spawned workers", workers
+def _checks(whole: processes.Whole) -> Iterator[tuple[str, Sequence[Callable[[], processes.Finding]]]]:
+    ends = (*processes.SAVE_FIRST, *processes.AT_ONCE)
+    for number in (*ends, *processes.KEEP_GOING):
+        moments = [partial(processes.signaled, whole, number, moment) for moment in processes.MOMENTS]
+        yield f"{number.name} while training, saving, evaluating", moments
+    training = processes.MOMENTS[0]
+    yield "a signal twice", [partial(processes.signaled, whole, n, training, twice=True) for n in ends[:2]]
+    early = [partial(processes.signaled_early, whole, n, seconds) for n in ends for seconds in (1.0, 5.0)]
+    yield "a signal while loading", early
+    yield "readers that are gone", [partial(processes.unread, whole, name) for name in processes.READERS]
+    seconds_in = [
+        partial(processes.contended, whole, f"{name}{' dies' * dies}", command, dies)
+        for name, command in processes.SECONDS_IN_FOLDER.items()
+        for dies in (False, True)
+    ]
+    yield "a second process in the folder", seconds_in
+    shares = (None, 0.1, 0.4, 0.7, 0.95)
+    yield "a comparison with spawned workers", [partial(processes.compared_by_workers, whole, s) for s in shares]
 
 
 def main() -> int:
