@@ -24,7 +24,7 @@ from espo_gym.plugins import check_import
 from espo_gym.rollout import Rollout
 
 from . import learner
-from .loading import check_diagnostics, check_moments, check_state, naming
+from .loading import check_moments, check_state, naming
 from .loss import LossOutput, loss_function, update_metrics
 from .registry import name_of, resolve
 from .sb3_model import SB3Model, as_callback, give_back_terminal
@@ -226,6 +226,7 @@ class PolicyOptimizer(SB3Model):
         from espo_gym import checkpoint
         from espo_gym.policy import Policy
 
+        path = checkpoint.find(path) or path
         with checkpoint.opened(path) as (state, moments, folder):
             name, algorithm_class = state["algorithm"], cast(type[PolicyOptimizer], cls)
             with naming(path):
@@ -263,11 +264,10 @@ class PolicyOptimizer(SB3Model):
                 if made_up := algorithm.policy.state_dict().keys() - saved:
                     raise ValueError(f"its policy lacks {', '.join(sorted(made_up)[:3])}, which {name} trains")
                 if frozen is None and (hyperparameters.get("kl_coef") or hyperparameters.get("reference_kl")):
-                    raise ValueError("its folder reference, the policy that the divergence is measured from, is missing")
+                    raise ValueError("it lacks reference/, the policy that the divergence is measured from")
                 if frozen is not None and algorithm.reference is not None:
                     algorithm.reference.load_state_dict(frozen.state_dict())
                 check_moments(algorithm, moments)
-                check_diagnostics(state["diagnostics"], algorithm.diagnostics.state())
             settings = algorithm.optimizer.state_dict()["param_groups"]
             algorithm.optimizer.load_state_dict({"state": moments, "param_groups": settings})
         algorithm.diagnostics.restore(state["diagnostics"])

@@ -45,9 +45,10 @@ def check_state(cls: type[PolicyOptimizer], state: dict[str, Any], overrides: Co
     """The hyperparameters that ``state`` holds for ``cls``; ``overrides`` are names that are given elsewhere.
 
     Raises:
-        ValueError: a hyperparameter or a counter is missing, unknown, of another type or out of its range.
+        ValueError: a hyperparameter, a counter or a diagnosis is missing, unknown, of another type or out of its range.
     """
     from espo_gym.checkpoint import check_fields
+    from espo_gym.diagnostics import Diagnostics
 
     values = {n: tuple(v) if isinstance(v, list) else v for n, v in state["hyperparameters"].items()}
     known = cls.hyperparameters().keys()
@@ -61,12 +62,14 @@ def check_state(cls: type[PolicyOptimizer], state: dict[str, Any], overrides: Co
     hints = get_type_hints(cls)
     for name, value in values.items():
         if not fits(value, hints[name]):
-            raise ValueError(f"its hyperparameter {name} must be {hints[name]}, not {value!r}")
+            expected = hints[name].__name__ if isinstance(hints[name], type) else hints[name]
+            raise ValueError(f"its hyperparameter {name} must be {expected}, not {value!r}")
     cls.formula(**values)  # checks ranges
-    check_fields(state["counters"], {name: int for name in COUNTERS}, "counters of state.json")
+    check_fields(state["counters"], dict.fromkeys(COUNTERS, int), "counters of state.json")
     for name, count in state["counters"].items():
         if count < 0:
             raise ValueError(f"its counter {name} must be at least 0, not {count}")
+    _check_diagnostics(state["diagnostics"], Diagnostics().state())
     for name, choices in (("dtype", FLOATS), ("autocast", (None, *FLOATS)), ("sampler", SAMPLERS)):
         if state[name] not in choices:
             raise ValueError(f"its {name} must be one of {', '.join(map(str, choices))}, not {state[name]!r}")
@@ -86,12 +89,14 @@ def fits(value: Any, hint: Any) -> bool:
     return isinstance(value, hint) if hint in (int, str, NoneType) else True
 
 
-def check_diagnostics(given: dict[str, Any], fresh: dict[str, Any]) -> None:
+def _check_diagnostics(given: dict[str, Any], fresh: dict[str, Any]) -> None:
     """Raise ValueError unless ``given`` is a state of the diagnostics; ``fresh`` is one."""
     from espo_gym.checkpoint import check_fields
 
     for name, kind in (("streaks", int), ("history", list)):
-        check_fields(given[name], {key: kind for key in fresh[name]}, f"{name} of state.json")
+        check_fields(given[name], dict.fromkeys(fresh[name], kind), f"{name} of state.json")
+    if min(given["streaks"].values()) < 0 or len({len(values) for values in given["history"].values()}) > 1:
+        raise ValueError("the streaks in state.json must be at least 0, and its histories of one length")
     numbers = [number for values in given["history"].values() for number in values]
     if not all(isinstance(number, int | float) and not isinstance(number, bool) for number in numbers):
         raise ValueError("the history in state.json holds something other than numbers")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import stat
 import struct
@@ -10,6 +11,9 @@ from pathlib import Path
 
 PART = re.compile(r"(state\.json|optimizer\.safetensors|(policy|reference)(/\w[\w.+-]*){1,3})", re.ASCII)
 """Names of the files in a checkpoint: a policy's folder may hold folders, of a critic or of chat templates."""
+
+DAMAGED = (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, struct.error, ValueError)
+"""What :mod:`zipfile` raises of a file that is no zip file, or no longer one."""
 
 
 def unpack(path: Path, folder: Path) -> None:
@@ -22,8 +26,10 @@ def unpack(path: Path, folder: Path) -> None:
         with zipfile.ZipFile(path) as zipped:
             check_members(zipped.infolist(), path.stat().st_size)
             zipped.extractall(folder)
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, struct.error, ValueError) as error:
-        reason = str(error) or "it ends too early"
+    except (*DAMAGED, OSError) as error:
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # a full disk, and not a place before the start
+            raise
+        reason = (str(error) or "it ends too early")[:200].rstrip(".")
         raise ValueError(
             f"{path} is not a checkpoint of espo_gym: {reason}. Take another checkpoint, or copy the file again"
         ) from error
@@ -41,9 +47,11 @@ def check_members(members: list[zipfile.ZipInfo], size: int) -> None:
         if names.count(member.filename) > 1:
             raise ValueError(f"it holds {member.filename!r} more than once")
         if member.compress_type != zipfile.ZIP_STORED or member.file_size != member.compress_size:
-            raise ValueError(f"its part {member.filename!r} is compressed, and a checkpoint's parts are stored as they are")
+            raise ValueError(
+                f"its part {member.filename!r} is compressed, and a checkpoint's parts are stored as they are"
+            )
     total = sum(member.file_size for member in members)
     if total > size:
         raise ValueError(f"its parts take {total} bytes unpacked, the file has {size}")
-    if missing := {"state.json", "optimizer.safetensors"} - set(names):
+    if missing := {"state.json", "optimizer.safetensors", "policy/config.json"} - set(names):
         raise ValueError(f"it has no {' and no '.join(sorted(missing))}")

@@ -9,12 +9,23 @@ import click
 import gymnasium as gym
 
 HINT = "espo-gym --traceback ... shows where it came from"
-USER_ERRORS = (ValueError, TypeError, OSError, FloatingPointError, RuntimeError, ImportError, gym.error.Error)
+USER_ERRORS = (
+    ValueError,
+    TypeError,
+    OSError,
+    FloatingPointError,
+    RuntimeError,
+    ImportError,
+    MemoryError,
+    gym.error.Error,
+)
 """Errors the user can fix."""
 
 
 def in_words(error: BaseException) -> str:
     """The message of ``error``, without the environment's arguments, which Gymnasium appends to it."""
+    if isinstance(error, MemoryError):
+        return "out of memory: make the batch or the model smaller, or take a machine with more"
     return str(error).partition(" was raised from the environment creator")[0] or type(error).__name__
 
 

@@ -51,7 +51,7 @@ def train(
     checkpoint, results = out / CHECKPOINT, out / EVALUATION
     if resume:
         config.validate()
-        algorithm = resolve(config.algo).load(checkpoint, config.make_env())
+        algorithm = resolve(config.algo).load(checkpoint, config.make_env(), trust_remote_code=config.trust_remote_code)
         evaluations = json.loads(results.read_text())
         log(f"resuming at {algorithm.num_timesteps} of {config.timesteps} timesteps")
     else:

@@ -30,19 +30,20 @@ def load_model(source: str | Path, *, strict: bool, **kwargs: Any) -> PreTrained
         model, found = AutoModelForCausalLM.from_pretrained(
             source, **kwargs, output_loading_info=True, ignore_mismatched_sizes=True
         )
+    weights, kind = f"the weights of {Path(source).name}", type(model).__name__
     missing = sorted(found["missing_keys"])
     if missing:
-        raise ValueError(f"its weights lack {_listed(missing)} of {type(model).__name__}: the file is not complete")
+        raise ValueError(f"{weights} lack {_listed(missing)} of {kind}: they are not complete; copy them again")
     shapes = [
         f"{name} {tuple(given)} instead of {tuple(expected)}" for name, given, expected in found["mismatched_keys"]
     ]
     if shapes:
-        raise ValueError(f"its weights do not have the shapes of its configuration: {_listed(sorted(shapes))}")
+        raise ValueError(f"{weights} do not have the shapes of its config.json: {_listed(sorted(shapes))}")
     if extra := sorted(found["unexpected_keys"]):
-        unknown = f"{_listed(extra)}, which {type(model).__name__} does not have"
+        unknown = f"{weights} hold {_listed(extra)}, which {kind} does not have"
         if strict:
-            raise ValueError(f"its weights hold {unknown}: the file was changed, or written by another version")
-        warnings.warn(f"the weights of {source} hold {unknown}: they were left out", stacklevel=4)
+            raise ValueError(f"{unknown}: the file was changed, or another version wrote it; take another one")
+        warnings.warn(f"{unknown}: they were left out", stacklevel=4)
     for tensor in (*model.parameters(), *model.buffers()):
         # A file's tensors lie at any address, and the last bit of a matrix product depends on it; a copy is aligned as
         # every other tensor is. Without it a resumed run would now and then differ from one that went on.
@@ -76,19 +77,22 @@ def check_finite(module: nn.Module, forbidding: Iterable[nn.Parameter] = ()) -> 
         if id(parameter) in allowed:
             values = values.masked_fill(values == -torch.inf, 0.0)
         if not values.isfinite().all():
-            raise ValueError(f"its weights are not finite: {name} holds NaN or an infinity; take an earlier checkpoint")
+            raise ValueError(f"its weight {name} holds NaN or an infinity: take an earlier one")
 
 
 @contextmanager
 def _no_report() -> Iterator[None]:
     """Silence transformers' table of weights that do not fit: that is an error here, or a warning of one line."""
     logger = logging.getLogger("transformers.modeling_utils")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+
+    def other(record: logging.LogRecord) -> bool:
+        return "LOAD REPORT" not in str(record.msg)
+
+    logger.addFilter(other)
     try:
         yield
     finally:
-        logger.setLevel(level)
+        logger.removeFilter(other)
 
 
 def _listed(names: list[str]) -> str:
