@@ -120,9 +120,7 @@ def test_moments_of_other_parameters_or_of_another_number_of_steps_are_refused(p
     fewer = {key: value for key, value in tensors.items() if not key.startswith("3.")}
     assert "lacks the moments of parameter model.model.layers" in refusal(zipped(parts | {OPTIMIZER: save(fewer)}))
     assert "lacks the moments" in refusal(zipped(parts | {OPTIMIZER: save({})}))
-    more = tensors | {
-        key.replace("3.", "999.", 1): value.clone() for key, value in tensors.items() if key.startswith("3.")
-    }
+    more = tensors | {f"999.{name}": tensors[f"3.{name}"].clone() for name in ("step", "exp_avg", "exp_avg_sq")}
     assert "number 999, which there is not" in refusal(zipped(parts | {OPTIMIZER: save(more)}))
     assert "'x.step', which is no moment" in refusal(zipped(parts | {OPTIMIZER: save({"x.step": torch.zeros(())})}))
     values = json.loads(parts[STATE])

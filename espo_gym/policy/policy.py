@@ -136,10 +136,9 @@ class Policy(LanguageModel):
                 policy.critic = load_model(critic, **kwargs)
         except Exception as error:  # a damaged file may lead to any, in three libraries
             reason = " ".join(str(error).split())[:400] or type(error).__name__
-            if "trust_remote_code" in reason and not trust_remote_code:
-                reason = "it brings code of its own: if you trust it, add --trust-remote-code (in Python: " + (
-                    "trust_remote_code=True)"
-                )
+            if "trust_remote_code" in str(error) and not trust_remote_code:
+                trusting = "--trust-remote-code (in Python: trust_remote_code=True)"
+                reason = f"it brings code of its own: if you trust it, add {trusting}"
             if Path(source).is_dir():
                 raise ValueError(f"{name_or_path} cannot be loaded as a policy: {reason}") from error
             known = ", ".join(BUNDLED)
