@@ -9,6 +9,7 @@ import tempfile
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,7 @@ def refusal(path: Path) -> str:
     return message
 
 
-def equal(a: PPO, b: PPO) -> bool:
+def equal(a: PolicyOptimizer, b: PolicyOptimizer) -> bool:
     a_moments, b_moments = (x.optimizer.state_dict()["state"] for x in (a, b))
     return (
         same_state(state(a.policy), state(b.policy))
@@ -174,6 +175,10 @@ def replaced(data: bytes, path: tuple[Any, ...], change: Callable[[Any, Any], An
     return json.dumps(values).encode()
 
 
+def put(inner: Any, key: Any, value: Any) -> None:
+    inner[key] = value
+
+
 def test_a_state_that_lacks_any_field_is_refused(parts, zipped):
     wanted = [p for p in places(json.loads(parts[STATE])) if isinstance(p[-1], str)]
     assert len(wanted) > 60
@@ -185,8 +190,8 @@ def test_a_state_that_lacks_any_field_is_refused(parts, zipped):
 
 def test_a_state_with_a_value_of_another_type_is_refused(parts, zipped):
     for i, path in enumerate(places(json.loads(parts[STATE]))):
-        wrong = ([[]], {"a": {}}, [None], {})[i % 4]
-        data = replaced(parts[STATE], path, lambda inner, key, wrong=wrong: inner.__setitem__(key, wrong))
+        wrong: Any = ([[]], {"a": {}}, [None], {})[i % 4]
+        data = replaced(parts[STATE], path, partial(put, value=wrong))
         if path not in (("shortcuts", "checked"), ("env", "kwargs")) or wrong != {}:
             refusal(zipped(parts | {STATE: data}))
 
@@ -216,7 +221,7 @@ def test_a_state_with_a_value_of_another_type_is_refused(parts, zipped):
     ],
 )
 def test_a_value_that_no_run_has_is_refused_by_name(path, value, words, parts, zipped):
-    data = replaced(parts[STATE], path, lambda inner, key: inner.__setitem__(key, value))
+    data = replaced(parts[STATE], path, partial(put, value=value))
     assert words in refusal(zipped(parts | {STATE: data}))
 
 

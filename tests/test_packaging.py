@@ -132,7 +132,7 @@ def requirements() -> dict[str, Requirement]:
 
 def test_the_constraints_satisfy_what_is_declared():
     pinned = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line)
-    versions = {canonicalize_name(name): version for name, version in pinned.items()}
+    versions: dict[str, str] = {canonicalize_name(name): version for name, version in pinned.items()}
     for name, requirement in requirements().items():
         if name != "vllm":  # needs a GPU
             assert requirement.specifier.contains(versions[name]), f"constraints.txt: {name}=={versions[name]}"

@@ -396,7 +396,8 @@ def test_logits_that_are_not_finite_are_an_error_and_no_token(value, temperature
 
 
 def test_logits_that_are_not_finite_later_end_a_long_completion_soon(monkeypatch):
-    policy, calls = tiny_policy(), []
+    policy = tiny_policy()
+    calls: list[None] = []
     choose = sampler._choose
 
     def fails(*args):

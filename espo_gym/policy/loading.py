@@ -27,9 +27,11 @@ def load_model(source: str | Path, *, strict: bool, **kwargs: Any) -> PreTrained
     if strict:
         kwargs |= {"use_safetensors": True, "local_files_only": True}
     with no_progress_bars(), _no_report():
-        model, found = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             source, **kwargs, output_loading_info=True, ignore_mismatched_sizes=True
         )
+    model: PreTrainedModel = loaded[0]
+    found: dict[str, Any] = loaded[1]
     weights, kind = f"the weights of {Path(source).name}", type(model).__name__
     missing = sorted(found["missing_keys"])
     if missing:
