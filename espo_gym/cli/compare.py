@@ -16,6 +16,7 @@ from espo_gym.experiments.config import RunConfig
 from .errors import report_errors, stoppable
 from .options import (
     ALLOW_IMPORT,
+    TRUST_REMOTE_CODE,
     command_with_algorithms,
     env_arguments,
     given_hyperparameters,
@@ -87,6 +88,7 @@ def _names(algos: str | None) -> list[str]:
 @click.option("--jobs", type=click.IntRange(1), help="Processes at a time.  [default: the number of cores]")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("runs/compare"), help="Folder of the comparison.")
 @ALLOW_IMPORT
+@TRUST_REMOTE_CODE
 @click.pass_context
 @report_errors
 def compare_command(context: click.Context, /, **options: Any) -> None:
@@ -113,7 +115,8 @@ def compare_command(context: click.Context, /, **options: Any) -> None:
         if options["protocol"]:
             _protocol(entries, out, settings, options)
         else:
-            settings |= {"policy": options["policy"], "env_args": env_arguments(options["env_args"])}
+            settings |= {name: options[name] for name in ("policy", "trust_remote_code")}
+            settings |= {"env_args": env_arguments(options["env_args"])}
             if options["tuned"]:
                 entries = list(tune(entries, options["env"], out=out, seeds=options["tune_seeds"], **settings))
             _show(compare(entries, options["env"], out=out, seeds=options["seeds"], **settings))
@@ -126,9 +129,10 @@ def _protocol(entries: Sequence[str | Entry], out: Path, settings: dict[str, Any
     from espo_gym.experiments.protocol import PROTOCOLS, regime_scores, run_protocol
 
     source = click.get_current_context().get_parameter_source
-    given = [name for name in ("env", "env_args", "policy") if source(name) is click.core.ParameterSource.COMMANDLINE]
+    own = ("env", "env_args", "policy", "trust_remote_code")
+    given = [name for name in own if source(name) is click.core.ParameterSource.COMMANDLINE]
     if given:
-        flags = ", ".join(f"--{name.replace('_args', '-arg')}" for name in given)
+        flags = ", ".join(f"--{name.replace('args', 'arg').replace('_', '-')}" for name in given)
         raise click.UsageError(f"--protocol has its own environments and policies: no {flags} with it")
     protocol = PROTOCOLS[options["protocol"]]
     tune_seeds = options["tune_seeds"] if options["tuned"] else None

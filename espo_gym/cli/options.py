@@ -23,6 +23,10 @@ ALLOW_IMPORT = click.option(
     help="Import this module if a run's files name it as the home of their algorithm or environment.",
 )
 
+TRUST_REMOTE_CODE = click.option(
+    "--trust-remote-code", is_flag=True, help="Run the Python files that a model brings beside its weights."
+)
+
 
 class Numbers(click.ParamType):  # type: ignore[type-arg]  # not generic before click 8.2
     """Numbers with commas between them, or ``none``."""

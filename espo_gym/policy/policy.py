@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import stat
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from espo_gym.choices import SAMPLERS
 from espo_gym.rollout import Rollout
@@ -22,6 +23,7 @@ from .cuda_graphs import GraphStep
 from .decoding import ModelStep, check_packed_step
 from .language_model import LanguageModel, hooked, no_progress_bars
 from .lm_head import upcast_float32
+from .loading import load_model, load_module
 from .matmul import fast_linear_layers
 from .packed_step import FAMILIES, PackedStep, supports
 from .sampler import Completions, generate
@@ -94,56 +96,70 @@ class Policy(LanguageModel):
         sampler: str = "auto",
         shortcuts: bool = True,
         trust_remote_code: bool = False,
+        strict: bool = False,
         **kwargs: Any,
     ) -> Policy:
         """Load a bundled policy (``espo_gym/teaching``), a folder, or a model from the Hugging Face Hub.
 
         ``device`` is a GPU by default if there is one; ``kwargs`` go to ``AutoModelForCausalLM.from_pretrained``. A
-        value head that was saved with the model is loaded with it.
+        value head that was saved with the model is loaded with it. No weight is ever made up: a file that lacks one, or
+        has it in another shape, is refused. Weights that the model does not have are left out with a warning.
 
-        ``trust_remote_code`` lets a model or tokenizer run Python files that lie beside its weights. Without it such a
-        model is refused; transformers' own default would ask on standard input.
+        Args:
+            trust_remote_code: let a model or tokenizer run Python files that lie beside its weights. Without it such a
+                model is refused; transformers' own default would ask on standard input.
+            strict: for a folder that :meth:`save_pretrained` wrote, as one in a checkpoint: refuse weights that the
+                model does not have, too, weights that are not finite, and every file but safetensors.
 
         Raises:
-            OSError: not a bundled name, not a folder with a model, and not a model that the Hub has; or one that
-                brings code, which was not trusted.
+            OSError: not a bundled name, not a folder, and not a model that the Hub has.
+            ValueError: a folder that does not hold a whole model and tokenizer, or that brings code, which was not
+                trusted.
         """
-        kwargs["trust_remote_code"] = trust_remote_code
         source = BUNDLED.get(str(name_or_path), name_or_path)
+        kwargs |= {"trust_remote_code": trust_remote_code, "strict": strict, "dtype": dtype}
+        head, critic = Path(source) / VALUE_HEAD_FILE, Path(source) / CRITIC_FOLDER
         try:
             with no_progress_bars():
                 tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
-                model = _load_model(source, dtype=dtype, **kwargs)
-        except (OSError, ValueError) as error:
+            policy = cls(
+                load_model(source, **kwargs),
+                tokenizer,
+                value_head=value_head or head.is_file(),
+                autocast=autocast,
+                sampler=sampler,
+                shortcuts=shortcuts,
+            )
+            if policy.value_head is not None and head.is_file():
+                load_module(policy.value_head, head, strict=strict)
+            if critic.is_dir():
+                policy.critic = load_model(critic, **kwargs)
+        except Exception as error:  # a damaged file may lead to any, in three libraries
+            reason = " ".join(str(error).split())[:400] or type(error).__name__
+            if "trust_remote_code" in str(error) and not trust_remote_code:
+                trusting = "--trust-remote-code (in Python: trust_remote_code=True)"
+                reason = f"it brings code of its own: if you trust it, add {trusting}"
+            if Path(source).is_dir():
+                raise ValueError(f"{name_or_path} cannot be loaded as a policy: {reason}") from error
             known = ", ".join(BUNDLED)
             raise OSError(
                 f"could not load a policy from {str(name_or_path)!r}: it is not bundled ({known}), not a folder with a "
-                f"model and a tokenizer, and the Hugging Face Hub answered: {error}"
+                f"model and a tokenizer, and the Hugging Face Hub answered: {reason}"
             ) from error
-        saved = Path(source) / VALUE_HEAD_FILE
-        policy = cls(
-            model,
-            tokenizer,
-            value_head=value_head or saved.is_file(),
-            autocast=autocast,
-            sampler=sampler,
-            shortcuts=shortcuts,
-        )
-        if policy.value_head is not None and saved.is_file():
-            policy.value_head.load_state_dict(load_file(saved))
-        if (critic := Path(source) / CRITIC_FOLDER).is_dir():
-            with no_progress_bars():
-                policy.critic = _load_model(critic, dtype=dtype, **kwargs)
         return policy.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
     def save_pretrained(self, path: str | Path) -> None:
         """Write a folder that plain transformers loads; the value head, if any, lies beside the model."""
         super().save_pretrained(path)
+        folder, critic = Path(path), Path(path) / CRITIC_FOLDER
         if self.value_head is not None:
-            save_file(self.value_head.state_dict(), Path(path) / VALUE_HEAD_FILE)
+            save_file(self.value_head.state_dict(), folder / VALUE_HEAD_FILE)
         if self.critic is not None:
             with no_progress_bars():
-                self.critic.save_pretrained(Path(path) / CRITIC_FOLDER)
+                self.critic.save_pretrained(critic)
+        mode = stat.S_IMODE((folder / "config.json").stat().st_mode)  # that of the umask
+        for weights in (*folder.glob("*.safetensors"), *critic.glob("*.safetensors")):
+            weights.chmod(mode)  # safetensors lets nobody but the owner read them
 
     def add_value_head(self, *, separate: bool = False) -> None:
         """Give the policy a value head that starts at 0 everywhere, unless it has one.
@@ -299,10 +315,16 @@ class Policy(LanguageModel):
         return {name: vars(self)[name] for name in CHECKED if name in vars(self)}
 
     def keep_shortcuts(self, outcomes: Mapping[str, bool]) -> None:
-        """Use the ``outcomes`` of :attr:`checked_shortcuts` instead of checking again; a run that is resumed does."""
-        for name in CHECKED:
-            if name in outcomes and (name != "decodes_packed" or supports(self.model)):
-                vars(self)[name] = bool(outcomes[name])
+        """Use the ``outcomes`` of :attr:`checked_shortcuts` instead of checking again; a run that is resumed does.
+
+        Raises:
+            ValueError: there is no such shortcut, or its outcome is not a bool.
+        """
+        for name, outcome in outcomes.items():
+            if name not in CHECKED or not isinstance(outcome, bool):
+                raise ValueError(f"{name}={outcome!r} is no outcome of a check of {', '.join(CHECKED)}: True or False")
+            if name != "decodes_packed" or supports(self.model):
+                vars(self)[name] = outcome
 
     @property
     def captures(self) -> Captures:
@@ -314,12 +336,3 @@ class Policy(LanguageModel):
     def default_micro_batch_tokens(self) -> int:
         """On a CPU few enough to stay in its caches, on a GPU enough to fill it."""
         return 512 if self.device.type == "cpu" else 16_384
-
-
-def _load_model(source: str | Path, **kwargs: Any) -> PreTrainedModel:
-    model = AutoModelForCausalLM.from_pretrained(source, **kwargs)
-    for tensor in (*model.parameters(), *model.buffers()):
-        # A file's tensors lie at any address, and the last bit of a matrix product depends on it; a copy is aligned as
-        # every other tensor is. Without it a resumed run would now and then differ from one that went on.
-        tensor.data = tensor.data.clone()
-    return model
