@@ -176,24 +176,24 @@ class _Play:
             observation = infos["final_obs"][i] if ended else observations[i]
             check_text(observation, i, f"in the episode of {episode.prompt[:80]!r}")
             if episode.truncated:
-                episode.reward += self.reward_of_silence(rewards[i], infos, episode, i)
+                episode.reward += self.reward_of_silence(rewards[i], infos, episode.prompt, i)
                 episode.verdict, episode.done = TRUNCATED, True
                 continue
             episode.reward += checked_reward(rewards[i], i, episode.prompt)
-            episode.verdict = _verdict(infos, i, episode)
+            episode.verdict = _verdict(infos, i, episode.reward, episode.text)
             if not over:
                 episode.hear(self.policy, observation)
             episode.done = over or episode.truncated
 
-    def reward_of_silence(self, reward: Any, infos: dict[str, Any], episode: _Episode, row: int) -> float:
+    def reward_of_silence(self, reward: Any, infos: dict[str, Any], prompt: str, row: int) -> float:
         """What a turn that was cut off earns, where the environment paid ``reward`` for an empty answer.
 
         At most 0 if it took the empty answer for a correct one. If it has no verdict on it, it still is no answer.
         """
         if self.truncated_reward is not None:
             return self.truncated_reward
-        paid = checked_reward(reward, row, episode.prompt)
-        return min(paid, 0.0) if _verdict(infos, row, episode).correct else paid
+        paid = checked_reward(reward, row, prompt)
+        return min(paid, 0.0) if _verdict(infos, row, paid, "").correct else paid
 
     def reset_finished(self, episodes: Sequence[_Episode], problem_seeds: Sequence[int]) -> None:
         """Gymnasium's own vector classes, autoreset disabled, refuse to step a row that is over: reset those rows."""
@@ -218,15 +218,15 @@ def _overlaps(env: VectorEnv[Any, Any, Any]) -> bool:
     )
 
 
-def _verdict(infos: dict[str, Any], row: int, episode: _Episode) -> Verdict:
+def _verdict(infos: dict[str, Any], row: int, reward: float, text: str) -> Verdict:
     """The environment's verdict, or one made from its ``is_success`` or its reward if it gives none."""
-    success = episode.reward > 0
+    success = reward > 0
     for info in (infos, infos.get("final_info", {})):  # with autoreset on the same step, the end stands in the latter
         if "verdict" in info and isinstance(info["verdict"][row], Verdict):
             return cast(Verdict, info["verdict"][row])
         if "is_success" in info:
             success = bool(info["is_success"][row])
-    return Verdict("correct" if success else "incorrect", answer=episode.text.strip(), tier="environment")
+    return Verdict("correct" if success else "incorrect", answer=text.strip(), tier="environment")
 
 
 def _turn_seed(seed: int, turn: int) -> int:
