@@ -8,9 +8,8 @@ from typing import Any
 import gymnasium
 import numpy as np
 import pytest
-import torch
 from stable_baselines3.common.evaluation import evaluate_policy
-from tiny import SMALL, byte_tokenizer, teaching_policy, tiny_model
+from tiny import SMALL, byte_tokenizer, completions, teaching_policy, tiny_model
 
 from espo_gym.algorithms import GRPO
 from espo_gym.envs import MathVectorEnv
@@ -33,18 +32,7 @@ class Scripted:
     seen: list[tuple[int, ...]] = field(default_factory=list)
 
     def __call__(self, prompts, seeds, sampling) -> Completions:
-        said = [self.turn(tuple(ids)) for ids in prompts]
-        width = max(len(ids) for ids, _ in said)
-        pad = self.policy.pad_token_id
-        mask = torch.tensor([[True] * len(ids) + [False] * (width - len(ids)) for ids, _ in said])
-        return Completions(
-            self.policy.decode([ids for ids, _ in said]),
-            torch.tensor([ids + [pad] * (width - len(ids)) for ids, _ in said]),
-            mask,
-            torch.zeros(mask.shape),
-            torch.zeros(mask.shape),
-            torch.tensor([cut for _, cut in said]),
-        )
+        return completions(self.policy, [self.turn(tuple(ids)) for ids in prompts])
 
     def turn(self, context: tuple[int, ...]) -> tuple[list[int], bool]:
         self.seen.append(context)
