@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from .policy import Policy
 from .sampling import Sampling
+
+if TYPE_CHECKING:  # the algorithms import this module, and their losses need torch alone
+    from .policy import Policy
 
 
 @dataclass
