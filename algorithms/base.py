@@ -83,6 +83,7 @@ class PolicyOptimizer(SB3Model):
             progress_bar: show Stable-Baselines3's.
 
         Raises:
+            ValueError, TypeError: the environment returned a reward or an observation that cannot be learned from.
             FloatingPointError: the loss or the gradient is not finite. The policy is as it was before that step.
             RuntimeError: the verifier failed on more than ``max_no_verdict`` of a rollout.
         """

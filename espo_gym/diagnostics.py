@@ -101,6 +101,14 @@ def all_truncated(s: State) -> bool:
     return s.get("rollout/truncated") > 0.9
 
 
+def truncation_pays(s: State) -> bool:
+    """A completion that was cut off earned more than another to the same problem that came to its end."""
+    cut, judged, groups = s.rollout.truncated, s.rollout.has_verdict, s.rollout.groups
+    more = s.rollout.rewards[:, None] > s.rollout.rewards  # (N, N)
+    pairs = (cut & judged)[:, None] & (~cut & judged) & (groups[:, None] == groups)
+    return bool((more & pairs).any())
+
+
 def no_end_token(s: State) -> bool:
     """No completion came to an end token, and there are no stop strings."""
     ends = s.rollout.completion_ids[s.rollout.mask]
@@ -182,7 +190,15 @@ DIAGNOSES = (
         "all_truncated",
         all_truncated,
         2,
-        "more than 90 % of the completions were cut off, and earn 0. Raise max_completion_tokens, or give stop strings",
+        "more than 90 % of the completions were cut off, so they have no answer. Raise max_completion_tokens, or give "
+        "stop strings",
+    ),
+    Diagnosis(
+        "truncation_pays",
+        truncation_pays,
+        2,
+        "completions that were cut off earn more than others to the same problem that came to their end, so the policy "
+        "learns not to end. Set truncated_reward to the lowest reward that a finished completion can earn",
     ),
     Diagnosis(
         "no_end_token",

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import comb, sqrt
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from gymnasium.vector import VectorEnv
@@ -139,7 +139,8 @@ def evaluate(
             f"{describe(env)} has no splits, so nothing is held out: evaluate(split=None) takes the problems of its "
             "seeds 0, 1, 2, ...; or pass an environment of held-out problems"
         )
-    size = task.size(split) if task is not None else None
+    # With None, a task whose problems are counted says which splits it has.
+    size = task.size(cast(str, split)) if task is not None else None
     n = n_problems if size is None else min(n_problems, size)
     options = None if split is None else {"split": split}
     greedy_sampling = Sampling(0.0, max_completion_tokens=sampling.max_completion_tokens, stop=sampling.stop)

@@ -8,6 +8,7 @@ import gymnasium
 import numpy as np
 import pytest
 from gymnasium.error import ResetNeeded, UnregisteredEnv
+from gymnasium.wrappers.vector import RecordEpisodeStatistics
 
 import espo_gym.envs.verifier
 from espo_gym.envs import (
@@ -174,12 +175,31 @@ def test_disabled_autoreset_lets_the_others_go_on():
     assert rewards.tolist() == [1.0, 0.0, 0.0] and terminated.tolist() == [True, False, False]
     _, rewards, terminated, _, infos = envs.step(["ignored", "2", "z"])
     assert task.verified[-1] == ["2", "z"]
-    assert rewards.tolist() == [0.0, 1.0, 0.0] and terminated.tolist() == [True, True, False]
+    assert rewards.tolist() == [0.0, 1.0, 0.0] and terminated.tolist() == [False, True, False]
     assert infos["_verdict"].tolist() == [False, True, True] and infos["verdict"][0] is None
     assert infos["turn"].tolist() == [0, 2, 2]
     envs.step(["", "", "z"])
     with pytest.raises(ResetNeeded, match="every sub-environment has finished"):
         envs.step(["", "", ""])
+
+
+def test_gymnasiums_statistics_count_every_episode_once():
+    envs = RecordEpisodeStatistics(MathVectorEnv(Counting(), 3))
+    envs.reset(seed=1)
+    for actions in (["1", "x", "y"], ["", "2", "z"], ["", "", "z"]):
+        envs.step(actions)
+    assert list(envs.return_queue) == [1.0, 1.0, 0.0] and list(envs.length_queue) == [1, 2, 3]
+
+
+@pytest.mark.parametrize("make", [TextEnv, lambda task: MathVectorEnv(task, 2)], ids=["single", "vector"])
+def test_a_split_that_is_set_is_checked(make):
+    env = make(Counting())
+    with pytest.raises(ValueError, match="unknown split 'nonsense'"):
+        env.split = "nonsense"
+    assert env.split == "train"
+    env.split = "test"
+    env.reset(seed=0) if isinstance(env, TextEnv) else env.reset(seed=[0, 0])
+    assert env.split == "test"
 
 
 def test_reset_mask_begins_anew_only_there():
