@@ -59,7 +59,7 @@ def runs(tmp_path_factory) -> Path:
     for seed in (0, 1):
         curves: dict[str, list[float | None]] = {
             "rollout/accuracy": [0.1 + 0.2 * seed, 0.3, 0.5],
-            "rollout/entropy": [0.5, 0.4, 0.3],
+            "rollout/entropy": [0.5 + 0.2 * seed, 0.4, 0.3],
             "train/clip_fraction_active": [0, 0.01, 0.02],
             "eval/greedy": [None, 0.5, None],
             "time/generate": [1.0, 2.0, 3.0],
@@ -97,14 +97,16 @@ class TestContent:
         assert charts.keys() == {"rollout/accuracy", "rollout/entropy", "train/clip_fraction_active", "eval/greedy"}
         espo, grpo = charts["rollout/accuracy"]["series"]
         assert espo["x"] == [10, 20, 30] and espo["y"] == [0.2, 0.3, 0.5]
-        assert espo["high"][0] == pytest.approx(0.2 + 1.2706204736, abs=1e-5) and "high" not in grpo
+        assert 0 < espo["low"][0] < 0.1 and 0.3 < espo["high"][0] < 1 and "high" not in grpo
+        assert charts["rollout/entropy"]["series"][0]["high"][0] == pytest.approx(0.6 + 1.2706204736, abs=1e-5)
         assert charts["eval/greedy"]["series"] == [
             {"group": 0, "x": [20], "y": [0.5], "n": 2, "low": [0.5], "high": [0.5]}
         ]
         assert data["phases"] == [{"group": 0, "generate": 2.0, "update": 4.0}]
         figures = data["groups"][0]["figures"]["greedy"]
         assert figures["after"]["value"] == pytest.approx(0.7)
-        assert figures["after"]["high"] == pytest.approx(0.7 + 1.2706204736)
+        assert figures["after"]["seeds"] == [0.6, 0.8] and 0.7 < figures["after"]["high"] < 1
+        assert figures["before"] == {"value": 0.2, "low": None, "high": None, "seeds": [0.2, 0.2]}, "equal on both"
         assert data["groups"][0]["seeds"] == [0, 1] and data["groups"][1]["figures"] == {}
         assert [json.loads(c["text"])["algo"] for c in data["configs"]] == ["espo", "espo", "grpo"]
 

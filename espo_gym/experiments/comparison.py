@@ -38,6 +38,32 @@ def seed_folder(out: Path, entry: str, seed: int) -> Path:
     return out / "runs" / entry / f"seed_{seed:04}"
 
 
+def failure(folder: Path) -> str | None:
+    """Why training of the run in ``folder`` could not continue; None if it did, or is not known to have ended.
+
+    Raises ValueError: outcome.json is not the outcome of a run.
+    """
+    path = folder / OUTCOME
+    if not path.is_file():
+        return None
+    reason = read_object(path).get("reason")
+    return None if reason is None else str(reason)
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object in ``path``.
+
+    Raises ValueError: the file holds something else.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"{path} holds {type(value).__name__}, not a JSON object")
+    return value
+
+
 @dataclass(frozen=True, eq=False)
 class ComparedRun(Run):
     """A finished run of a comparison."""
@@ -56,8 +82,8 @@ class ComparedRun(Run):
         return cls(
             **vars(Run.read(folder)),
             entry=entry,
-            pairing=json.loads(pairing.read_text()) if pairing.is_file() else {},
-            failure=json.loads((folder / OUTCOME).read_text())["reason"],
+            pairing=read_object(pairing) if pairing.is_file() else {},
+            failure=failure(folder),
         )
 
     @cached_property
@@ -103,7 +129,8 @@ class ComparedRun(Run):
         if metric.startswith("eval/"):
             later = np.diff(per_rollout(self.rows, "time/timesteps", self.rollout_size), append=np.inf) == 0
             curve = np.where(later, np.nan, curve)
-        return np.concatenate([curve, np.full(max((length or 0) - len(curve), 0), np.nan)])[:length]
+        padded: NDArray[np.float64] = np.concatenate([curve, np.full(max((length or 0) - len(curve), 0), np.nan)])
+        return padded[:length]
 
     def score(self, metric: str, budget: float, *, clock: str = "time/timesteps") -> float:
         """One of ``METRICS``.
@@ -148,21 +175,28 @@ class Comparison:
     def read(cls, folder: str | Path) -> Comparison:
         """Read the comparison in ``folder``, finished or not.
 
-        Raises FileNotFoundError: there is no comparison in ``folder``.
+        Raises:
+            FileNotFoundError: there is no comparison in ``folder``.
+            ValueError: comparison.json or a file of a run is not what it should be.
         """
         folder = Path(folder)
         path = folder / COMPARISON
         if not path.is_file():
             raise FileNotFoundError(f"no {COMPARISON} in {folder}: it is not the folder of a comparison")
-        contents = json.loads(path.read_text())
-        names = tuple(entry["name"] for entry in contents["entries"])
+        contents = read_object(path)
+        try:
+            names = tuple(str(entry["name"]) for entry in contents["entries"])
+            seeds = tuple(int(seed) for seed in contents["seeds"])
+            setting = dict(contents["setting"])
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"{path} does not describe a comparison: {error!r}") from error
         runs = {
             (name, seed): ComparedRun.of(name, seed_folder(folder, name, seed))
             for name in names
-            for seed in contents["seeds"]
+            for seed in seeds
             if (seed_folder(folder, name, seed) / OUTCOME).is_file()
         }
-        return cls(names, tuple(contents["seeds"]), contents["setting"], runs, folder)
+        return cls(names, seeds, setting, runs, folder)
 
     @property
     def missing(self) -> list[tuple[str, int]]:
