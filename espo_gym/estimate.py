@@ -61,6 +61,8 @@ class Estimate(float):
         return cls(p, float(low), float(high))
 
     def __repr__(self) -> str:
+        if isnan(self):
+            return "-"
         return f"{self.value:.3f}" + ("" if isnan(self.low) else f" [{self.low:.3f}, {self.high:.3f}]")
 
     __str__ = __repr__

@@ -141,8 +141,8 @@ def interval_method(share: bool) -> str:
     method = "Wilson's with Student's quantile, which stays in [0, 1]" if share else "Student's"
     return (
         f"In brackets 95 % intervals over seeds: of the AUC {method}; of the IQM, the profile and P(improvement) the "
-        "percentile bootstrap's. There is none where there is one seed or all seeds are equal: nothing is known then "
-        "about how much seeds differ."
+        "percentile bootstrap's. There is none where there is one seed, or where all seeds or resamples agree: "
+        "nothing is known then about how much seeds differ."
     )
 
 

@@ -94,13 +94,13 @@ def health(rows: Mapping[str, NDArray[np.float64]], rollout_size: int, failure: 
     trouble = None
     if failure is not None:
         trouble = FAILED
-    elif n and (rows.get("rollout/truncated", unknown) > CUT_OFF).mean() > MOST:
-        trouble = TRUNCATED
     elif collapsed(rows, rollout_size) and not _stuck_until_best(rows, idle):
         trouble = COLLAPSED
+    elif n and (rows.get("rollout/truncated", unknown) > CUT_OFF).mean() > MOST:
+        trouble = TRUNCATED
     elif n and stuck:
         trouble = ALL_RIGHT if accuracy > 1 - FEW else ALL_WRONG if accuracy < FEW else ALL_ALIKE
-    return Health(trouble, not stuck)
+    return Health(trouble, not stuck or trouble is COLLAPSED)
 
 
 def _stuck_until_best(rows: Mapping[str, NDArray[np.float64]], idle: NDArray[np.bool_]) -> bool:
@@ -159,7 +159,8 @@ def headline(runs: Mapping[str, Sequence[Health]]) -> str | None:
     n, well = len(everything), sum(h.trouble is None for h in everything)
     if n and not any(h.learned for h in everything):
         return f"0 of {_runs(n)} learned anything: this compares nothing."
-    return None if well == n else f"{n - well} of {_runs(n)} did not train as they should: a difference may be no more."
+    rest = f"{n - well} of {_runs(n)} did not train as they should: a difference may show no more than that."
+    return None if well == n else rest
 
 
 def _runs(n: int) -> str:
