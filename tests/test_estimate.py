@@ -72,7 +72,7 @@ def test_where_nothing_varies_there_is_no_interval_and_that_is_said():
 
 
 KINDS = {
-    "coins": (lambda rng, size: (rng.random(size) < 0.7).astype(float), 0.7),
+    "coins": (lambda rng, size: (rng.random(size) < 0.8).astype(float), 0.8),
     "two modes": (
         lambda rng, size: np.where(rng.random(size) < 0.5, rng.beta(170, 30, size), rng.beta(4, 196, size)),
         0.435,

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -98,10 +99,10 @@ class TestOneRun:
         assert health(lucky, SIZE).trouble == module.ALL_WRONG
 
 
-def compared(folder: Path, **entries: list[dict[str, np.ndarray] | None]) -> Comparison:
+def compared(folder: Path, **entries: Sequence[dict[str, np.ndarray] | None]) -> Comparison:
     """A comparison of entries with these metrics for each seed; None for a run that has not finished.
 
-    Whatever is below 1 completion in ``time/timesteps`` failed.
+    A run without metrics failed.
     """
     n = max(map(len, entries.values()))
     setting: dict[str, Any] = {"env": "e", "env_args": {}, "policies": ["p"], "hyperparameters": {}, "eval_k": 0}

@@ -143,14 +143,13 @@ class TestContent:
 
 class TestFindings:
     def test_diagnoses_that_held_and_what_became_of_the_runs(self, tmp_path):
-        idle = {"train/gradient_token_share": [0, 0, 0], "train/clip_fraction_low": [0, 0, 0]}
-        idle |= {"train/clip_fraction_high": [0, 0, 0], "rollout/accuracy": [0, 0, 0], "rollout/reward_mean": [0, 0, 0]}
+        none = ("train/gradient_token_share", "train/clip_fraction_low", "train/clip_fraction_high")
+        zero: list[float | None] = [0, 0, 0]
         for seed in (0, 1):
-            held = {
-                "diagnostics/no_advantage": [None, 1, 1],
-                "diagnostics/verifier_constant": [None, None, seed or None],
-            }
-            write_run(tmp_path / str(seed), idle | held, seed=seed)
+            curves = dict.fromkeys((*none, "rollout/accuracy", "rollout/reward_mean"), zero)
+            curves |= {"diagnostics/no_advantage": [None, 1, 1]}
+            curves |= {"diagnostics/verifier_constant": [None, None, seed or None]}
+            write_run(tmp_path / str(seed), curves, seed=seed)
         trouble, advantage, constant = page_data(page("A", groups=group_runs(find_runs([tmp_path]))))["report"][
             "warnings"
         ]
