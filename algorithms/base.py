@@ -56,7 +56,7 @@ class PolicyOptimizer(SB3Model):
     def __post_init__(self) -> None:
         from stable_baselines3.common.logger import HumanOutputFormat, Logger
 
-        from espo_gym.diagnostics import Diagnostics
+        from espo_gym.callbacks import Diagnostics
         from espo_gym.terminal import outlet
 
         super().__post_init__()

@@ -47,8 +47,8 @@ def check_state(cls: type[PolicyOptimizer], state: dict[str, Any], overrides: Co
     Raises:
         ValueError: a hyperparameter, a counter or a diagnosis is missing, unknown, of another type or out of its range.
     """
+    from espo_gym.callbacks import Diagnostics
     from espo_gym.checkpoint import check_fields
-    from espo_gym.diagnostics import Diagnostics
 
     values = {n: tuple(v) if isinstance(v, list) else v for n, v in state["hyperparameters"].items()}
     known = cls.hyperparameters().keys()

@@ -14,7 +14,8 @@ from tiny import teaching_policy, tiny_policy
 from espo_gym.collect import collect
 from espo_gym.environment import as_vector_env
 from espo_gym.envs import Addition, MathVectorEnv, UnicodeText, Verdict
-from espo_gym.evaluation import Estimate, evaluate, majority, pass_at_k
+from espo_gym.estimate import Estimate
+from espo_gym.evaluation import evaluate, majority, pass_at_k
 from espo_gym.sampling import Sampling
 
 SAMPLING = Sampling(max_completion_tokens=40)

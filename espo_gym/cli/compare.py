@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,7 @@ from .tables import make_table, print_table
 
 if TYPE_CHECKING:
     from espo_gym.experiments.comparison import Comparison
+    from espo_gym.experiments.health import Health
     from espo_gym.experiments.setting import Entry
 
 
@@ -124,9 +125,8 @@ def compare_command(context: click.Context, /, **options: Any) -> None:
 
 
 def _protocol(entries: Sequence[str | Entry], out: Path, settings: dict[str, Any], options: dict[str, Any]) -> None:
-    from espo_gym.experiments.comparison_report import mean_interval
-    from espo_gym.experiments.pairs import compare_pairs
-    from espo_gym.experiments.protocol import PROTOCOLS, regime_scores, run_protocol
+    from espo_gym.experiments.comparison_report import interval_method, mean_interval
+    from espo_gym.experiments.protocol import PROTOCOLS, RegimeResults, run_protocol
 
     source = click.get_current_context().get_parameter_source
     own = ("env", "env_args", "policy", "trust_remote_code")
@@ -138,32 +138,46 @@ def _protocol(entries: Sequence[str | Entry], out: Path, settings: dict[str, Any
     tune_seeds = options["tune_seeds"] if options["tuned"] else None
     made = run_protocol(protocol, entries, out=out, seeds=options["seeds"], tune_seeds=tune_seeds, **settings)
     for regime in protocol.regimes:
-        scores = regime_scores(protocol, made, regime.name, "auc")
+        results = RegimeResults.of(protocol, made, regime.name)
         header = ["", *(task.name for task in protocol.tasks), "mean"]
         rows = [
-            [entry, *(mean_interval(column) for column in s.T), mean_interval(s.mean(1))] for entry, s in scores.items()
+            [entry, *(mean_interval(values, results.share) for values in (*scores.T, scores.mean(1)))]
+            for entry, scores in results.auc.items()
         ]
+        _read_first(results.health, f"{regime.name}: ")
         _print(header, rows, f"\nAUC, {regime.name}")
-        _sentences([str(pair) for pair in compare_pairs(scores)])
+        click.echo(interval_method(results.share))
+        _sentences([str(pair) for pair in results.pairs])
     for cell, comparison in made.items():
         _audit(comparison, f"{cell}: ")
 
 
 def _show(comparison: Comparison) -> None:
-    from espo_gym.experiments.comparison_report import score_table, tuning_summary
-    from espo_gym.experiments.pairs import compare_pairs
+    from espo_gym.experiments.comparison_report import auc_pairs, interval_method, score_table, tuning_summary
 
+    _read_first(comparison.health())
     header, rows = score_table(comparison)
     shown = [i for i, name in enumerate(header) if name not in ("IQM of AUC", "final", "rollouts_to_0.8")]
-    title = f"\n{comparison.setting['env']}, {len(comparison.seeds)} seeds, with 95 % intervals"
+    title = f"\n{comparison.setting['env']}, {len(comparison.seeds)} seeds"
     _print([header[i] for i in shown], [[row[i] for i in shown] for row in rows], title)
+    click.echo(interval_method(comparison.is_share("auc")))
     click.echo(tuning_summary(comparison))
-    _sentences([str(pair) for pair in compare_pairs(comparison.scores("auc"))])
+    _sentences([str(pair) for pair in auc_pairs(comparison)])
     _audit(comparison)
 
 
+def _read_first(runs: Mapping[str, Sequence[Health]], where: str = "") -> None:
+    from espo_gym.experiments.health import headline, warnings
+
+    first = headline(runs)
+    if first:
+        click.echo(f"\n{where}{first}")
+        for sentence in warnings(runs):
+            click.echo(f"- {sentence}")
+
+
 def _sentences(sentences: list[str]) -> None:
-    click.echo("\nOn the mean reward over training (AUC), seed against seed, with 95 % intervals:")
+    click.echo("\nOn the mean reward over training (AUC), seed against seed, with Student's 95 % intervals:")
     for sentence in sentences:
         click.echo(f"- {sentence}")
 
@@ -177,7 +191,7 @@ def _audit(comparison: Comparison, where: str = "") -> None:
         click.echo(f"AUDIT: {where}{text}", err=True)
     if not wrong:
         passed = sum(ok is True for ok, _ in checks)
-        click.echo(f"Audit: {where}{passed} of {passed} checks passed: weights, problems, sampling, budgets, versions")
+        click.echo(f"Audit: {where}{passed} of {passed} checks passed: training, weights, sampling, budgets, versions")
 
 
 def _print(header: list[str], rows: list[list[str]], title: str) -> None:

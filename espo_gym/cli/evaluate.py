@@ -96,7 +96,7 @@ def eval_command(
     table = make_table(header=False)
     for name, e in result.items():
         table.add_row(name, interval(e.value, e.low, e.high))
-    print_table(table, f"{result.env}, {problems(result.split, result.n_problems)}, with 95 % intervals")
+    print_table(table, f"{result.env}, {problems(result.split, result.n_problems)}, with Wilson's 95 % intervals")
     report_failures(result.no_verdict)
     if json_file is not None:
         _write_completions(result, json_file)

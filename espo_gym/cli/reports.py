@@ -36,10 +36,11 @@ def report_command(runs: tuple[Path, ...], out: Path, inspector: bool, show: int
     """Curves, times, completions, tokens and configs of RUNS in one HTML file.
 
     RUNS are folders of runs, or folders that hold some at any depth. Runs that differ in their seed alone are one
-    curve with a 95 % interval.
+    curve with a 95 % interval. Of a comparison the report has the scores, sentences and audit, too.
     """
     from espo_gym.reports.curves import find_runs, group_runs
     from espo_gym.reports.html import page, write
+    from espo_gym.reports.html.findings import find_comparisons
 
     found = find_runs(runs)
     inspection, note = None, ""
@@ -53,7 +54,8 @@ def report_command(runs: tuple[Path, ...], out: Path, inspector: bool, show: int
         except USER_ERRORS as error:  # the curves are worth having all the same
             note = f"{source.folder} could not be inspected: {in_words(error)}"
             click.echo(f"Warning: {note}", err=True)
-    write(out, page("espo_gym report", groups=group_runs(found), inspection=inspection, note=note))
+    groups, comparisons = group_runs(found), find_comparisons(runs)
+    write(out, page("espo_gym report", groups=groups, comparisons=comparisons, inspection=inspection, note=note))
     click.echo(f"{len(found)} run{'s' if len(found) > 1 else ''} in {out}")
 
 
