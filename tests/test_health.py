@@ -17,8 +17,8 @@ from espo_gym.experiments.comparison_report import comparison_report
 from espo_gym.experiments.fairness import fairness_checks
 from espo_gym.experiments.health import health
 from espo_gym.experiments.protocol import Protocol, ProtocolTask, Regime, protocol_report, protocol_results
-from espo_gym.experiments.run_folder import write_json
 from espo_gym.experiments.warm_start import add_columns
+from espo_gym.files import write_json
 
 SIZE = 64
 

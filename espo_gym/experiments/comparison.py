@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,6 +9,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from espo_gym.files import read_object
 
 from .health import Health, collapsed, ending, health, per_rollout
 from .run_folder import OUTCOME, PAIRING, Run
@@ -46,22 +47,8 @@ def failure(folder: Path) -> str | None:
     path = folder / OUTCOME
     if not path.is_file():
         return None
-    reason = read_object(path).get("reason")
+    reason = read_object(path, "the outcome of a run").get("reason")
     return None if reason is None else str(reason)
-
-
-def read_object(path: Path) -> dict[str, Any]:
-    """The JSON object in ``path``.
-
-    Raises ValueError: the file holds something else.
-    """
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise ValueError(f"{path} holds {type(value).__name__}, not a JSON object")
-    return value
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +69,7 @@ class ComparedRun(Run):
         return cls(
             **vars(Run.read(folder)),
             entry=entry,
-            pairing=read_object(pairing) if pairing.is_file() else {},
+            pairing=read_object(pairing, "the pairing of a run") if pairing.is_file() else {},
             failure=failure(folder),
         )
 
@@ -183,7 +170,7 @@ class Comparison:
         path = folder / COMPARISON
         if not path.is_file():
             raise FileNotFoundError(f"no {COMPARISON} in {folder}: it is not the folder of a comparison")
-        contents = read_object(path)
+        contents = read_object(path, "a comparison")
         try:
             names = tuple(str(entry["name"]) for entry in contents["entries"])
             seeds = tuple(int(seed) for seed in contents["seeds"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from math import isfinite, isnan
@@ -13,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from espo_gym.estimate import over_seeds
+from espo_gym.files import read_object
 
 from .comparison import METRICS, TUNING, Comparison
 from .fairness import Check, fairness_checks
@@ -151,7 +151,7 @@ def tuning_summary(comparison: Comparison) -> str:
     n, path = len(comparison.entries), (comparison.folder or Path()) / TUNING
     if comparison.folder is None or not path.is_file():
         return f"Configurations tried: {n}, one for each entry; none was tuned."
-    tuning = json.loads(path.read_text())
+    tuning = read_object(path, "a tuning")
     counts = {record["entry"]["name"]: len(record["cells"]) for record in tuning["entries"]}
     untuned = [entry for entry in comparison.entries if entry not in counts]
     each = f"{min(counts.values())} to {max(counts.values())}" if len({*counts.values()}) > 1 else max(counts.values())
