@@ -30,10 +30,10 @@ class Verdict:
     reason: str | None = None
     """Why there is no verdict (``timeout``, ``memory``, ``crash``, ``unreadable_reference``, ``too_long``) or no
     answer."""
-    detail: str | None = field(default=None, compare=False)
-    """What is known of a ``crash``: for example the last words of a worker that does not start."""
     audit: Status | None = None
     """The outcome of an independent second check, if one was made."""
+    detail: str | None = field(default=None, compare=False)
+    """What is known of a ``crash``: for example the last words of a worker that does not start."""
 
     @property
     def correct(self) -> bool:

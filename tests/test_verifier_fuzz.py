@@ -17,14 +17,15 @@ from espo_gym.envs.verifier.worker import POOL
 
 CORPUS = sorted({text for kinds in (EQUAL, DIFFERENT) for pairs in kinds.values() for pair in pairs for text in pair})
 FORMS = r"""
-\frac{@}{@};\sqrt{@};\sqrt[@]{@};@^{@};@_{@};@_@;@_;\sum_{k=@}^{@}@;\prod_{i=@}^{@}{@};\binom{@}{@};\log_{@}@;\sin^{@} @;|@|;@!
-(@, @);[@, @);\{@, @\};@, @;@ = @;@ < @ < @;@ \le @;x \in @;@ \cup @;\begin{pmatrix}@ & @\\ @ & @\end{pmatrix};@ \pm @;-@
-\begin{vmatrix}@ & @\\ @ & @\end{vmatrix};@ + @;@ @;@ / @;@ : @;@\%;@^\circ;@\text{ cm};f(@);f_@(@);\lfloor @ \rfloor;\Gamma(@)
+\frac{@}{@};\sqrt{@};\sqrt[@]{@};@^{@};@_{@};@_@;@_;\sum_{k=@}^{@}@;\prod_{i=@}^{@}{@};\binom{@}{@};\log_{@}@
+\sin^{@} @;|@|;@!
+(@, @);[@, @);\{@, @\};@, @;@ = @;@ < @ < @;@ \le @;x \in @;@ \cup @;\begin{pmatrix}@ & @\\ @ & @\end{pmatrix}
+@ \pm @;-@
+\begin{vmatrix}@ & @\\ @ & @\end{vmatrix};@ + @;@ @;@ / @;@ : @;@\%;@^\circ;@\text{ cm};f(@);f_@(@)
+\lfloor @ \rfloor;\Gamma(@)
 \cot @;@ \text{ or } @;@ \approx @;x = @;f(@) = @, f(@) = @;x=@, y=@;\{x \mid @\};@';@_8;\mathbb{@};\langle @, @\rangle
 """
-LEAVES = (
-    r"x y k i e n 0 1 2 -1 0.5 7.25 1e5000 10^{40} \pi \infty og his_ A \theta 1,234 \emptyset 200 1000000 i^2 no m"
-)
+LEAVES = r"x y k i e n 0 1 2 -1 0.5 7.25 1e5000 10^{40} \pi \infty og his_ \theta 1,234 \emptyset 200 1000000 i^2 no m"
 
 
 def nested(rng: random.Random, depth: int) -> str:
@@ -44,14 +45,9 @@ def mutated(rng: random.Random, text: str) -> str:
         end = start + rng.randint(0, 5)
         other = rng.choice(CORPUS)
         cut = rng.randint(0, len(other))
-        pieces = (
-            rng.choice(LEAVES.split()),
-            rng.choice(list(r"\_^{}()|,;=+!")),
-            other[cut : cut + 9],
-            "",
-            chr(rng.randint(1, 0x2FFF)),
-        )
-        text = text[:start] + rng.choice(pieces) + text[end:]
+        sign, anything = rng.choice(list(r"\_^{}()|,;=+!")), chr(rng.randint(1, 0x2FFF))
+        piece = rng.choice((rng.choice(LEAVES.split()), sign, other[cut : cut + 9], "", anything))
+        text = text[:start] + piece + text[end:]
     return text
 
 

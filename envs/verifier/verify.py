@@ -82,15 +82,8 @@ def _verdict(answer: str, decision: Decision, seconds: float) -> Verdict:
         spelling = normalized(answer)
     except Exception:
         spelling = answer
-    return Verdict(
-        decision.status or "no_verdict",
-        answer,
-        spelling,
-        decision.tier,
-        seconds,
-        decision.reason,
-        detail=decision.detail,
-    )
+    status = decision.status or "no_verdict"
+    return Verdict(status, answer, spelling, decision.tier, seconds, decision.reason, detail=decision.detail)
 
 
 # ---- the cache

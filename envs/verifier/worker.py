@@ -63,9 +63,12 @@ class Worker:
         )
         try:
             self._send({"path": [os.path.abspath(entry or os.getcwd()) for entry in sys.path], "memory_mb": memory_mb})
-        except BaseException as error:
+        except WorkerError:
             self.kill()
-            raise WorkerError("crash", "it ends without a word") if isinstance(error, WorkerError) else error
+            raise WorkerError("crash", "it ends without a word") from None
+        except BaseException:
+            self.kill()
+            raise
 
     @property
     def pid(self) -> int:
