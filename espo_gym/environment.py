@@ -15,7 +15,8 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker
 
 from .envs import MathVectorEnv, TextEnv
-from .plugins import check_env_arguments, check_import, import_named
+from .envs.registration import import_named
+from .plugins import check_env_arguments, check_import
 
 SAME_STEP = AutoresetMode.SAME_STEP
 

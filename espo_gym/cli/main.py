@@ -38,7 +38,8 @@ def list_command() -> None:
 
     from espo_gym.algorithms import ALGORITHMS, PolicyOptimizer
     from espo_gym.algorithms.registry import resolve
-    from espo_gym.plugins import import_named, installed_algorithms, installed_environments, package_of
+    from espo_gym.envs.registration import import_named
+    from espo_gym.plugins import installed_algorithms, installed_environments, package_of
     from espo_gym.policy import BUNDLED
 
     table = make_table(header=False)
