@@ -21,7 +21,7 @@ def verify_completions(task: Task, completions: Sequence[str], problems: Sequenc
     listed = isinstance(verdicts, Sequence) and not isinstance(verdicts, str)
     if wrong := [v for v in (verdicts if listed else [verdicts]) if not isinstance(v, Verdict)]:
         raise TypeError(
-            f"{task.name!r}.verify must return a list with a Verdict for each completion, such as Verdict('correct') or "
+            f"{task.name!r}.verify must return a list with a Verdict for each completion, such as Verdict('correct'), "
             f"Verdict('incorrect'), not {'a list with ' * listed}{wrong[0]!r}"
         )
     if len(verdicts) != len(completions):

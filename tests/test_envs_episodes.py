@@ -310,9 +310,17 @@ def test_vector_resets_that_make_no_sense():
     [
         ("espo_gym/Adition-v0", UnregisteredEnv, "no environment is registered as .* mean 'espo_gym/Addition-v0'"),
         ("CartPole-v1", TypeError, "'CartPole-v1' is not a text task"),
-        ("espo_gym.envs.tasks.addition:Additon", ImportError, "addition has no attribute 'Additon'. Did you mean 'Addition'?"),
+        (
+            "espo_gym.envs.tasks.addition:Additon",
+            ImportError,
+            "addition has no attribute 'Additon'. Did you mean 'Addition'?",
+        ),
         ("no_such_module:Mine", ImportError, "no task 'no_such_module:Mine': No module .* set PYTHONPATH"),
-        ("no_such_module:my/Env-v0", ImportError, "no environment 'no_such_module:my/Env-v0': No module .* set PYTHONPATH"),
+        (
+            "no_such_module:my/Env-v0",
+            ImportError,
+            "no environment 'no_such_module:my/Env-v0': No module .* set PYTHONPATH",
+        ),
         ("json:loads", TypeError, "expected a Task, a Task subclass, .* got <function loads"),
         (int, TypeError, "expected a Task, a Task subclass, 'module:Class' or a registered id, got <class 'int'>"),
         (5, TypeError, "registered id, got 5"),

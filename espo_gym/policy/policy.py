@@ -23,6 +23,7 @@ from .decoding import ModelStep, check_packed_step
 from .language_model import LanguageModel, hooked, no_progress_bars
 from .lm_head import upcast_float32
 from .matmul import fast_linear_layers
+from .names import check_policy_name, hub_options
 from .packed_step import FAMILIES, PackedStep, supports
 from .sampler import Completions, generate
 from .scoring import TokenScores, check_prefix, plain_pieces, prepared, shared_prompt_pieces
@@ -107,12 +108,16 @@ class Policy(LanguageModel):
         Raises:
             OSError: not a bundled name, not a folder with a model, and not a model that the Hub has; or one that
                 brings code, which was not trusted.
+            TypeError: no name or folder.
         """
+        check_policy_name(name_or_path, BUNDLED)
         kwargs["trust_remote_code"] = trust_remote_code
         source = BUNDLED.get(str(name_or_path), name_or_path)
+        hub = hub_options(source)
+        kwargs = hub | kwargs
         try:
             with no_progress_bars():
-                tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
+                tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code, **hub)
                 model = _load_model(source, dtype=dtype, **kwargs)
         except (OSError, ValueError) as error:
             known = ", ".join(BUNDLED)
