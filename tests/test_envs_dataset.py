@@ -165,6 +165,7 @@ def test_a_malformed_line_is_named(tmp_path, line, message):
         (b"PK\x03\x04\x14\x00", "is a zip archive, and .*: unpack it first"),
         (b"PAR1\x15\x04", 'is a Parquet file, and .* dataset="FOLDER" instead of path'),
     ],
+    ids=["gzip", "bzip2", "xz", "zstd", "zip", "parquet"],
 )
 def test_a_file_of_another_format_is_named(tmp_path, content, message):
     file = tmp_path / "data.jsonl"
