@@ -64,11 +64,17 @@ def collect_rollout(state: TrainingState) -> Collected:
         raise RuntimeError(
             f"the verifier failed on {failed:.0%} of a rollout ({dict(reasons)}), more than max_no_verdict = "
             f"{state.max_no_verdict:.0%}: the rest would be a biased sample to learn from. Look at the references and "
-            "at the deadline of the environment's verifier"
+            f"at the deadline of the environment's verifier{_details(played)}"
         )
     sections = {"rollout": metrics, "train": gap, "time": seconds}
     named = {f"{section}/{name}": value for section, part in sections.items() for name, value in part.items()}
     return Collected(rollout, played, named)
+
+
+def _details(played: Rollout) -> str:
+    """What the verdicts say about failures, each once."""
+    details = dict.fromkeys(v.detail for v in played.verdicts if v.detail)
+    return "".join(f". It reports: {detail}" for detail in details)
 
 
 def _max_resamples(state: TrainingState) -> int:

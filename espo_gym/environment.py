@@ -16,7 +16,8 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, Vecto
 from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker
 
 from .envs import MathVectorEnv, Task, TextEnv
-from .plugins import check_env_arguments, check_import, import_named
+from .envs.registration import import_named
+from .plugins import check_env_arguments, check_import
 
 SAME_STEP = AutoresetMode.SAME_STEP
 

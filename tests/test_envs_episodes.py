@@ -330,7 +330,18 @@ def test_vector_resets_that_make_no_sense():
     [
         ("espo_gym/Adition-v0", UnregisteredEnv, "no environment is registered as .* mean 'espo_gym/Addition-v0'"),
         ("CartPole-v1", TypeError, "'CartPole-v1' is not a text task"),
-        ("espo_gym.envs.tasks.addition:Additon", AttributeError, "Additon"),
+        (
+            "espo_gym.envs.tasks.addition:Additon",
+            ImportError,
+            "addition has no attribute 'Additon'. Did you mean 'Addition'?",
+        ),
+        ("no_such_module:Mine", ImportError, "no task 'no_such_module:Mine': No module .* set PYTHONPATH"),
+        (
+            "no_such_module:my/Env-v0",
+            ImportError,
+            "no environment 'no_such_module:my/Env-v0': No module .* set PYTHONPATH",
+        ),
+        ("json:loads", TypeError, "expected a Task, a Task subclass, .* got <function loads"),
         (int, TypeError, "expected a Task, a Task subclass, 'module:Class' or a registered id, got <class 'int'>"),
         (5, TypeError, "registered id, got 5"),
     ],
@@ -352,6 +363,26 @@ def test_a_verifier_that_skips_completions_is_named():
     for env, action in pairs:
         env.reset(seed=1)
         with pytest.raises(ValueError, match=r"'Lazy'.verify gave 0 verdicts on [12] completions"):
+            env.step(action)
+
+
+@pytest.mark.parametrize(
+    ("returned", "message"),
+    [
+        ([True, False], "not a list with True"),
+        ([1.0, 0.0], "not a list with 1.0"),
+        (None, "not None"),
+        ("correct", "not 'correct'"),
+        (np.ones(2), "not array"),
+        ([Verdict("correct"), None], "not a list with None"),
+    ],
+)
+def test_a_verifier_that_returns_no_verdicts_is_told_what_they_are(returned, message):
+    task = type("Odd", (Single,), {"verify": lambda self, completions, problems: returned})
+    pairs: list[tuple[Any, Any]] = [(TextEnv(task), "1"), (MathVectorEnv(task, 2), ["1", "1"])]
+    for env, action in pairs:
+        env.reset(seed=1)
+        with pytest.raises(TypeError, match=rf"'Odd'.verify must return a list with a Verdict for each .*, {message}"):
             env.step(action)
 
 

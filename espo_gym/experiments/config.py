@@ -56,7 +56,10 @@ class RunConfig:
         if not path.is_file():
             raise FileNotFoundError(f"no config at {path}")
         try:
-            values = json.loads(path.read_text())
+            try:
+                values = json.loads(path.read_text())
+            except ValueError as error:
+                raise ValueError(f"it must be JSON, as the config.json of a run is; {error}") from error
             if not isinstance(values, dict):
                 raise ValueError("a JSON object is needed")
             values.pop("versions", None)

@@ -25,6 +25,7 @@ from .language_model import LanguageModel, hooked, no_progress_bars
 from .lm_head import upcast_float32
 from .loading import load_model, load_module
 from .matmul import fast_linear_layers
+from .names import check_policy_name, hub_options
 from .packed_step import FAMILIES, PackedStep, supports
 from .sampler import Completions, generate
 from .scoring import TokenScores, check_prefix, plain_pieces, prepared, shared_prompt_pieces
@@ -112,16 +113,19 @@ class Policy(LanguageModel):
                 model does not have, too, weights that are not finite, and every file but safetensors.
 
         Raises:
+            TypeError: no name or folder.
             OSError: not a bundled name, not a folder, and not a model that the Hub has.
             ValueError: a folder that does not hold a whole model and tokenizer, or that brings code, which was not
                 trusted.
         """
+        check_policy_name(name_or_path, BUNDLED)
         source = BUNDLED.get(str(name_or_path), name_or_path)
-        kwargs |= {"trust_remote_code": trust_remote_code, "strict": strict, "dtype": dtype}
+        hub = hub_options(source)
+        kwargs = hub | kwargs | {"trust_remote_code": trust_remote_code, "strict": strict, "dtype": dtype}
         head, critic = Path(source) / VALUE_HEAD_FILE, Path(source) / CRITIC_FOLDER
         try:
             with no_progress_bars():
-                tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
+                tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code, **hub)
             policy = cls(
                 load_model(source, **kwargs),
                 tokenizer,
