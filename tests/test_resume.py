@@ -13,7 +13,7 @@ import pytest
 import torch
 from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback
 from stable_baselines3.common.logger import KVWriter, Logger
-from tiny import SMALL, rollout_fields, same_state, state, teaching_policy, tiny_policy
+from tiny import SMALL, not_none, rollout_fields, same_state, state, teaching_policy, tiny_policy
 
 from espo_gym.algorithms import ESPO, GRPO, PolicyOptimizer
 from espo_gym.policy import Policy, decoding
@@ -108,7 +108,8 @@ class Watched(BaseCallback):
 
     def _on_step(self):
         algo = cast(PolicyOptimizer, self.model)
-        self.seen.append((algo.rollout.texts, rollout_fields(algo.rollout), state(algo.policy)))
+        rollout = not_none(algo.rollout)
+        self.seen.append((rollout.texts, rollout_fields(rollout), state(algo.policy)))
         if self.folder is not None:
             algo.save(self.folder / str(algo.n_rollouts))
         return True
