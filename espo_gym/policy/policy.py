@@ -21,22 +21,20 @@ from espo_gym.sampling import Sampling
 
 from .cuda_graphs import GraphStep
 from .decoding import ModelStep, check_packed_step
-from .language_model import LanguageModel, hooked, no_progress_bars
+from .language_model import CHECKED, LanguageModel, no_progress_bars
 from .lm_head import upcast_float32
 from .loading import load_model, load_module
 from .matmul import fast_linear_layers
 from .names import check_policy_name, hub_options
-from .packed_step import FAMILIES, PackedStep, supports
+from .packed_step import PackedStep
 from .sampler import Completions, generate
 from .scoring import TokenScores, check_prefix, plain_pieces, prepared, shared_prompt_pieces
 from .step import Step
+from .structure import FAMILIES, supports, unaltered
 from .vllm import VLLMSampler
 
 BUNDLED = {"espo_gym/teaching": Path(__file__).parents[1] / "teaching"}
 """Policies that come with the package: names that need no download."""
-
-CHECKED = ("head_is_linear", "shares_prompts", "decodes_packed")
-"""Shortcuts that are checked against the model when they are first wanted."""
 
 VALUE_HEAD_FILE = "value_head.safetensors"
 CRITIC_FOLDER = "critic"
@@ -65,7 +63,7 @@ class Policy(LanguageModel):
             cache, and log-probs come from one padded batch with all of its logits.
 
     Raises:
-        ValueError: an unknown sampler, or a tokenizer without an end token.
+        ValueError: an unknown sampler; a tokenizer without an end token; an adapter of PEFT; quantized weights.
     """
 
     def __init__(
@@ -198,8 +196,9 @@ class Policy(LanguageModel):
             raise ValueError(f"{len(prompts)} prompts but {len(seeds)} seeds: each completion needs its own")
         if self.sampler == "vllm":
             return self.vllm.generate(self, prompts, seeds, sampling)
+        step = self.make_step()
         with fast_linear_layers([self.model] if self.shortcuts else []):
-            return generate(self, self.make_step(), prompts, seeds, sampling)
+            return generate(self, step, prompts, seeds, sampling)
 
     def make_step(self) -> Step:
         """The decoding step that ``sampler`` asks for; "auto" takes the fastest one that passes its check.
@@ -207,13 +206,15 @@ class Policy(LanguageModel):
         Raises:
             ValueError: ``sampler="packed"`` with a model that the packed step does not know.
         """
-        if self.sampler != "hf" and self.decodes_packed and not hooked(self.model):
+        self.look_again()
+        if self.sampler != "hf" and supports(self.model) and self.decodes_packed:
             kind = GraphStep if self.device.type == "cuda" else PackedStep
             return kind(self.model, self.compute_dtype)
         if self.sampler == "packed":
             raise ValueError(
-                f"sampler='packed' supports the model families {', '.join(FAMILIES)} without forward hooks, not this "
-                f"{type(self.model).__name__}: use 'auto' or 'hf'"
+                f"sampler='packed' supports the model families {', '.join(FAMILIES)} as transformers makes them (no "
+                f"hooks, no exchanged modules, no window that cuts), not this {type(self.model).__name__}: use 'auto' "
+                "or 'hf'"
             )
         return ModelStep(self)
 
@@ -265,9 +266,10 @@ class Policy(LanguageModel):
         whole: bool,
     ) -> Iterator[tuple[Tensor, TokenScores]]:
         """``whole`` keeps the graph of the prompts in one with that of the completions."""
+        self.look_again()
         if tokens is None and self.shortcuts:
             tokens = self.default_micro_batch_tokens
-        if self.head is not None and self.shares_prompts:
+        if self.head is not None and unaltered(self.model, self.critic) and self.shares_prompts:
             assert tokens is not None
             yield from shared_prompt_pieces(self, rollout, tokens, temperature, entropies, checkpointing, whole)
         else:
