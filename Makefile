@@ -9,7 +9,7 @@ TORCH_INDEX ?=
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test test-slow faults coverage lint types dist wheel-check clean
+.PHONY: demo test test-slow faults coverage lint types dist wheel-check audit clean
 
 # On one thread: for a policy this small a second one only waits, and the figures are then the same on any number of cores.
 demo: $(VENV)/installed
@@ -66,6 +66,13 @@ $(VENV)/installed: pyproject.toml constraints.txt
 $(VENV)/installed-dev: $(VENV)/installed
 	$(PIP) --editable ".[dev]"
 	touch $@
+
+# Known vulnerabilities in the versions that are installed; asks PyPI. pip-audit itself is the newest.
+audit:
+	rm -rf build/audit && mkdir -p build
+	$(PYTHON) -m venv build/audit
+	build/audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit
+	build/audit/bin/pip-audit --strict --requirement constraints.txt --no-deps --disable-pip --progress-spinner off
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage

@@ -7,7 +7,7 @@ its logger and its callbacks work unchanged. One timestep is one completion.
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter, process_time
@@ -25,6 +25,7 @@ from espo_gym.plugins import check_import
 from espo_gym.rollout import Rollout
 
 from . import learner
+from .loading import check_moments, check_state, naming
 from .loss import LossOutput, loss_function, update_metrics
 from .registry import name_of, resolve
 from .sb3_model import SB3Model, as_callback, give_back_terminal
@@ -55,7 +56,7 @@ class PolicyOptimizer(SB3Model):
     def __post_init__(self) -> None:
         from stable_baselines3.common.logger import HumanOutputFormat, Logger
 
-        from espo_gym.diagnostics import Diagnostics
+        from espo_gym.callbacks import Diagnostics
         from espo_gym.terminal import outlet
 
         super().__post_init__()
@@ -82,6 +83,7 @@ class PolicyOptimizer(SB3Model):
             progress_bar: show Stable-Baselines3's.
 
         Raises:
+            ValueError, TypeError: the environment returned a reward or an observation that cannot be learned from.
             FloatingPointError: the loss or the gradient is not finite. The policy is as it was before that step.
             RuntimeError: the verifier failed on more than ``max_no_verdict`` of a rollout.
         """
@@ -205,7 +207,9 @@ class PolicyOptimizer(SB3Model):
         env: Environment | None = None,
         *,
         device: str | None = None,
+        env_args: Mapping[str, Any] | None = None,
         allow_import: Collection[str] = (),
+        trust_remote_code: bool = False,
         **overrides: Any,
     ) -> Self:
         """Read a checkpoint; ``learn`` then continues as if it had never stopped.
@@ -216,44 +220,64 @@ class PolicyOptimizer(SB3Model):
         Args:
             path: the checkpoint, or the folder of a run that holds one.
             env: required where the environment was not made from an id.
+            env_args: arguments of the checkpoint's own environment to change; not used with ``env``.
             allow_import: modules, submodules included, that may be imported because the checkpoint names them. Not
                 needed for what is imported already, or installed with an entry point.
+            trust_remote_code: run the Python files of the policy, if it is a model that brings some.
             overrides: hyperparameters to change.
 
         Raises:
             FileNotFoundError: no such file.
-            ValueError: not a checkpoint, or another algorithm's, or a module that may not be imported, or ``env`` is
-                required.
+            ValueError: not a checkpoint, or one that lacks something, has something unknown or holds a weight that is
+                not finite, or another algorithm's, or a module that may not be imported, or ``env`` is required.
         """
         from espo_gym import checkpoint
         from espo_gym.policy import Policy
 
+        path = checkpoint.find(path) or path
         with checkpoint.opened(path) as (state, moments, folder):
-            name, algorithm_class = str(state["algorithm"]), cast(type[PolicyOptimizer], cls)
-            if algorithm_class is PolicyOptimizer:
-                check_import(name, allow_import, path)
-                algorithm_class = resolve(name)
-            elif name != name_of(cls):
-                other = name if ":" in name else resolve(name).__name__
-                raise ValueError(f"{path} is a checkpoint of {other}; read it with {other.rpartition(':')[2]}.load")
+            name, algorithm_class = state["algorithm"], cast(type[PolicyOptimizer], cls)
+            with naming(path):
+                if algorithm_class is PolicyOptimizer:
+                    check_import(name, allow_import, path)
+                    algorithm_class = resolve(name)
+                elif name != name_of(cls):
+                    other = name if ":" in name else resolve(name).__name__
+                    raise ValueError(f"{path} is a checkpoint of {other}; read it with {other.rpartition(':')[2]}.load")
+                hyperparameters = check_state(algorithm_class, state, overrides)
             if env is None and state["env"] is None:
                 raise ValueError(f"{path} was trained in an environment that has no id: give load(..., env=...)")
-            hyperparameters = {n: tuple(v) if isinstance(v, list) else v for n, v in state["hyperparameters"].items()}
             if env is None:
-                rows = state["hyperparameters"]["rollout_size"]
-                env = make_from_spec(state["env"], rows, allow_import=allow_import, source=path)
-            made: dict[str, Any] = {"dtype": getattr(torch, state["dtype"]), "device": device}
-            made["autocast"] = getattr(torch, state["autocast"]) if state["autocast"] else None
-            policy = Policy.from_pretrained(folder / "policy", sampler=state["sampler"], **made)
-            if state["shortcuts"]["device"] == policy.device.type:
-                policy.keep_shortcuts(state["shortcuts"]["checked"])
+                spec, rows = state["env"], hyperparameters.get("rollout_size") or overrides["rollout_size"]
+                with naming(path):
+                    spec["kwargs"] |= env_args or {}
+                    env = make_from_spec(spec, rows, allow_import=allow_import, source=path)
+            made: dict[str, Any] = {"dtype": getattr(torch, state["dtype"]), "device": device, "strict": True}
+            made |= {"autocast": state["autocast"] and getattr(torch, state["autocast"])}
+            made |= {"trust_remote_code": trust_remote_code}
+            frozen = None
+            try:
+                policy = Policy.from_pretrained(folder / "policy", sampler=state["sampler"], **made)
+                if (folder / "reference").is_dir():
+                    frozen = Policy.from_pretrained(folder / "reference", **made)
+            except (OSError, ValueError) as error:
+                raise ValueError(str(error).replace(str(folder), str(path))) from error
+            with naming(path):
+                if state["shortcuts"]["device"] == policy.device.type:
+                    policy.keep_shortcuts(state["shortcuts"]["checked"])
+            saved = policy.state_dict().keys()
             algorithm = algorithm_class(policy, env, **(hyperparameters | overrides))
-            if algorithm.reference is not None and (folder / "reference").is_dir():
-                frozen = Policy.from_pretrained(folder / "reference", **made)
-                algorithm.reference.load_state_dict(frozen.state_dict())
+            vars(algorithm).update(state["counters"] | state["clocks"])
+            with naming(path):
+                if made_up := algorithm.policy.state_dict().keys() - saved:
+                    raise ValueError(f"its policy lacks {', '.join(sorted(made_up)[:3])}, which {name} trains")
+                if frozen is None and (hyperparameters.get("kl_coef") or hyperparameters.get("reference_kl")):
+                    raise ValueError("it lacks reference/, the policy that the divergence is measured from")
+                if frozen is not None and algorithm.reference is not None:
+                    algorithm.reference.load_state_dict(frozen.state_dict())
+                check_moments(algorithm, moments)
             settings = algorithm.optimizer.state_dict()["param_groups"]
             algorithm.optimizer.load_state_dict({"state": moments, "param_groups": settings})
-        vars(algorithm).update(state["counters"] | state["clocks"])
         algorithm.diagnostics.restore(state["diagnostics"])
         return cast(Self, algorithm)
 

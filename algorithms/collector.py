@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from math import nan
 from time import perf_counter
 from typing import cast
 
@@ -37,6 +38,7 @@ def collect_rollout(state: TrainingState) -> Collected:
     """The next rollout of ``state``.
 
     Raises:
+        ValueError, TypeError: the environment returned what cannot be learned from; see ``espo_gym.collect``.
         RuntimeError: the verifier failed on more than ``max_no_verdict`` of what was played.
     """
     rollout = played = _play(state, state.num_timesteps)
@@ -54,18 +56,25 @@ def collect_rollout(state: TrainingState) -> Collected:
     if rollout is not played and not state.policy.captures.entropies:  # then only what is trained on has entropies
         metrics["entropy"] = rollout_metrics(rollout)["entropy"]
     seconds = played.seconds | rollout.seconds
-    seconds["tokens_per_second"] = int(played.mask.sum()) / played.seconds["generate"]
+    generating = played.seconds["generate"]  # 0 with a clock too coarse for a tiny rollout
+    seconds["tokens_per_second"] = int(played.mask.sum()) / generating if generating > 0 else nan
     failed = 1 - float(played.has_verdict.float().mean())
     if failed > state.max_no_verdict:
         reasons = Counter(v.reason for v in played.verdicts if not v.has_verdict)
         raise RuntimeError(
             f"the verifier failed on {failed:.0%} of a rollout ({dict(reasons)}), more than max_no_verdict = "
             f"{state.max_no_verdict:.0%}: the rest would be a biased sample to learn from. Look at the references and "
-            "at the deadline of the environment's verifier"
+            f"at the deadline of the environment's verifier{_details(played)}"
         )
     sections = {"rollout": metrics, "train": gap, "time": seconds}
     named = {f"{section}/{name}": value for section, part in sections.items() for name, value in part.items()}
     return Collected(rollout, played, named)
+
+
+def _details(played: Rollout) -> str:
+    """What the verdicts say about failures, each once."""
+    details = dict.fromkeys(v.detail for v in played.verdicts if v.detail)
+    return "".join(f". It reports: {detail}" for detail in details)
 
 
 def _max_resamples(state: TrainingState) -> int:
@@ -81,7 +90,7 @@ def _play(state: TrainingState, timestep: int) -> Rollout:
     n = state.rollout_size
     problems = problem_seeds(state.seed, timestep, n, state.group_size)
     samples = sample_seeds(state.seed, SAMPLES, timestep, n)
-    return collect(state.env, state.policy, problems, samples, state.sampling)
+    return collect(state.env, state.policy, problems, samples, state.sampling, truncated_reward=state.truncated_reward)
 
 
 @torch.no_grad()

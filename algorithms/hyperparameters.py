@@ -6,11 +6,14 @@ by name, and a subclass adds to them; a value given by keyword wins over every p
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, fields
+from inspect import signature
 from typing import Any, ClassVar, Generic, TypeVar, cast
 
 from typing_extensions import Self
+
+from espo_gym.choices import meant
 
 SWITCHES = {
     "kl_estimator": "kl_coef",
@@ -37,7 +40,11 @@ class Hyperparameters:
     _explicit: frozenset[str] = field(default=frozenset(), init=False, repr=False)  # what a preset must leave alone
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
-        # ``__init__`` is the dataclass's and cannot tell a default from the same value given by keyword; this can.
+        # ``__init__`` is the dataclass's and cannot tell a default from the same value given by keyword; this can. Nor
+        # does its message for an unknown keyword name another one.
+        taken = signature(cls.__init__).parameters
+        if not any(p.kind is p.VAR_KEYWORD for p in taken.values()):
+            cls._check_names(kwargs, taken, f"{cls.__name__}() got an unexpected keyword argument")
         self = super().__new__(cls)
         self._explicit = frozenset(kwargs)
         return self
@@ -52,16 +59,20 @@ class Hyperparameters:
             TypeError: there is no such hyperparameter.
             ValueError: a value is out of its range.
         """
-        unknown = set(hyperparameters) - set(cls.hyperparameters())
-        if unknown:
-            raise TypeError(
-                f"{cls.__name__} has no hyperparameter {', '.join(sorted(unknown))}; it has "
-                + ", ".join(sorted(cls.hyperparameters()))
-            )
+        cls._check_names(hyperparameters, cls.hyperparameters(), f"{cls.__name__} has no hyperparameter")
         self = cls.__new__(cls, **hyperparameters)
         vars(self).update({name: hyperparameters.get(name, value) for name, value in cls.hyperparameters().items()})
         self.apply_preset("paper")
         return self
+
+    @classmethod
+    def _check_names(cls, given: Iterable[str], known: Collection[str], problem: str) -> None:
+        """Raise TypeError if one of the names ``given`` is not ``known``: the ``problem`` and what it may mean."""
+        for name in given:
+            if name not in known:
+                named = " and ".join(repr(other) for other in meant(name, known))
+                hint = f"Did you mean {named}?" if named else f"It has {', '.join(sorted(cls.hyperparameters()))}"
+                raise TypeError(f"{problem} {name!r}. {hint}")
 
     @classmethod
     def hyperparameters(cls, preset: str = "paper") -> dict[str, Any]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from espo_gym.envs.checks import did_you_mean
-from espo_gym.plugins import import_named, installed_algorithms, package_of
+from espo_gym.envs.registration import import_named
+from espo_gym.plugins import installed_algorithms, package_of
 
 if TYPE_CHECKING:
     from espo_gym.algorithms import PolicyOptimizer

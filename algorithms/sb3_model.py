@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from gymnasium.vector import VectorEnv
 
+from espo_gym.conversation import Conversation, speak
 from espo_gym.environment import Environment, as_vector_env, task_of
 
 from .streams import PREDICT, sample_seeds
@@ -36,17 +37,42 @@ class SB3Model(TrainingState):
     ) -> tuple[Any, Any]:
         """Completions of observations: ``(text, state)`` for one, ``(object array of texts, state)`` for several.
 
-        ``deterministic`` takes the most likely tokens. ``state`` and ``episode_start`` are what Stable-Baselines3's
-        callers pass; a text policy keeps no state.
+        A completion that was cut off is returned as an empty text, as it is played in training.
+
+        Args:
+            observation: what the environment says: a prompt or, with ``state``, its reply to the last completion.
+            state: of the previous call, to go on with its episodes. It holds the token ids of each row, so the policy
+                reads the whole conversation as in training. One that was cut off, or fills the context, has no ids
+                left: the row stays silent until its episode starts anew.
+            episode_start: (N,) bool: rows that begin a new episode in spite of ``state``.
+            deterministic: take the most likely tokens.
+
+        Raises:
+            ValueError: ``state`` has another number of rows than ``observation``.
         """
         observations = [observation] if isinstance(observation, str) else list(observation)
-        sampling = replace(self.sampling, temperature=0.0) if deterministic else self.sampling
-        seeds = sample_seeds(self.seed, PREDICT, self.n_predictions, len(observations))
-        self.n_predictions += not deterministic
+        n = len(observations)
+        contexts = [None] * n if state is None else list(state)
+        if len(contexts) != n:
+            raise ValueError(f"the state is of {len(contexts)} episodes, but there are {n} observations")
+        starts = np.broadcast_to(False if episode_start is None else np.asarray(episode_start, dtype=bool), n)
         system_prompt = getattr(task_of(self.env), "system_prompt", None)
-        prompts = [self.policy.encode_prompt(text, system_prompt) for text in observations]
-        texts = self.policy.generate(prompts, seeds, sampling).texts
-        return (texts[0] if isinstance(observation, str) else np.array(texts, dtype=object)), state
+        rows = []
+        for text, context, start in zip(observations, contexts, starts, strict=True):
+            if context is None or start:
+                rows.append(Conversation(self.policy.encode_prompt(text, system_prompt)))
+            else:
+                rows.append(Conversation(list(context), truncated=not context))
+                if context:
+                    rows[-1].hear(self.policy, text)
+        sampling = replace(self.sampling, temperature=0.0) if deterministic else self.sampling
+        seeds = sample_seeds(self.seed, PREDICT, self.n_predictions, n)
+        self.n_predictions += not deterministic
+        texts = np.full(n, "", dtype=object)
+        if going := [i for i, row in enumerate(rows) if not row.truncated]:
+            texts[going] = speak(self.policy, [rows[i] for i in going], [seeds[i] for i in going], sampling)
+        after = tuple([] if row.truncated else row.context for row in rows)
+        return (texts[0] if isinstance(observation, str) else texts), after
 
     def evaluate(
         self,

@@ -80,7 +80,9 @@ class TrainingState(Objective):
     top_k: int = 0
     """Sample among this many most likely tokens (0 = all)."""
     max_completion_tokens: int = 16_384
-    """Tokens per completion; the model's context may allow fewer. A completion cut off earns 0."""
+    """Tokens per completion; the model's context may allow fewer."""
+    truncated_reward: float | None = None
+    """What a completion that was cut off earns (none: what the environment pays for an empty answer)."""
     stop: tuple[str, ...] = ()
     """Strings that end a completion."""
     old_logps: str = "auto"
@@ -185,6 +187,7 @@ class TrainingState(Objective):
             raise ValueError(
                 "sampler_correction has no effect with old_logps='sampled', where pi_old already is the sampler"
             )
+        self.check(("truncated_reward",), lambda x: x is None or -inf < x < inf, "finite, or None")
         self.check(("max_no_verdict",), lambda x: 0 <= x <= 1, "in [0, 1]")
         choices = ("auto", "sampled", "recomputed")
         self.check(("old_logps",), lambda x: x in choices, "'auto', 'sampled' or 'recomputed'")

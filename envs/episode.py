@@ -73,5 +73,5 @@ def describe(verdict: Verdict) -> str:
     """A verdict in one line."""
     text = verdict.status.replace("_", " ")
     if verdict.reason:
-        text += f" ({verdict.reason})"
+        text += f" ({verdict.reason}{f': {verdict.detail}' if verdict.detail else ''})"
     return text if verdict.answer is None else f"{text}, answer {verdict.answer!r}"

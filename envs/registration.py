@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
+import os
+from importlib import import_module
+from types import ModuleType
 from typing import Any
 
 import gymnasium
@@ -36,18 +38,33 @@ def register_task(id: str, task: str | type[Task], **kwargs: Any) -> None:
     )
 
 
+def import_named(module: str, problem: str) -> ModuleType:
+    """Import somebody else's ``module``. Raises ImportError, whatever went wrong there: ``problem`` and the reason."""
+    try:
+        return import_module(module)
+    except Exception as error:
+        missing = isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}.")
+        hint = f". If it is in this folder, set PYTHONPATH: PYTHONPATH={os.curdir} espo-gym ..." if missing else ""
+        raise ImportError(f"{problem}: {error}{hint}") from error
+
+
 def make_task(task: str | type[Task] | Task, **kwargs: Any) -> Task:
     """The task for a ``Task``, a ``Task`` subclass, ``"module:Class"`` or a registered id (``"espo_gym/Addition-v0"``).
 
-    ``kwargs`` are passed to the constructor. Raises UnregisteredEnv for an unknown id, TypeError for keyword arguments
-    that the task does not take, for keyword arguments given with a finished task, and for anything else than a task.
+    ``kwargs`` are passed to the constructor. Raises UnregisteredEnv for an unknown id, ImportError for a class that
+    cannot be imported, TypeError for keyword arguments that the task does not take, for keyword arguments given with a
+    finished task, and for anything else than a task.
     """
     if isinstance(task, str):
         module, _, name = task.rpartition(":")
         if not module or not name.isidentifier():
             defaults = {key: value for key, value in task_spec(task).kwargs.items() if key != "split"}
             return make_task(**{**defaults, **kwargs})
-        task = getattr(importlib.import_module(module), name)
+        found = import_named(module, f"no task {task!r}")
+        if not hasattr(found, name):
+            there = [n for n, c in vars(found).items() if isinstance(c, type) and issubclass(c, Task)]
+            raise ImportError(f"no task {task!r}: {module} has no attribute {name!r}.{did_you_mean(name, there)}")
+        task = getattr(found, name)
     if isinstance(task, Task):
         if kwargs:
             raise TypeError(f"{', '.join(kwargs)}: keyword arguments go with a task's class, not with a finished task")
@@ -70,7 +87,7 @@ def task_spec(id: str) -> gymnasium.envs.registration.EnvSpec:
     """
     module, _, name = id.rpartition(":")
     if module:
-        importlib.import_module(module)
+        import_named(module, f"no environment {id!r}")
     spec = gymnasium.registry.get(name)
     if spec is None:
         raise UnregisteredEnv(f"no environment is registered as {id!r}.{did_you_mean(name, gymnasium.registry)}")

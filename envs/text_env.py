@@ -62,13 +62,22 @@ class TextEnv(gymnasium.Env[str, str]):
         Raises ValueError for an unknown split or render mode, and what ``make_task`` and the constructor raise.
         """
         self.task = make_task(task, **task_kwargs)
-        self.split = check_split(self.task, split)
+        self.split = split
         if render_mode is not None:
             check_choice("render_mode", render_mode, self.metadata["render_modes"])
         self.render_mode = render_mode
         self.observation_space = deepcopy(OBSERVATION_SPACE)
         self.action_space = deepcopy(ACTION_SPACE)
         self._episode: Episode | None = None
+
+    @property
+    def split(self) -> str:
+        """The split that problems are taken from; ValueError for one that the task does not have."""
+        return self._split
+
+    @split.setter
+    def split(self, split: str | None) -> None:
+        self._split = check_split(self.task, split)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
         """Start an episode; returns the prompt and the info. Raises TypeError or ValueError for invalid arguments."""

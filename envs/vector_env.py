@@ -38,7 +38,7 @@ class MathVectorEnv(VectorEnv[Texts, Sequence[str], npt.NDArray[Any]]):
     only where it is true.
 
     ``autoreset_mode``: with ``"Disabled"``, the default, a finished sub-environment stays finished until the next
-    reset. Its actions are neither read nor verified (reward 0, terminated, no info), so that the others can continue
+    reset. Its actions are neither read nor verified (reward 0, no second end, no info), so that the others can continue
     with further turns. With ``"SameStep"`` it is reset at once, and the end of the old episode is in ``final_obs`` and
     ``final_info``. Gymnasium's ``"NextStep"`` is refused: it would ignore every second completion of a single-turn
     task.
@@ -76,7 +76,7 @@ class MathVectorEnv(VectorEnv[Texts, Sequence[str], npt.NDArray[Any]]):
         """
         self.task = make_task(task, **task_kwargs)
         self.num_envs = check_int("num_envs", num_envs, 1, 2**20)
-        self.split = check_split(self.task, split)
+        self.split = split
         self.render_mode = None if render_mode is None else check_choice("render_mode", render_mode, ["ansi"])
         modes = {mode.value: mode for mode in (AutoresetMode.DISABLED, AutoresetMode.SAME_STEP)}
         mode = autoreset_mode.value if isinstance(autoreset_mode, AutoresetMode) else autoreset_mode
@@ -90,6 +90,15 @@ class MathVectorEnv(VectorEnv[Texts, Sequence[str], npt.NDArray[Any]]):
         self.action_space = batch_space(self.single_action_space, self.num_envs)
         self._episodes: list[Episode | None] = [None] * self.num_envs
         self._randoms: list[int | np.random.Generator | None] = [None] * self.num_envs
+
+    @property
+    def split(self) -> str:
+        """The split that problems are taken from; ValueError for one that the task does not have."""
+        return self._split
+
+    @split.setter
+    def split(self, split: str | None) -> None:
+        self._split = check_split(self.task, split)
 
     def reset(
         self, *, seed: Seeds | None = None, options: dict[str, Any] | None = None
@@ -130,7 +139,8 @@ class MathVectorEnv(VectorEnv[Texts, Sequence[str], npt.NDArray[Any]]):
         verdicts = verify_completions(self.task, completions, [episode.problem for episode in played])
         rewards = np.zeros(self.num_envs)
         rewards[running] = [e.advance(c, v) for e, c, v in zip(played, completions, verdicts, strict=True)]
-        terminated = np.array([episode.done for episode in episodes])
+        terminated = np.zeros(self.num_envs, dtype=np.bool_)
+        terminated[running] = [episode.done for episode in played]  # an end is said once, or wrappers count it again
         if self._same_step and terminated.any():
             infos = self._restart(episodes, running)
         else:

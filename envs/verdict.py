@@ -32,6 +32,8 @@ class Verdict:
     answer."""
     audit: Status | None = None
     """The outcome of an independent second check, if one was made."""
+    detail: str | None = field(default=None, compare=False)
+    """What is known of a ``crash``: for example the last words of a worker that does not start."""
 
     @property
     def correct(self) -> bool:

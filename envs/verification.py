@@ -15,9 +15,15 @@ LOGGER = logging.getLogger("espo_gym.audit")
 def verify_completions(task: Task, completions: Sequence[str], problems: Sequence[Problem]) -> list[Verdict]:
     """The verdicts of ``task.verify``, audited if the task was made with ``verifier="audit"``.
 
-    Raises ValueError if ``task.verify`` does not return one verdict per completion.
+    Raises TypeError if ``task.verify`` returns anything else than verdicts, ValueError if their number is wrong.
     """
     verdicts = task.verify(completions, problems)
+    listed = isinstance(verdicts, Sequence) and not isinstance(verdicts, str)
+    if wrong := [v for v in (verdicts if listed else [verdicts]) if not isinstance(v, Verdict)]:
+        raise TypeError(
+            f"{task.name!r}.verify must return a list with a Verdict for each completion, such as Verdict('correct'), "
+            f"Verdict('incorrect'), not {'a list with ' * listed}{wrong[0]!r}"
+        )
     if len(verdicts) != len(completions):
         raise ValueError(f"{task.name!r}.verify gave {len(verdicts)} verdicts on {len(completions)} completions")
     return audited(task, verdicts, problems) if task.verifier == "audit" else verdicts

@@ -30,7 +30,8 @@ if TYPE_CHECKING:
         ReinforcePP,
     )
     from .callbacks import EvaluateCallback
-    from .evaluation import Estimate, Evaluation, evaluate
+    from .estimate import Estimate
+    from .evaluation import Evaluation, evaluate
     from .experiments.compare import compare
     from .experiments.comparison import Comparison
     from .experiments.comparison_report import comparison_report
@@ -70,7 +71,8 @@ _HOMES = {
     "experiments.setting": ("Entry",),
     "experiments.tuning": ("tune",),
     "callbacks": ("EvaluateCallback",),
-    "evaluation": ("Estimate", "Evaluation", "evaluate"),
+    "estimate": ("Estimate",),
+    "evaluation": ("Evaluation", "evaluate"),
     "live_table": ("LiveTable",),
     "policy": ("Policy",),
     "rollout": ("Rollout",),

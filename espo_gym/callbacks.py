@@ -1,11 +1,13 @@
-"""A callback that Stable-Baselines3 does not have: evaluation on a fixed list of held-out problems."""
+"""Callbacks that Stable-Baselines3 does not have: evaluation on a fixed list of held-out problems, and diagnoses."""
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 from stable_baselines3.common.callbacks import BaseCallback, EventCallback
 
+from .diagnostics import DIAGNOSES, DiagnosticWarning, State
 from .evaluation import Evaluation
 
 
@@ -52,4 +54,38 @@ class EvaluateCallback(EventCallback):
         if self.last["greedy"] > self.best_mean_reward:
             self.best_mean_reward = float(self.last["greedy"])
             return self._on_event()
+        return True
+
+
+class Diagnostics(BaseCallback):
+    """Warns of each of :data:`~espo_gym.diagnostics.DIAGNOSES` once, as a :class:`DiagnosticWarning`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.streaks = {diagnosis.name: 0 for diagnosis in DIAGNOSES}
+        self.warned: set[str] = set()
+        self.history: dict[str, list[float]] = {"accuracy": [], "entropy": []}
+
+    def state(self) -> dict[str, Any]:
+        """What a resumed run needs to continue as if it had not stopped, for JSON."""
+        return {"streaks": self.streaks, "warned": sorted(self.warned), "history": self.history}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Continue from :meth:`state`."""
+        self.streaks, self.warned, self.history = state["streaks"], set(state["warned"]), state["history"]
+
+    def _on_step(self) -> bool:
+        algorithm: Any = self.model
+        metrics = dict(self.logger.name_to_value)
+        for name, values in self.history.items():
+            values.append(metrics[f"rollout/{name}"])
+        state = State(metrics, algorithm.rollout, algorithm, self.history)
+        for diagnosis in DIAGNOSES:
+            streak = self.streaks[diagnosis.name] + 1 if diagnosis.holds(state) else 0
+            self.streaks[diagnosis.name] = streak
+            if streak >= diagnosis.rollouts:
+                self.logger.record(f"diagnostics/{diagnosis.name}", 1)
+            if streak >= diagnosis.rollouts and diagnosis.name not in self.warned:
+                self.warned.add(diagnosis.name)
+                warnings.warn(DiagnosticWarning(f"{diagnosis.name}: {diagnosis.message}"), stacklevel=4)
         return True

@@ -9,21 +9,46 @@ reference/              the same for the frozen reference policy, if it was kept
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import UnionType
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from .archive import unpack
 from .files import publish, scratch
 from .policy import Policy
 
 FORMAT = 2
 """Format 1 existed before release 0.1.0 only, and named the algorithm without its module."""
+
+Fields = Mapping[str, "type | UnionType | Fields"]
+"""The keys of a JSON object, and the types of their values."""
+
+STATE: Fields = {
+    "format": int,
+    "algorithm": str,
+    "hyperparameters": dict,
+    "env": dict | None,
+    "dtype": str,
+    "autocast": str | None,
+    "sampler": str,
+    "shortcuts": {"device": str, "checked": dict},
+    "counters": dict,
+    "clocks": dict,
+    "diagnostics": {"streaks": dict, "warned": list, "history": dict},
+}
+"""Of state.json."""
+
+ENV: Fields = {"id": str, "module": str | None, "kwargs": dict}
+"""Of its ``env``, where there is one."""
 
 
 def with_suffix(path: str | Path) -> Path:
@@ -77,18 +102,57 @@ def opened(source: str | Path) -> Iterator[tuple[dict[str, Any], dict[int, dict[
     if path is None:
         raise FileNotFoundError(f"no checkpoint at {source if Path(source).is_dir() else with_suffix(source)}")
     with scratch(Path(tempfile.gettempdir()), "espo-gym-") as folder:
+        unpack(path, folder)
         try:
-            with zipfile.ZipFile(path) as zipped:
-                zipped.extractall(folder)  # refuses names that lead outside the folder
-            state = json.loads((folder / "state.json").read_text())
-        except (zipfile.BadZipFile, FileNotFoundError, json.JSONDecodeError) as error:
+            state = _read_state(folder / "state.json")
+            if state["format"] != FORMAT:
+                raise ValueError(
+                    f"it has format {state['format']!r}, this version reads {FORMAT}: "
+                    "read it with the version of espo_gym that wrote it, or train again"
+                )
+            check_fields(state, STATE, "state.json")
+            if state["env"] is not None:
+                check_fields(state["env"], ENV, "env of state.json")
+            moments = _unflatten(load_file(folder / "optimizer.safetensors"))
+        except (ValueError, RecursionError, SafetensorError) as error:
             raise ValueError(f"{path} is not a checkpoint of espo_gym: {error}") from error
-        if state.get("format") != FORMAT:
-            raise ValueError(
-                f"{path} has format {state.get('format')}, this version reads {FORMAT}: "
-                "read it with the version of espo_gym that wrote it, or train again"
-            )
-        yield state, _unflatten(load_file(folder / "optimizer.safetensors")), folder
+        yield state, moments, folder
+
+
+def check_fields(values: Any, fields: Fields, where: str) -> None:
+    """Raise ValueError unless the JSON value ``values``, found at ``where``, is an object with exactly these fields."""
+    if not isinstance(values, dict):
+        raise ValueError(f"{where} must be an object, not {_short(values)}")
+    if missing := fields.keys() - values.keys():
+        raise ValueError(f"{where} lacks {', '.join(sorted(missing))}")
+    if unknown := values.keys() - fields.keys():
+        raise ValueError(f"{where} has {', '.join(map(_short, sorted(unknown)))}, which this version does not know")
+    for name, kind in fields.items():
+        if isinstance(kind, Mapping):
+            check_fields(values[name], kind, f"{name} of {where}")
+        elif not isinstance(values[name], kind) or (isinstance(values[name], bool) and kind is not bool):
+            expected = kind.__name__ if isinstance(kind, type) else kind
+            raise ValueError(f"{name} of {where} must be {expected}, not {_short(values[name])}")
+
+
+def _read_state(path: Path) -> dict[str, Any]:
+    """The JSON object in ``path``, with its ``format``."""
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        names = [name for name, _ in pairs]
+        if len(set(names)) < len(names):
+            raise ValueError(f"{path.name} has a field twice, among {', '.join(map(_short, names[:9]))}")
+        return dict(pairs)
+
+    state = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=once)
+    if not isinstance(state, dict) or "format" not in state:
+        raise ValueError(f"{path.name} must be an object with a format, not {_short(state)}")
+    return state
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:80]}..."
 
 
 def _flatten(moments: dict[int, dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
@@ -103,6 +167,8 @@ def _flatten(moments: dict[int, dict[str, torch.Tensor]]) -> dict[str, torch.Ten
 def _unflatten(tensors: dict[str, torch.Tensor]) -> dict[int, dict[str, torch.Tensor]]:
     moments: dict[int, dict[str, torch.Tensor]] = {}
     for key, value in tensors.items():
-        index, name = key.split(".", 1)
+        index, _, name = key.partition(".")
+        if not re.fullmatch(r"0|[1-9][0-9]{0,8}", index):
+            raise ValueError(f"optimizer.safetensors holds {_short(key)}, which is no moment of a parameter")
         moments.setdefault(int(index), {})[name] = value
     return moments

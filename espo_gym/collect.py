@@ -7,7 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from time import perf_counter
-from typing import Any, TypeGuard, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 
 from espo_gym.envs import MathVectorEnv, Verdict
 
+from .contract import check_group, check_text, checked_reward
+from .conversation import Conversation, speak
 from .environment import task_of
 from .policy import Policy
 from .policy.sampler import left_pad
@@ -25,33 +27,18 @@ from .sampling import Sampling
 StepResult = tuple[Sequence[str], NDArray[Any], NDArray[Any], NDArray[Any], dict[str, Any]]
 """What a step returns: observations, rewards, terminations, truncations, infos."""
 
+Part = tuple[Sequence[int], Sequence[int]]
+"""Problem seeds and sample seeds of at most ``env.num_envs`` episodes; rows of ``env`` that are not needed idle."""
+
 TRUNCATED = Verdict("no_answer", reason="truncated")
 
 
 @dataclass
-class _Episode:
-    prompt: str
-    prompt_ids: list[int]
-    ids: list[int] = field(default_factory=list)  # what followed the prompt
-    own: list[bool] = field(default_factory=list)  # chosen by the policy, not written by the environment
-    logps: list[float] = field(default_factory=list)
-    entropies: list[float] = field(default_factory=list)
-    text: str = ""
+class _Episode(Conversation):
+    prompt: str = ""
     reward: float = 0.0
     verdict: Verdict = TRUNCATED
-    truncated: bool = False
     done: bool = False
-
-    @property
-    def context(self) -> list[int]:
-        return self.prompt_ids + self.ids
-
-    def write(self, ids: list[int], logps: list[float] | None = None, entropies: list[float] | None = None) -> None:
-        """Append tokens: the policy's with their scores, the environment's without."""
-        self.ids += ids
-        self.own += [logps is not None] * len(ids)
-        self.logps += logps or [0.0] * len(ids)
-        self.entropies += entropies or [0.0] * len(ids)
 
 
 def collect(
@@ -62,6 +49,7 @@ def collect(
     sampling: Sampling,
     *,
     options: dict[str, Any] | None = None,
+    truncated_reward: float | None = None,
 ) -> Rollout:
     """N episodes of ``env``.
 
@@ -70,84 +58,152 @@ def collect(
         problem_seeds: (N,) the ``reset`` seed of each episode. Equal seeds are one group.
         sample_seeds: (N,) the seed of each episode's sampling.
         options: passed to ``reset``, e.g. ``{"split": "test"}``.
+        truncated_reward: what a completion that was cut off earns; None: what ``env`` pays for an empty answer.
 
-    A completion that was cut off has not answered: the episode ends, with reward 0 and the verdict ``no_answer``, and
-    the verifier is not asked about the fragment.
+    A completion that was cut off has not answered: the episode ends with the verdict ``no_answer``, and the verifier is
+    not asked about the fragment. The environment is stepped with an empty answer, so that being cut off pays what a
+    wrong answer pays, whatever that is; at most 0 if the environment takes an empty answer for a correct one.
+
+    Raises:
+        ValueError: the members of a group have different problems, or a reward is not finite or exceeds 1e16.
+        TypeError: a reward that is no number, or an observation that is no text.
     """
     parts = [
         (problem_seeds[start : start + env.num_envs], sample_seeds[start : start + env.num_envs])
         for start in range(0, len(problem_seeds), env.num_envs)
     ]
-    seconds = {"generate": 0.0, "verify": 0.0}
-    if len(parts) > 1 and _overlaps(env):
-        episodes = _play_overlapped(env, policy, parts, sampling, options, seconds)
-    else:
-        episodes = _play(env, policy, parts, sampling, options, seconds)
-    return _rollout(episodes, problem_seeds, policy, seconds)
+    play = _Play(env, policy, sampling, options, truncated_reward)
+    episodes = play.overlapped(parts) if len(parts) > 1 and _overlaps(env) else play.serially(parts)
+    return _rollout(episodes, problem_seeds, policy, play.seconds)
 
 
-Part = tuple[Sequence[int], Sequence[int]]
-"""Problem seeds and sample seeds of at most ``env.num_envs`` episodes; rows of ``env`` that are not needed idle."""
+@dataclass
+class _Play:
+    """The episodes of one rollout as they are played."""
 
+    env: VectorEnv[Any, Any, Any]
+    policy: Policy
+    sampling: Sampling
+    options: dict[str, Any] | None
+    truncated_reward: float | None
+    seconds: dict[str, float] = field(default_factory=lambda: {"generate": 0.0, "verify": 0.0})
+    begun: int = 0
+    """Episodes so far."""
+    asked: dict[int, tuple[int, str]] = field(default_factory=dict)
+    """Problem seed -> the first episode with it, and its prompt."""
 
-def _play(
-    env: VectorEnv,
-    policy: Policy,
-    parts: Sequence[Part],
-    sampling: Sampling,
-    options: dict[str, Any] | None,
-    seconds: dict[str, float],
-) -> list[_Episode]:
-    """The episodes of all parts, one part after the other."""
-    played: list[_Episode] = []
-    ours = isinstance(env.unwrapped, MathVectorEnv)
-    must_reset = env.metadata.get("autoreset_mode") == AutoresetMode.DISABLED and not ours
-    for problem_seeds, sample_seeds in parts:
-        episodes = _reset(env, policy, problem_seeds, options)
-        turn = 0
-        while active := [i for i, e in enumerate(episodes) if not e.done]:
-            seeds = [_turn_seed(sample_seeds[i], turn) for i in active]
-            actions = _act(env, policy, episodes, active, seeds, sampling, seconds)
-            _receive(policy, episodes, active, _timed(partial(env.step, actions), seconds))
-            if must_reset:
-                _reset_finished(env, episodes, problem_seeds)
-            turn += 1
-        played += episodes
-    return played
-
-
-def _play_overlapped(
-    env: MathVectorEnv,
-    policy: Policy,
-    parts: Sequence[Part],
-    sampling: Sampling,
-    options: dict[str, Any] | None,
-    seconds: dict[str, float],
-) -> list[_Episode]:
-    """As :func:`_play`, for episodes of one turn: a part is verified in a thread while the next one is generated.
-
-    There is one thread, so the verifier sees the parts in their order. Its error comes up before any of the generation
-    that has gone on meanwhile.
-    """
-    played: list[_Episode] = []
-    waiting: list[_Episode] = []
-    with ThreadPoolExecutor(1, "verify") as thread:
-        result: Future[StepResult] | None = None
+    def serially(self, parts: Sequence[Part]) -> list[_Episode]:
+        """The episodes of all parts, one part after the other."""
+        played: list[_Episode] = []
+        ours = isinstance(self.env.unwrapped, MathVectorEnv)
+        must_reset = self.env.metadata.get("autoreset_mode") == AutoresetMode.DISABLED and not ours
         for problem_seeds, sample_seeds in parts:
-            try:
-                episodes = _reset(env, policy, problem_seeds, options)
-                actions = _act(env, policy, episodes, range(len(episodes)), sample_seeds, sampling, seconds)
-            finally:
-                if result is not None:
-                    _receive(policy, waiting, range(len(waiting)), result.result())
-            result, waiting = thread.submit(_timed, env.begin_step(actions), seconds), episodes
+            episodes = self.reset(problem_seeds)
+            turn = 0
+            while active := [i for i, e in enumerate(episodes) if not e.done]:
+                actions = self.act(episodes, active, [_turn_seed(sample_seeds[i], turn) for i in active])
+                self.receive(episodes, active, self.timed(partial(self.env.step, actions)))
+                if must_reset:
+                    self.reset_finished(episodes, problem_seeds)
+                turn += 1
             played += episodes
-        if result is not None:
-            _receive(policy, waiting, range(len(waiting)), result.result())
-    return played
+        return played
+
+    def overlapped(self, parts: Sequence[Part]) -> list[_Episode]:
+        """As :meth:`serially`, for episodes of one turn: a part is verified in a thread while the next is generated.
+
+        There is one thread, so the verifier sees the parts in their order. Its error comes up before any of the
+        generation that has gone on meanwhile.
+        """
+        env = cast(MathVectorEnv, self.env)
+        played: list[_Episode] = []
+        waiting: list[_Episode] = []
+        with ThreadPoolExecutor(1, "verify") as thread:
+            result: Future[StepResult] | None = None
+            for problem_seeds, sample_seeds in parts:
+                try:
+                    episodes = self.reset(problem_seeds)
+                    actions = self.act(episodes, range(len(episodes)), sample_seeds)
+                finally:
+                    if result is not None:
+                        self.receive(waiting, range(len(waiting)), result.result())
+                result, waiting = thread.submit(self.timed, env.begin_step(actions)), episodes
+                played += episodes
+            if result is not None:
+                self.receive(waiting, range(len(waiting)), result.result())
+        return played
+
+    def reset(self, problem_seeds: Sequence[int]) -> list[_Episode]:
+        """Begin at most ``env.num_envs`` episodes."""
+        n = len(problem_seeds)
+        seeds = [int(s) for s in problem_seeds] + [int(problem_seeds[0])] * (self.env.num_envs - n)
+        # Gymnasium's annotation forgets the lists.
+        observations, _ = self.env.reset(seed=cast(Any, seeds), options=self.options)
+        prompts = observations[:n]
+        for i, (seed, prompt) in enumerate(zip(seeds, prompts, strict=False)):
+            check_text(prompt, i, f"after reset(seed={seed})")
+            check_group(seed, self.asked.setdefault(seed, (self.begun + i, prompt)), (self.begun + i, prompt))
+        self.begun += n
+        task = task_of(self.env)
+        system_prompt = None if task is None else task.system_prompt
+        # The members of a group share their prompt.
+        known = {prompt: self.policy.encode_prompt(prompt, system_prompt) for prompt in dict.fromkeys(prompts)}
+        return [_Episode(known[prompt], prompt=prompt) for prompt in prompts]
+
+    def act(self, episodes: Sequence[_Episode], active: Sequence[int], seeds: Sequence[int]) -> tuple[str, ...]:
+        """Generate the next turn of the rows ``active``; returns the actions of all rows of ``env``."""
+        began = perf_counter()
+        actions = [""] * self.env.num_envs
+        said = speak(self.policy, [episodes[i] for i in active], seeds, self.sampling)
+        for i, action in zip(active, said, strict=True):
+            actions[i] = action
+        self.seconds["generate"] += perf_counter() - began
+        return tuple(actions)
+
+    def timed(self, step: Callable[[], StepResult]) -> StepResult:
+        """What ``step`` returns; its time counts as verification."""
+        began = perf_counter()
+        result = step()
+        self.seconds["verify"] += perf_counter() - began
+        return result
+
+    def receive(self, episodes: Sequence[_Episode], active: Sequence[int], result: StepResult) -> None:
+        """Record the result of a step for the rows ``active``."""
+        observations, rewards, terminations, truncations, infos = result
+        for i in active:
+            episode, over = episodes[i], bool(terminations[i] or truncations[i])
+            ended = over and "final_obs" in infos  # the row has been reset on the same step
+            observation = infos["final_obs"][i] if ended else observations[i]
+            check_text(observation, i, f"in the episode of {episode.prompt[:80]!r}")
+            if episode.truncated:
+                episode.reward += self.reward_of_silence(rewards[i], infos, episode.prompt, i)
+                episode.verdict, episode.done = TRUNCATED, True
+                continue
+            episode.reward += checked_reward(rewards[i], i, episode.prompt)
+            episode.verdict = _verdict(infos, i, episode.reward, episode.text)
+            if not over:
+                episode.hear(self.policy, observation)
+            episode.done = over or episode.truncated
+
+    def reward_of_silence(self, reward: Any, infos: dict[str, Any], prompt: str, row: int) -> float:
+        """What a turn that was cut off earns, where the environment paid ``reward`` for an empty answer.
+
+        At most 0 if it took the empty answer for a correct one. If it has no verdict on it, it still is no answer.
+        """
+        if self.truncated_reward is not None:
+            return self.truncated_reward
+        paid = checked_reward(reward, row, prompt)
+        return min(paid, 0.0) if _verdict(infos, row, paid, "").correct else paid
+
+    def reset_finished(self, episodes: Sequence[_Episode], problem_seeds: Sequence[int]) -> None:
+        """Gymnasium's own vector classes, autoreset disabled, refuse to step a row that is over: reset those rows."""
+        done = np.array([e.done for e in episodes] + [True] * (self.env.num_envs - len(episodes)))
+        if done.any() and not done.all():
+            seeds = [int(problem_seeds[0])] * self.env.num_envs
+            self.env.reset(seed=cast(Any, seeds), options={"reset_mask": done})
 
 
-def _overlaps(env: VectorEnv[Any, Any, Any]) -> TypeGuard[MathVectorEnv]:
+def _overlaps(env: VectorEnv[Any, Any, Any]) -> bool:
     """Whether the next episodes of ``env`` can begin while a thread verifies the last ones, with the same results.
 
     Not so in a wrapper or a subclass, which may do anything between a reset and a step.
@@ -162,100 +218,15 @@ def _overlaps(env: VectorEnv[Any, Any, Any]) -> TypeGuard[MathVectorEnv]:
     )
 
 
-def _reset(
-    env: VectorEnv, policy: Policy, problem_seeds: Sequence[int], options: dict[str, Any] | None
-) -> list[_Episode]:
-    """Begin at most ``env.num_envs`` episodes."""
-    seeds = [int(s) for s in problem_seeds] + [int(problem_seeds[0])] * (env.num_envs - len(problem_seeds))
-    observations, _ = env.reset(seed=cast(Any, seeds), options=options)  # Gymnasium's annotation forgets the lists
-    system_prompt = getattr(task_of(env), "system_prompt", None)
-    known: dict[str, list[int]] = {}  # the members of a group share their prompt
-    for text in observations:
-        if text not in known:
-            known[text] = policy.encode_prompt(text, system_prompt)
-    return [_Episode(text, known[text]) for text in observations[: len(problem_seeds)]]
-
-
-def _act(
-    env: VectorEnv,
-    policy: Policy,
-    episodes: Sequence[_Episode],
-    active: Sequence[int],
-    seeds: Sequence[int],
-    sampling: Sampling,
-    seconds: dict[str, float],
-) -> tuple[str, ...]:
-    """Generate the next turn of the rows ``active``; returns the actions of all rows of ``env``."""
-    began = perf_counter()
-    completions = policy.generate([episodes[i].context for i in active], [int(seed) for seed in seeds], sampling)
-    actions = [""] * env.num_envs
-    lengths = completions.mask.sum(1).tolist()
-    rows = zip(
-        completions.tokens.tolist(), completions.logps.tolist(), completions.entropies.tolist(), lengths, strict=True
-    )
-    for i, (ids, logps, entropies, length), text, truncated in zip(
-        active, rows, completions.texts, completions.truncated.tolist(), strict=True
-    ):
-        episode = episodes[i]
-        episode.write(ids[:length], logps[:length], entropies[:length])
-        episode.text, episode.truncated = text, truncated
-        actions[i] = "" if truncated else text
-    seconds["generate"] += perf_counter() - began
-    return tuple(actions)
-
-
-def _timed(step: Callable[[], StepResult], seconds: dict[str, float]) -> StepResult:
-    began = perf_counter()
-    result = step()
-    seconds["verify"] += perf_counter() - began
-    return result
-
-
-def _receive(policy: Policy, episodes: Sequence[_Episode], active: Sequence[int], result: StepResult) -> None:
-    """Record the result of a step for the rows ``active``."""
-    observations, rewards, terminations, truncations, infos = result
-    for i in active:
-        _finish(episodes[i], i, observations[i], rewards[i], bool(terminations[i] or truncations[i]), infos)
-        if not episodes[i].done:
-            _reply(episodes[i], observations[i], policy)
-
-
-def _finish(episode: _Episode, row: int, observation: str, reward: float, over: bool, infos: dict[str, Any]) -> None:
-    """Record reward, verdict and end of row ``row``."""
-    if episode.truncated:
-        episode.reward, episode.verdict, episode.done = 0.0, TRUNCATED, True
-        return
-    episode.reward += float(reward)
-    episode.verdict = _verdict(infos, row, episode)
-    episode.done = over
-
-
-def _verdict(infos: dict[str, Any], row: int, episode: _Episode) -> Verdict:
+def _verdict(infos: dict[str, Any], row: int, reward: float, text: str) -> Verdict:
     """The environment's verdict, or one made from its ``is_success`` or its reward if it gives none."""
-    success = episode.reward > 0
+    success = reward > 0
     for info in (infos, infos.get("final_info", {})):  # with autoreset on the same step, the end stands in the latter
         if "verdict" in info and isinstance(info["verdict"][row], Verdict):
             return cast(Verdict, info["verdict"][row])
         if "is_success" in info:
             success = bool(info["is_success"][row])
-    return Verdict("correct" if success else "incorrect", answer=episode.text.strip(), tier="environment")
-
-
-def _reply(episode: _Episode, observation: str, policy: Policy) -> None:
-    """Append the environment's next words, or end the episode where the context has no room for them."""
-    reply = policy.encode_reply(observation, ended=episode.ids[-1] in policy.eos_token_ids.tolist())
-    if len(episode.context) + len(reply) >= policy.context_length:
-        episode.truncated = episode.done = True
-    else:
-        episode.write(reply)
-
-
-def _reset_finished(env: VectorEnv, episodes: Sequence[_Episode], problem_seeds: Sequence[int]) -> None:
-    """Gymnasium's own vector classes, autoreset disabled, refuse to step a row that is over: reset those rows."""
-    done = np.array([e.done for e in episodes] + [True] * (env.num_envs - len(episodes)))
-    if done.any() and not done.all():
-        seeds = [int(problem_seeds[0])] * env.num_envs
-        env.reset(seed=cast(Any, seeds), options={"reset_mask": done})
+    return Verdict("correct" if success else "incorrect", answer=text.strip(), tier="environment")
 
 
 def _turn_seed(seed: int, turn: int) -> int:

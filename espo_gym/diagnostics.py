@@ -2,27 +2,31 @@
 
 Such runs raise no error: the clip never acts, every group has equal rewards, the verifier returns the
 same verdict for everything.
-:class:`Diagnostics` looks at each rollout once it has been trained on, warns once per name, and records
-``diagnostics/NAME`` = 1 for as long as the condition holds. ``learn`` has it on.
+:class:`~espo_gym.callbacks.Diagnostics` looks at each rollout once it has been trained on, warns once per name, and
+records ``diagnostics/NAME`` = 1 for as long as the condition holds. ``learn`` has it on. This module loads no torch.
 """
 
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import combinations
 from math import log
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from stable_baselines3.common.callbacks import BaseCallback
-
-from .rollout import Rollout
+if TYPE_CHECKING:
+    from .rollout import Rollout
 
 
 class DiagnosticWarning(UserWarning):
     """A run that looks as if it learns nothing, or not what it should. The message begins with the diagnosis's name."""
+
+
+ACTIVE = ("train/gradient_token_share", "train/clip_fraction_low", "train/clip_fraction_high")
+"""Metrics that add up to the share of tokens with a non-zero advantage."""
+CUT_OFF = 0.9
+"""Of a rollout's completions, the share that is almost all."""
 
 
 @dataclass
@@ -43,8 +47,7 @@ class State:
     @property
     def active(self) -> float:
         """Share of tokens with a non-zero advantage."""
-        names = ("gradient_token_share", "clip_fraction_low", "clip_fraction_high")
-        return sum(self.get(f"train/{name}") for name in names)
+        return sum(map(self.get, ACTIVE))
 
     @property
     def clip_width(self) -> float:
@@ -98,7 +101,15 @@ def reward_inconsistent(s: State) -> bool:
 
 def all_truncated(s: State) -> bool:
     """More than 90 % of the completions were cut off."""
-    return s.get("rollout/truncated") > 0.9
+    return s.get("rollout/truncated") > CUT_OFF
+
+
+def truncation_pays(s: State) -> bool:
+    """A completion that was cut off earned more than another to the same problem that came to its end."""
+    cut, judged, groups = s.rollout.truncated, s.rollout.has_verdict, s.rollout.groups
+    more = s.rollout.rewards[:, None] > s.rollout.rewards  # (N, N)
+    pairs = (cut & judged)[:, None] & (~cut & judged) & (groups[:, None] == groups)
+    return bool((more & pairs).any())
 
 
 def no_end_token(s: State) -> bool:
@@ -182,7 +193,15 @@ DIAGNOSES = (
         "all_truncated",
         all_truncated,
         2,
-        "more than 90 % of the completions were cut off, and earn 0. Raise max_completion_tokens, or give stop strings",
+        "more than 90 % of the completions were cut off, so they have no answer. Raise max_completion_tokens, or give "
+        "stop strings",
+    ),
+    Diagnosis(
+        "truncation_pays",
+        truncation_pays,
+        2,
+        "completions that were cut off earn more than others to the same problem that came to their end, so the policy "
+        "learns not to end. Set truncated_reward to the lowest reward that a finished completion can earn",
     ),
     Diagnosis(
         "no_end_token",
@@ -213,37 +232,3 @@ DIAGNOSES = (
         "Go back to an earlier checkpoint and lower the learning rate",
     ),
 )
-
-
-class Diagnostics(BaseCallback):
-    """Warns of each of :data:`DIAGNOSES` once, as a :class:`DiagnosticWarning`."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.streaks = {diagnosis.name: 0 for diagnosis in DIAGNOSES}
-        self.warned: set[str] = set()
-        self.history: dict[str, list[float]] = {"accuracy": [], "entropy": []}
-
-    def state(self) -> dict[str, Any]:
-        """What a resumed run needs to continue as if it had not stopped, for JSON."""
-        return {"streaks": self.streaks, "warned": sorted(self.warned), "history": self.history}
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Continue from :meth:`state`."""
-        self.streaks, self.warned, self.history = state["streaks"], set(state["warned"]), state["history"]
-
-    def _on_step(self) -> bool:
-        algorithm: Any = self.model
-        metrics = dict(self.logger.name_to_value)
-        for name, values in self.history.items():
-            values.append(metrics[f"rollout/{name}"])
-        state = State(metrics, algorithm.rollout, algorithm, self.history)
-        for diagnosis in DIAGNOSES:
-            streak = self.streaks[diagnosis.name] + 1 if diagnosis.holds(state) else 0
-            self.streaks[diagnosis.name] = streak
-            if streak >= diagnosis.rollouts:
-                self.logger.record(f"diagnostics/{diagnosis.name}", 1)
-            if streak >= diagnosis.rollouts and diagnosis.name not in self.warned:
-                self.warned.add(diagnosis.name)
-                warnings.warn(DiagnosticWarning(f"{diagnosis.name}: {diagnosis.message}"), stacklevel=4)
-        return True

@@ -8,14 +8,16 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import gymnasium as gym
 from gymnasium.spaces import Text
-from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker
 
-from .envs import MathVectorEnv, TextEnv
-from .plugins import check_env_arguments, check_import, import_named
+from .envs import MathVectorEnv, Task, TextEnv
+from .envs.registration import import_named
+from .plugins import check_env_arguments, check_import
 
 SAME_STEP = AutoresetMode.SAME_STEP
 
@@ -24,6 +26,9 @@ Environment = str | gym.Env | VectorEnv
 
 _REGISTERED_BY: dict[str, str] = {}
 """Id -> the module that was named with it. Gymnasium's registry forgets it, and a checkpoint needs it."""
+
+_ASYNC: WeakKeyDictionary[AsyncVectorEnv, gym.Env[Any, Any]] = WeakKeyDictionary()
+"""The environment of the first row of each, made once."""
 
 
 def make_env(env_id: str, **kwargs: Any) -> gym.Env[Any, Any]:
@@ -112,12 +117,17 @@ def _vectorize(env: gym.Env, num_envs: int) -> VectorEnv:
     return SyncVectorEnv([lambda: copy.deepcopy(env)] * num_envs, autoreset_mode=SAME_STEP)
 
 
-def task_of(env: VectorEnv) -> Any | None:
-    """The :class:`espo_gym.envs.Task` behind ``env``, or None for an environment from elsewhere."""
+def task_of(env: VectorEnv) -> Task | None:
+    """The :class:`espo_gym.envs.Task` behind ``env`` (its first row), or None for an environment from elsewhere."""
     inner: Any = env.unwrapped
-    if isinstance(inner, SyncVectorEnv):
+    if isinstance(inner, AsyncVectorEnv):
+        if inner not in _ASYNC:  # its rows live in other processes, so one is made here as well
+            _ASYNC[inner] = inner.env_fns[0]().unwrapped
+        inner = _ASYNC[inner]
+    elif isinstance(inner, SyncVectorEnv):
         inner = inner.envs[0].unwrapped
-    return getattr(inner, "task", None)
+    task = getattr(inner, "task", None)
+    return task if isinstance(task, Task) else None
 
 
 def describe(env: VectorEnv) -> str:

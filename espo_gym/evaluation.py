@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import comb, sqrt
-from typing import Any
+from math import comb
+from typing import cast
 
 import numpy as np
 from gymnasium.vector import VectorEnv
@@ -16,56 +16,9 @@ from espo_gym.sampling import Sampling
 from .collect import collect
 from .environment import describe, task_of
 from .envs import Verdict
+from .estimate import Estimate
 from .policy import Policy
 from .rollout import Rollout
-
-Z95 = 1.959963984540054
-"""The normal quantile of a two-sided 95 % interval."""
-
-
-class Estimate(float):
-    """A number with a 95 % interval: use it as a float, or read ``value``, ``low``, ``high``."""
-
-    low: float
-    high: float
-
-    def __new__(cls, value: float, low: float, high: float) -> Estimate:
-        self = super().__new__(cls, value)
-        self.low, self.high = low, high
-        return self
-
-    @property
-    def value(self) -> float:
-        """The number itself."""
-        return float(self)
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> Estimate:
-        """The mean of per-problem ``values`` in [0, 1].
-
-        The interval is Wilson's, with the number of problems scaled by how much less than a coin's their variance is
-        (completions of one problem are averaged first, so problems are the independent unit). Unlike a bootstrap it
-        does not shrink to a point where all values are equal. NaN where there are no values.
-        """
-        x = np.asarray(values, dtype=float)
-        n = float(len(x))
-        if n == 0:
-            return cls(float("nan"), float("nan"), float("nan"))
-        p = float(x.mean())
-        variance = float(x.var(ddof=1)) if n > 1 else 0.0
-        if variance > 0:
-            n = n * min(max(p * (1 - p) / variance, 1.0), 1e6)
-        center = (p + Z95**2 / (2 * n)) / (1 + Z95**2 / n)
-        half = Z95 / (1 + Z95**2 / n) * sqrt(p * (1 - p) / n + Z95**2 / (4 * n**2))
-        return cls(p, max(0.0, min(p, center - half)), min(1.0, max(p, center + half)))
-
-    def __repr__(self) -> str:
-        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
-
-    __str__ = __repr__
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Estimate, (self.value, self.low, self.high)
 
 
 @dataclass(frozen=True)
@@ -139,7 +92,8 @@ def evaluate(
             f"{describe(env)} has no splits, so nothing is held out: evaluate(split=None) takes the problems of its "
             "seeds 0, 1, 2, ...; or pass an environment of held-out problems"
         )
-    size = task.size(split) if task is not None else None
+    # With None, a task whose problems are counted says which splits it has.
+    size = task.size(cast(str, split)) if task is not None else None
     n = n_problems if size is None else min(n_problems, size)
     options = None if split is None else {"split": split}
     greedy_sampling = Sampling(0.0, max_completion_tokens=sampling.max_completion_tokens, stop=sampling.stop)

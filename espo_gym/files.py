@@ -23,7 +23,7 @@ except ImportError:  # Windows
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write ``text`` to ``path`` atomically."""
+    """Write ``text`` to ``path``, atomically."""
     with partial_file(path) as part:
         part.write_text(text, encoding="utf-8")
 
@@ -31,6 +31,22 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write ``value`` as JSON to ``path``, atomically."""
     write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+def read_object(path: Path, what: str) -> dict[str, Any]:
+    """The JSON object in ``path``, which is to be ``what``.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it holds something else.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is not {what}: {error}") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"{path} is not {what}: expected a JSON object")
+    return value
 
 
 @contextmanager

@@ -14,15 +14,14 @@ import re
 import sys
 import warnings
 from collections.abc import Collection, Iterable
-from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import gymnasium
 
 from .envs import register_task
+from .envs.registration import import_named
 
 ALGORITHMS, ENVIRONMENTS = "espo_gym.algorithms", "espo_gym.envs"
 """Groups of entry points."""
@@ -100,14 +99,6 @@ def check_import(reference: str, allow_import: Collection[str], source: str | Pa
         f"{source} names {reference}, and a module that only a file names is not imported. If you trust it, add "
         f"--allow-import {module} (in Python: allow_import=[{module!r}])"
     )
-
-
-def import_named(module: str, problem: str) -> ModuleType:
-    """Import somebody else's ``module``. Raises ImportError, whatever went wrong there: ``problem`` and the reason."""
-    try:
-        return import_module(module)
-    except Exception as error:
-        raise ImportError(f"{problem}: {error}") from error
 
 
 def check_env_arguments(arguments: dict[str, Any], allow_import: Collection[str], source: str | Path) -> None:

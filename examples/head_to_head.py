@@ -3,7 +3,7 @@
 Two of the entries are the same algorithm under two names, and one is ESPO without its adaptive clip. Kill the script
 halfway and run it again: it continues with the runs that are missing.
 
-Expect "the same on every seed" for the twins, and no resolved difference for the others unless you use more seeds.
+Expect "the same on each" seed for the twins, and no resolved difference for the others unless you use more seeds.
 
     python examples/head_to_head.py       # a minute or two on two cores
     espo-gym compare --algos espo,grpo --seeds 10       # the same on the command line

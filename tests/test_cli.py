@@ -164,7 +164,11 @@ class TestMistakes:
         [
             ("--env espo_gym/Addision-v0", "Did you mean: `Addition`?"),
             ("--env CartPole-v1", "a language model reads and writes text"),
-            ("--env no_such_module:my/Env-v0", "No module named 'no_such_module'"),
+            ("--env Addition-v0", "Did you mean 'espo_gym/Addition-v0'?"),
+            ("--env my/Env-v0", "name another package's as module:id"),
+            ("--env no_such_module:my/Env-v0", "set PYTHONPATH: PYTHONPATH=. espo-gym ..."),
+            ("--env-arg task=json:nothing", "no task 'json:nothing': json has no attribute 'nothing'"),
+            ("--env-arg task=json:loads", "expected a Task, a Task subclass, 'module:Class' or a registered id, got"),
             ("--env espo_gym/JSONL-v0 --env-arg path=none.jsonl", "there is no file 'none.jsonl'"),
             ("--env-arg digitz=3", "Addition has no argument 'digitz'. Did you mean 'digits'?"),
             ("--env-arg digits=x", "digits must be an integer from 1 to 18, not 'x'"),
@@ -173,7 +177,7 @@ class TestMistakes:
             ("--alpha -1", "alpha must be > 0"),
             ("--preset large", "preset must be one of paper, teaching"),
             ("--group-size 5", "a rollout of 32 completions cannot be split into groups of 5"),
-            ("--policy /no/such/folder", "could not load a policy from '/no/such/folder'"),
+            ("--policy /no/such/folder", "there is no folder '/no/such/folder'"),
             ("--timesteps 0", "timesteps must be at least 1"),
             ("--eval-every -1", "eval_every must be at least 0"),
             ("--config none.json", "no config at none.json"),
@@ -298,7 +302,7 @@ class TestEval:
     def test_sources_that_are_none(self, finished, tmp_path):
         env = ("--env", "espo_gym/Addition-v0")
         assert "no checkpoint at" in fails("eval", tmp_path / "none.zip", *env)
-        assert "could not load a policy from" in fails("eval", tmp_path / "none", *env)
+        assert "there is no folder" in fails("eval", tmp_path / "none", *env)
         assert "give --env" in fails("eval", finished / "policy", code=2)
         (tmp_path / "broken.zip").write_bytes((finished / "checkpoint.zip").read_bytes()[:5000])
         assert "is not a checkpoint" in fails("eval", tmp_path / "broken.zip")

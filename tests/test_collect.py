@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
-from tiny import SMALL, byte_tokenizer, not_none, tiny_model, tiny_policy
+from gymnasium.wrappers import TransformReward
+from gymnasium.wrappers.vector import TransformReward as VectorTransformReward
+from tiny import SMALL, byte_tokenizer, completions, not_none, tiny_model, tiny_policy
 
 from espo_gym.algorithms import GRPO, PPO
 from espo_gym.collect import collect
@@ -32,6 +34,15 @@ class TwoTurns(Task):
 
     def feedback(self, problem, completion, verdict, turn):
         return FEEDBACK
+
+
+class OneTurn(TwoTurns):
+    """As TwoTurns, but silence is wrong."""
+
+    max_turns = 1
+
+    def verify(self, completions, problems):
+        return [Verdict("correct" if c and len(c) % 2 == 0 else "incorrect", answer=c) for c in completions]
 
 
 class Strict(TwoTurns):
@@ -148,6 +159,79 @@ def test_a_turn_that_was_cut_off_ends_the_episode_with_nothing():
         assert rollout.rewards[i] == 0 and rollout.has_verdict[i]
         assert (rollout.verdicts[i].status, rollout.verdicts[i].reason) == ("no_answer", "truncated")
         assert len(turns(rollout, i)[-1]) == 4
+
+
+class Asking(gymnasium.Env):
+    """From elsewhere, of two turns: a short answer is wrong and pays -0.25, a longer one is right."""
+
+    observation_space, action_space = UnicodeText(100), UnicodeText(1000)
+
+    def __init__(self, silence: Any = -0.25, **info: Any) -> None:
+        self.silence, self.info = silence, info
+
+    def reset(self, *, seed=None, options=None):
+        self.turn = 0
+        return f"{seed}", {}
+
+    def step(self, action):
+        self.turn += 1
+        right = len(action) > 1
+        reward = 1.0 if right else -0.25 if action else self.silence
+        return "more", reward, right or self.turn == 2, False, {} if action else self.info
+
+
+def rewards_of_fragments(env: Asking, **kwargs: Any) -> list[float]:
+    """The rewards of an episode that was cut off in its first turn, and of one in its second."""
+    policy: Any = chatty()
+    wrong = [*policy._encode("x"), policy.tokenizer.eos_token_id]
+    said = iter([[(wrong[:1], True), (wrong, False)], [(wrong[:1], True)]])
+    policy.generate = lambda *_: completions(policy, next(said))
+    rollout = collect(as_vector_env(env, 2), policy, range(2), range(2), Sampling(), **kwargs)
+    assert rollout.verdicts == [Verdict("no_answer", reason="truncated")] * 2
+    assert rollout.truncated.all() and rollout.has_verdict.all()
+    return rollout.rewards.tolist()
+
+
+FAILED = {"verdict": Verdict("no_verdict", reason="crash")}
+
+
+@pytest.mark.parametrize(
+    ("env", "fixed", "first", "second"),
+    [
+        (Asking(), None, -0.25, -0.5),
+        (Asking(), -2.0, -2.0, -2.25),
+        (Asking(), 0.0, 0.0, -0.25),
+        (Asking(0.0), None, 0.0, -0.25),
+        (Asking(**FAILED), None, -0.25, -0.5),
+        (Asking(1.0), None, 0.0, -0.25),  # silence is right, says the reward
+        (Asking(1.0, is_success=False), None, 1.0, 0.75),  # it is not, says the environment
+        (Asking(-0.5, is_success=True), None, -0.5, -0.75),
+        (Asking(float("nan")), -1.0, -1.0, -1.25),  # what is not read may be anything
+    ],
+    ids=["default", "set", "set to 0", "free", "no verdict", "right", "paid though wrong", "right though paid", "nan"],
+)
+def test_a_completion_that_was_cut_off_earns_what_silence_does(env, fixed, first, second):
+    assert rewards_of_fragments(env, truncated_reward=fixed) == [first, second]
+
+
+def test_a_reward_of_silence_that_is_no_number_is_an_error():
+    with pytest.raises(ValueError, match="the reward nan for"):
+        rewards_of_fragments(Asking(None))
+
+
+@pytest.mark.parametrize("vector", [True, False])
+def test_a_transformed_reward_reaches_what_was_cut_off(vector):
+    """The environment pays 1 and -1, so never coming to an end is no better than a wrong answer."""
+    env: Any
+    if vector:
+        env = VectorTransformReward(MathVectorEnv(OneTurn(), num_envs=60), lambda r: 2 * r - 1)
+    else:
+        env = as_vector_env(TransformReward(TextEnv(OneTurn()), lambda r: 2 * r - 1), 60)
+    rollout = collect(env, chatty(end_bias=2.5), range(60), range(60), Sampling(max_completion_tokens=6))
+    paid: dict[Any, set[float]] = {(v.status, v.reason == "truncated"): set() for v in rollout.verdicts}
+    for verdict, reward in zip(rollout.verdicts, rollout.rewards.tolist(), strict=True):
+        paid[verdict.status, verdict.reason == "truncated"].add(reward)
+    assert paid == {("correct", False): {1.0}, ("incorrect", False): {-1.0}, ("no_answer", True): {-1.0}}
 
 
 def test_a_reply_that_does_not_fit_into_the_context_cuts_the_episode_off():

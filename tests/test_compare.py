@@ -128,7 +128,7 @@ class TestEqualTerms:
         comparison = run(tmp_path / "out", [Entry("one", "espo"), Entry("two", "espo")], timesteps=32)
         (pair,) = compare_pairs(comparison.scores("auc"))
         assert pair.difference.mean == pair.difference.low == pair.difference.high == 0
-        assert str(pair) == "one and two: the same on every seed"
+        assert str(pair) == "one and two: the same on each of 2 seeds"
 
 
 class TestBudget:
@@ -383,7 +383,7 @@ class TestWords:
         d = np.array([0.0021, -0.0005, 0.0031, 0.0001, 0.0005, 0.0009])
         assert self.sentence(d, 0 * d) == "a and b: no difference detected, +0.001 [-0.000, +0.002]"
         assert self.sentence(0 * d, d) == "a and b: no difference detected, -0.001 [-0.002, +0.000]"
-        assert str(paired_difference(d, d)) == "+0.000 [+0.000, +0.000]"
+        assert str(paired_difference(d, d)) == "+0.000 (on each of 6 seeds)"
 
     def test_the_better_one_comes_first(self):
         worse = self.SAME - [0.1, 0.11, 0.09, 0.1, 0.12, 0.08]

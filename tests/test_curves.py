@@ -12,16 +12,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 from runs import read_points, write_run
+from scipy.optimize import brentq
 
 from espo_gym.experiments.run_folder import Run
 from espo_gym.reports import plot
 from espo_gym.reports.curves import find_runs, group_runs, interval
 
-ACCURACY = "rollout/accuracy"
+ACCURACY, REWARD, ENTROPY = "rollout/accuracy", "rollout/reward_mean", "rollout/entropy"
 
 
 def groups(*paths):
     return group_runs(find_runs(paths))
+
+
+def accuracy_band(a: float, b: float) -> float:
+    """The lower end over two seeds: the mu at which (mean - mu)^2 is t^2 times its variance, that of mu (1 - mu)."""
+    mean, t = (a + b) / 2, 12.706204736174694
+    factor = (a - b) ** 2 / 2 / (mean * (1 - mean))
+    return float(brentq(lambda mu: (mean - mu) ** 2 - t**2 * factor * mu * (1 - mu) / 2, 0, mean))
 
 
 class TestReading:
@@ -78,29 +86,43 @@ class TestReading:
 class TestInterval:
     def test_students_t_by_hand(self):
         # mean 2, s = 1, t(0.975, 2) = 4.302653
-        mean, low, high = interval(np.array([[1.0, 5.0], [2.0, 5.0], [3.0, 5.0]]))
+        mean, low, high = interval(np.array([[1.0, 5.0], [2.0, 5.0], [3.0, 5.0]]), share=False)
         half = 4.302652729911275 / math.sqrt(3)
         np.testing.assert_allclose(mean, [2, 5])
         assert low is not None and high is not None
         np.testing.assert_allclose(np.stack([low, high]), np.array([[2 - half, 5], [2 + half, 5]]), rtol=1e-9)
 
     def test_two_seeds_and_one(self):
-        _, low, high = interval(np.array([0.4, 0.6]))
+        _, low, high = interval(np.array([0.4, 0.6]), share=False)
         # s = 0.1 sqrt 2, so the half width is t(0.975, 1) * 0.1
         assert low is not None and high is not None
         np.testing.assert_allclose(np.stack([low, high]), [0.5 - 1.2706204736, 0.5 + 1.2706204736], rtol=1e-9)
-        assert interval(np.array([[0.4, 0.6]]))[1:] == (None, None)
+        assert interval(np.array([[0.4, 0.6]]), share=False)[1:] == (None, None)
 
     def test_curve_over_seeds(self, tmp_path):
         for seed, values in enumerate(([0.1, 0.2], [0.3, 0.2], [0.5, 0.2])):
-            write_run(tmp_path / str(seed), {ACCURACY: values}, seed=seed)
+            write_run(tmp_path / str(seed), {ENTROPY: values}, seed=seed)
         (group,) = groups(tmp_path)
-        curve = group.curve(ACCURACY)
+        curve = group.curve(ENTROPY)
         half = 4.302652729911275 * 0.2 / math.sqrt(3)
         np.testing.assert_allclose(curve.mean, [0.3, 0.2])
         np.testing.assert_allclose(curve.low, [0.3 - half, 0.2])
         np.testing.assert_allclose(curve.high, [0.3 + half, 0.2])
         assert curve.n == 3 and group.curve("train/none") is None
+
+    def test_the_band_of_a_share_stays_between_0_and_1(self, tmp_path):
+        """Rewards are one where they equal the accuracy in every rollout, which shaped ones do not."""
+        values = ([0.9, 0.0, 1.0], [1.0, 0.0, 0.0], [1.0, 0.01, 1.0])
+        for seed, row in enumerate(values):
+            shaped = {ACCURACY: row, REWARD: [value - 0.25 for value in row], ENTROPY: row}
+            write_run(tmp_path / "shaped" / str(seed), shaped, seed=seed)
+            write_run(tmp_path / "plain" / str(seed), {ACCURACY: row, REWARD: row}, seed=seed, policy="other")
+        shaped, plain = sorted(groups(tmp_path), key=lambda group: group.runs[0].config["policy"], reverse=True)
+        for curve in (shaped.curve(ACCURACY), plain.curve(ACCURACY), plain.curve(REWARD)):
+            assert curve.low.min() >= 0 and curve.high.max() <= 1
+            assert (curve.low < curve.mean).all() and (curve.mean < curve.high).all()
+        for curve in (shaped.curve(ENTROPY), shaped.curve(REWARD)):
+            assert curve.high.max() > 1 or curve.low.min() < -0.25, "of these nothing is known"
 
     def test_seeds_recorded_at_different_timesteps_are_interpolated_where_all_have_come(self, tmp_path):
         write_run(tmp_path / "0", {"time/timesteps": [10, 20, 30], ACCURACY: [0.0, 0.2, 0.4]})
@@ -154,7 +176,7 @@ class TestFigure:
         np.testing.assert_allclose(drawn, np.array([[0.2, 0.3, 0.4], [0.2, 0.2, 0.9]]))
         assert len(accuracy.collections) == 1, "one band: the second curve has one seed"
         low = np.asarray(accuracy.collections[0].get_paths()[0].vertices)[:, 1].min()
-        assert low == pytest.approx(0.2 - 1.2706204736, rel=1e-6)
+        assert low == pytest.approx(accuracy_band(0.1, 0.3), rel=1e-6)
         assert len(entropy.lines) == 1
         assert [text.get_text() for text in figure.legends[0].texts] == ["espo", "grpo"]
         assert accuracy.lines[0].get_color() != accuracy.lines[1].get_color()

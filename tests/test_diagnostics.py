@@ -1,17 +1,20 @@
 """Each diagnosis on a run made to have it, and silence on a healthy one."""
 
+import copy
 import warnings
 from typing import Any
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
+from gymnasium.wrappers import TransformReward
 from stable_baselines3.common.callbacks import BaseCallback
 from tiny import tiny_policy
 
 from espo_gym.algorithms import ESPO, GRPO, GSPO
 from espo_gym.diagnostics import DIAGNOSES, DiagnosticWarning
-from espo_gym.envs import MathVectorEnv, ProceduralTask, Verdict
+from espo_gym.envs import MathVectorEnv, ProceduralTask, TextEnv, Verdict
 from espo_gym.envs.task import Problem
 
 
@@ -83,6 +86,32 @@ def test_completions_that_never_end_are_truncated_and_have_no_end_token():
     policy = tiny_policy()
     forbid_end(policy)
     assert {"all_truncated", "no_end_token"} <= diagnosed(make(policy=policy), 2)
+
+
+class Charged(gymnasium.Wrapper):
+    """Takes something from every completion that came to its end, as a penalty on the length of the answer does."""
+
+    def step(self, action):
+        observation, reward, *rest = self.env.step(action)
+        return observation, reward - 0.5 * bool(action), *rest
+
+
+def test_a_penalty_on_finished_completions_alone_pays_for_never_ending():
+    policy = tiny_policy()
+    head = policy.model.get_output_embeddings()
+    end = torch.zeros(policy.vocab_size).index_fill(0, torch.tensor([policy.tokenizer.eos_token_id]), 2.0)
+    head.register_forward_hook(lambda module, args, out: out + end)
+
+    def names(wrap, **hyperparameters):
+        env = wrap(TextEnv(Judge(lambda text, i: len(text) > 3)))
+        algo = GRPO(copy.deepcopy(policy), env, **(SMALL | {"rollout_size": 32} | hyperparameters))
+        return diagnosed(algo, 2)
+
+    assert "truncation_pays" in names(Charged)
+    assert "truncation_pays" not in names(Charged, truncated_reward=-0.5)
+    for plain in (lambda env: env, lambda env: TransformReward(env, lambda r: 2 * r - 1)):
+        assert "truncation_pays" not in names(plain)
+        assert "truncation_pays" in names(plain, truncated_reward=0.5)
 
 
 def forbid_end(policy) -> None:

@@ -1,6 +1,9 @@
 """Problems from files and from the Hugging Face hub (here: from local folders)."""
 
+import bz2
+import gzip
 import json
+import lzma
 import os
 import subprocess
 import sys
@@ -141,6 +144,7 @@ GOOD = {"question": "1+1?", "answer": "2"}
         ({"question": " ", "answer": "2"}, "the question must be a non-empty string, not ' '"),
         ({"question": 5, "answer": "2"}, "the question must be a non-empty string, not 5"),
         ({"question": "1+1?", "answer": None}, "the answer must be a number or a non-empty string, not None"),
+        ('{"question": "1?", "answer": 1, "answer": 2}', "expected a JSON .*: the key 'answer' occurs twice"),
         ('{"question": "1+1?", "answer": NaN}', "the answer must be a number or a non-empty string, not nan"),
         ('{"question": "1+1?", "answer": ' + "9" * 5000 + "}", "expected a JSON object on each line: "),
     ],
@@ -148,6 +152,25 @@ GOOD = {"question": "1+1?", "answer": "2"}
 def test_a_malformed_line_is_named(tmp_path, line, message):
     file = write(tmp_path / "bad.jsonl", [GOOD, "", line, GOOD])
     with pytest.raises(ValueError, match=rf"bad\.jsonl, line 3: {message}"):
+        Dataset(path=file)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (gzip.compress(b'{"question": "1?", "answer": "1"}'), "is compressed by gzip, and .*: unpack it first"),
+        (bz2.compress(b"{}"), "is compressed by bzip2, and .*: unpack it first"),
+        (lzma.compress(b"{}"), "is compressed by xz, and .*: unpack it first"),
+        (b"\x28\xb5\x2f\xfd\x04\x00", "is compressed by zstd, and .*: unpack it first"),
+        (b"PK\x03\x04\x14\x00", "is a zip archive, and .*: unpack it first"),
+        (b"PAR1\x15\x04", 'is a Parquet file, and .* dataset="FOLDER" instead of path'),
+    ],
+    ids=["gzip", "bzip2", "xz", "zstd", "zip", "parquet"],
+)
+def test_a_file_of_another_format_is_named(tmp_path, content, message):
+    file = tmp_path / "data.jsonl"
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match=rf"data\.jsonl {message}"):
         Dataset(path=file)
 
 
@@ -198,7 +221,7 @@ def test_without_the_datasets_package_the_message_names_the_extra(monkeypatch):
 
 
 HUB = """
-import sys
+import itertools, shutil, struct, sys
 from pathlib import Path
 import datasets
 from espo_gym.envs import AIME, GSM8K, Dataset
@@ -219,6 +242,19 @@ for arguments in ({"dataset": str(folder / "files"), "question": "prompt"}, {"da
         Dataset(**arguments)
     except (OSError, ValueError) as error:
         print(type(error).__name__, error)
+
+shutil.copytree(folder / "single", folder / "empty")
+(folder / "empty" / "state.json").write_text("{}")
+[arrow] = (folder / "single").glob("*.arrow")
+ends = itertools.accumulate(len(row["question"].encode()) for row in saved["train"])
+offsets = struct.pack("<3i", 0, *itertools.islice(ends, 2))
+assert arrow.read_bytes().count(offsets) == 1
+arrow.write_bytes(arrow.read_bytes().replace(offsets, struct.pack("<3i", 0, 2**31 - 1, 2**30)))
+for name in ("empty", "single"):
+    try:
+        GSM8K(dataset=str(folder / name))
+    except OSError as error:
+        print("refused:", " ".join(str(error).split()))
 """
 
 
@@ -240,3 +276,7 @@ def test_hugging_face_folders(tmp_path):
     assert lines[2] == "('train', 'validation', 'test') ('test',)"
     assert "files, split 'train', row 0: no field 'prompt' (available: 'question', 'answer')" in lines[3]
     assert "nowhere' could not be loaded: " in lines[4] and "Without a network give path=..." in result.stdout
+    empty, damaged = (line for line in lines if line.startswith("refused:"))
+    assert "empty' could not be loaded: KeyError: " in empty
+    assert "single' could not be loaded: " in damaged and "offset" in damaged  # without a check the process dies
+    assert result.returncode == 0

@@ -8,6 +8,7 @@ import gymnasium
 import numpy as np
 import pytest
 from gymnasium.error import ResetNeeded, UnregisteredEnv
+from gymnasium.wrappers.vector import RecordEpisodeStatistics
 
 import espo_gym.envs.verifier
 from espo_gym.envs import (
@@ -174,12 +175,31 @@ def test_disabled_autoreset_lets_the_others_go_on():
     assert rewards.tolist() == [1.0, 0.0, 0.0] and terminated.tolist() == [True, False, False]
     _, rewards, terminated, _, infos = envs.step(["ignored", "2", "z"])
     assert task.verified[-1] == ["2", "z"]
-    assert rewards.tolist() == [0.0, 1.0, 0.0] and terminated.tolist() == [True, True, False]
+    assert rewards.tolist() == [0.0, 1.0, 0.0] and terminated.tolist() == [False, True, False]
     assert infos["_verdict"].tolist() == [False, True, True] and infos["verdict"][0] is None
     assert infos["turn"].tolist() == [0, 2, 2]
     envs.step(["", "", "z"])
     with pytest.raises(ResetNeeded, match="every sub-environment has finished"):
         envs.step(["", "", ""])
+
+
+def test_gymnasiums_statistics_count_every_episode_once():
+    envs = RecordEpisodeStatistics(MathVectorEnv(Counting(), 3))
+    envs.reset(seed=1)
+    for actions in (["1", "x", "y"], ["", "2", "z"], ["", "", "z"]):
+        envs.step(actions)
+    assert list(envs.return_queue) == [1.0, 1.0, 0.0] and list(envs.length_queue) == [1, 2, 3]
+
+
+@pytest.mark.parametrize("make", [TextEnv, lambda task: MathVectorEnv(task, 2)], ids=["single", "vector"])
+def test_a_split_that_is_set_is_checked(make):
+    env = make(Counting())
+    with pytest.raises(ValueError, match="unknown split 'nonsense'"):
+        env.split = "nonsense"
+    assert env.split == "train"
+    env.split = "test"
+    env.reset(seed=0) if isinstance(env, TextEnv) else env.reset(seed=[0, 0])
+    assert env.split == "test"
 
 
 def test_reset_mask_begins_anew_only_there():
@@ -310,7 +330,18 @@ def test_vector_resets_that_make_no_sense():
     [
         ("espo_gym/Adition-v0", UnregisteredEnv, "no environment is registered as .* mean 'espo_gym/Addition-v0'"),
         ("CartPole-v1", TypeError, "'CartPole-v1' is not a text task"),
-        ("espo_gym.envs.tasks.addition:Additon", AttributeError, "Additon"),
+        (
+            "espo_gym.envs.tasks.addition:Additon",
+            ImportError,
+            "addition has no attribute 'Additon'. Did you mean 'Addition'?",
+        ),
+        ("no_such_module:Mine", ImportError, "no task 'no_such_module:Mine': No module .* set PYTHONPATH"),
+        (
+            "no_such_module:my/Env-v0",
+            ImportError,
+            "no environment 'no_such_module:my/Env-v0': No module .* set PYTHONPATH",
+        ),
+        ("json:loads", TypeError, "expected a Task, a Task subclass, .* got <function loads"),
         (int, TypeError, "expected a Task, a Task subclass, 'module:Class' or a registered id, got <class 'int'>"),
         (5, TypeError, "registered id, got 5"),
     ],
@@ -332,6 +363,26 @@ def test_a_verifier_that_skips_completions_is_named():
     for env, action in pairs:
         env.reset(seed=1)
         with pytest.raises(ValueError, match=r"'Lazy'.verify gave 0 verdicts on [12] completions"):
+            env.step(action)
+
+
+@pytest.mark.parametrize(
+    ("returned", "message"),
+    [
+        ([True, False], "not a list with True"),
+        ([1.0, 0.0], "not a list with 1.0"),
+        (None, "not None"),
+        ("correct", "not 'correct'"),
+        (np.ones(2), "not array"),
+        ([Verdict("correct"), None], "not a list with None"),
+    ],
+)
+def test_a_verifier_that_returns_no_verdicts_is_told_what_they_are(returned, message):
+    task = type("Odd", (Single,), {"verify": lambda self, completions, problems: returned})
+    pairs: list[tuple[Any, Any]] = [(TextEnv(task), "1"), (MathVectorEnv(task, 2), ["1", "1"])]
+    for env, action in pairs:
+        env.reset(seed=1)
+        with pytest.raises(TypeError, match=rf"'Odd'.verify must return a list with a Verdict for each .*, {message}"):
             env.step(action)
 
 

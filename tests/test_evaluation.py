@@ -2,15 +2,20 @@
 
 import itertools
 import pickle
+from functools import partial
 
 import gymnasium
 import numpy as np
 import pytest
+import torch
+from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
 from tiny import teaching_policy, tiny_policy
 
+from espo_gym.collect import collect
 from espo_gym.environment import as_vector_env
 from espo_gym.envs import Addition, MathVectorEnv, UnicodeText, Verdict
-from espo_gym.evaluation import Estimate, evaluate, majority, pass_at_k
+from espo_gym.estimate import Estimate
+from espo_gym.evaluation import evaluate, majority, pass_at_k
 from espo_gym.sampling import Sampling
 
 SAMPLING = Sampling(max_completion_tokens=40)
@@ -229,6 +234,32 @@ def test_an_environment_without_splits_needs_to_be_told():
     finished = [v.reason != "truncated" for p in result.problems for v in p.verdicts]
     assert result["avg@2"] == pytest.approx(np.mean(finished)) and 0 < sum(finished) < 20
     assert result.split is None and [p.prompt for p in result.problems] == [f"{i}=" for i in range(10)]
+
+
+def test_environments_in_other_processes_have_their_splits_and_system_prompt():
+    make = [partial(gymnasium.make, "espo_gym/Addition-v0", digits=2, system_prompt="Add.")] * 2
+    envs = {cls: cls(make) for cls in (AsyncVectorEnv, SyncVectorEnv)}
+    policy, sampling = tiny_policy("gpt2", tokenizer="byte", context=256), Sampling(max_completion_tokens=2)
+    try:
+        there, here = (
+            evaluate(policy, env, split="validation", n_problems=5, k=1, sampling=sampling, details=True)
+            for env in envs.values()
+        )
+        assert there.problems == here.problems and there.split == "validation"
+        asked = [collect(env, policy, [0, 0], [0, 1], sampling).prompt_ids for env in envs.values()]
+        assert torch.equal(*asked) and "Add." in policy.decode(asked[0].tolist())[0]
+    finally:
+        envs[AsyncVectorEnv].close()
+
+
+def test_environments_from_elsewhere_in_other_processes_have_no_splits():
+    env = AsyncVectorEnv([NoSplits] * 2)
+    try:
+        with pytest.raises(ValueError, match="AsyncVectorEnv has no splits"):
+            evaluate(tiny_policy(), env)
+        assert evaluate(tiny_policy(), env, split=None, n_problems=2, k=0, sampling=Sampling(max_completion_tokens=2))
+    finally:
+        env.close()
 
 
 class NoSplits(gymnasium.Env):

@@ -56,6 +56,7 @@ OTHER = {
     "top_p": 0.6,
     "top_k": 2,
     "max_completion_tokens": 2,
+    "truncated_reward": ({"max_completion_tokens": 2}, -1.0),
     "stop": ("a",),
     "old_logps": "recomputed",
     "dynamic_sampling": (PAIRS, True),

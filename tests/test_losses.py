@@ -638,6 +638,8 @@ OUT_OF_RANGE: list[tuple[str, Any]] = [
     ("adam_beta1", -0.1),
     ("adam_beta2", 1.0),
     ("adam_eps", -1e-8),
+    ("truncated_reward", float("inf")),
+    ("truncated_reward", float("nan")),
     ("max_no_verdict", -0.1),
     ("max_no_verdict", 1.1),
     ("seed", -1),

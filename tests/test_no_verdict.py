@@ -76,6 +76,18 @@ def test_training_stops_where_too_much_of_a_rollout_failed():
         algorithm.learn(16)
 
 
+def test_the_error_says_what_the_verdicts_know():
+    class Broken(Addition):
+        def verify(self, completions, problems):
+            return [Verdict("no_verdict", reason="crash", detail=f"no room on disk {i % 2}") for i in range(16)]
+
+    algorithm = ALGORITHMS["espo"]("espo_gym/teaching", MathVectorEnv(Broken(), num_envs=16))
+    with pytest.raises(
+        RuntimeError, match=r"verifier\. It reports: no room on disk 0\. It reports: no room on disk 1$"
+    ):
+        algorithm.learn(16)
+
+
 def test_evaluation_leaves_failures_out():
     env = MathVectorEnv(Unlucky(), num_envs=64)
     result = ALGORITHMS["espo"]("espo_gym/teaching", env).evaluate(n_problems=40, k=2, details=True)

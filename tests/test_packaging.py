@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 import espo_gym
 
@@ -118,3 +120,34 @@ def test_a_workflow_may_only_read_and_a_job_that_may_more_says_so(path):
     writing = {name: job["permissions"] for name, job in workflow["jobs"].items() if "permissions" in job}
     expected = {"publish": {"id-token": "write"}, "github": {"contents": "write"}} if path.stem == "release" else {}
     assert writing == expected
+
+
+def requirements() -> dict[str, Requirement]:
+    """What the package and its extras depend on, the package itself left out."""
+    declared = project()["project"]
+    extras = declared["optional-dependencies"].values()
+    lines = [*declared["dependencies"], *(line for extra in extras for line in extra)]
+    return {canonicalize_name(r.name): r for r in map(Requirement, lines) if r.name != declared["name"]}
+
+
+def test_the_constraints_satisfy_what_is_declared():
+    pinned = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line)
+    versions: dict[str, str] = {canonicalize_name(name): version for name, version in pinned.items()}
+    for name, requirement in requirements().items():
+        if name != "vllm":  # needs a GPU
+            assert requirement.specifier.contains(versions[name]), f"constraints.txt: {name}=={versions[name]}"
+
+
+@pytest.mark.parametrize(
+    ("name", "vulnerable"),
+    [("transformers", "5.2.0"), ("torch", "2.9.1"), ("torch", "2.5.1"), ("jinja2", "3.1.5"), ("tqdm", "4.66.2")],
+)
+def test_no_version_is_admitted_that_is_known_to_run_code_from_a_file(name, vulnerable):
+    assert not requirements()[name].specifier.contains(vulnerable)
+
+
+def test_the_versions_that_are_installed_are_audited():
+    jobs = yaml.safe_load((ROOT / ".github" / "workflows" / "check.yml").read_text())["jobs"]
+    assert any("make audit" in step.get("run", "") for step in jobs["audit"]["steps"])
+    recipe = (ROOT / "Makefile").read_text().partition("\naudit:\n")[2].partition("\n\n")[0]
+    assert "pip-audit --strict --requirement constraints.txt" in recipe

@@ -328,6 +328,6 @@ def test_code_beside_the_weights_is_neither_run_nor_asked_about(part, tmp_path, 
     settings |= {"auto_map": maps[part], "model_type": "own", "tokenizer_class": "OwnTokenizer"}
     (folder / part).write_text(json.dumps(settings))
     monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("it asks"))
-    with pytest.raises(OSError, match="trust_remote_code"):
+    with pytest.raises(ValueError, match="brings code of its own: if you trust it, add --trust-remote-code"):
         Policy.from_pretrained(folder)
     assert not ran.exists()

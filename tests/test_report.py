@@ -7,6 +7,8 @@ import json
 import re
 import shutil
 import subprocess
+import sys
+import unicodedata
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 from runs import sample, write_run
+from test_health import WRONG, compared
 from tiny import teaching_policy
 
 from espo_gym import ESPO
@@ -59,7 +62,7 @@ def runs(tmp_path_factory) -> Path:
     for seed in (0, 1):
         curves: dict[str, list[float | None]] = {
             "rollout/accuracy": [0.1 + 0.2 * seed, 0.3, 0.5],
-            "rollout/entropy": [0.5, 0.4, 0.3],
+            "rollout/entropy": [0.5 + 0.2 * seed, 0.4, 0.3],
             "train/clip_fraction_active": [0, 0.01, 0.02],
             "eval/greedy": [None, 0.5, None],
             "time/generate": [1.0, 2.0, 3.0],
@@ -97,14 +100,16 @@ class TestContent:
         assert charts.keys() == {"rollout/accuracy", "rollout/entropy", "train/clip_fraction_active", "eval/greedy"}
         espo, grpo = charts["rollout/accuracy"]["series"]
         assert espo["x"] == [10, 20, 30] and espo["y"] == [0.2, 0.3, 0.5]
-        assert espo["high"][0] == pytest.approx(0.2 + 1.2706204736, abs=1e-5) and "high" not in grpo
+        assert 0 < espo["low"][0] < 0.1 and 0.3 < espo["high"][0] < 1 and "high" not in grpo
+        assert charts["rollout/entropy"]["series"][0]["high"][0] == pytest.approx(0.6 + 1.2706204736, abs=1e-5)
         assert charts["eval/greedy"]["series"] == [
             {"group": 0, "x": [20], "y": [0.5], "n": 2, "low": [0.5], "high": [0.5]}
         ]
         assert data["phases"] == [{"group": 0, "generate": 2.0, "update": 4.0}]
         figures = data["groups"][0]["figures"]["greedy"]
         assert figures["after"]["value"] == pytest.approx(0.7)
-        assert figures["after"]["high"] == pytest.approx(0.7 + 1.2706204736)
+        assert figures["after"]["seeds"] == [0.6, 0.8] and 0.7 < figures["after"]["high"] < 1
+        assert figures["before"] == {"value": 0.2, "low": None, "high": None, "seeds": [0.2, 0.2]}, "equal on both"
         assert data["groups"][0]["seeds"] == [0, 1] and data["groups"][1]["figures"] == {}
         assert [json.loads(c["text"])["algo"] for c in data["configs"]] == ["espo", "espo", "grpo"]
 
@@ -136,7 +141,106 @@ class TestContent:
         assert len(series["x"]) == 300 and 3900 < series["x"][-1] <= 4000
 
 
+class TestFindings:
+    def test_diagnoses_that_held_and_what_became_of_the_runs(self, tmp_path):
+        none = ("train/gradient_token_share", "train/clip_fraction_low", "train/clip_fraction_high")
+        zero: list[float | None] = [0, 0, 0]
+        for seed in (0, 1):
+            curves = dict.fromkeys((*none, "rollout/accuracy", "rollout/reward_mean"), zero)
+            curves |= {"diagnostics/no_advantage": [None, 1, 1]}
+            curves |= {"diagnostics/verifier_constant": [None, None, seed or None]}
+            write_run(tmp_path / str(seed), curves, seed=seed)
+        trouble, advantage, constant = page_data(page("A", groups=group_runs(find_runs([tmp_path]))))["report"][
+            "warnings"
+        ]
+        assert trouble.startswith("2 of 2 runs of espo had nothing to learn from in most rollouts, because all answers")
+        assert advantage.startswith("no_advantage: every advantage is 0")
+        assert advantage.endswith("It was so in 4 of 6 rollouts of espo.") and "1 of 6 rollouts" in constant
+
+    def test_runs_without_trouble_have_no_warnings(self, runs):
+        assert report_data(group_runs(find_runs([runs])))["warnings"] == []
+
+    def test_a_comparison_has_its_sentences_scores_and_audit(self, tmp_path):
+        compared(tmp_path / "c", a=[WRONG] * 2, b=[WRONG] * 2)
+        result = invoke("report", tmp_path / "c", "--out", tmp_path / "r.html")
+        assert result.exit_code == 0, result.output
+        (found,) = page_data((tmp_path / "r.html").read_text())["report"]["comparisons"]
+        assert found["headline"] == "0 of 4 runs learned anything: this compares nothing."
+        assert found["sentences"] == ["a and b: no run of either learned anything: nothing can be said."]
+        assert len(found["rows"]) == 2 and len(found["head"]) == len(found["rows"][0])
+        assert any(check["ok"] is False and "training: 0 of 4" in check["found"] for check in found["audit"])
+
+    @pytest.mark.parametrize(
+        "text", ["[]", '{"entries": 1}', "{", "null", '{"entries": [{}], "seeds": [], "setting": {}}']
+    )
+    def test_a_broken_comparison_is_one_line(self, text, runs, tmp_path):
+        shutil.copytree(runs, tmp_path / "c")
+        (tmp_path / "c" / "comparison.json").write_text(text)
+        result = invoke("report", tmp_path / "c", "--out", tmp_path / "r.html")
+        assert result.exit_code == 1 and "comparison.json" in result.output and "Traceback" not in result.output
+
+
+class TestForeignFiles:
+    ROWS = ("{}", "[]", "1", "null", '"text"', '{"prompt": 1}', sample("p", "c").replace('"after"', '"later"'))
+
+    @pytest.mark.parametrize("row", [*ROWS, sample("p", "c").replace('"reason": null', '"reason": [1]')])
+    def test_a_row_that_is_no_sample_is_left_out_and_counted(self, row, tmp_path):
+        run = write_run(tmp_path / "a", {"rollout/accuracy": [0.1]})
+        (run / "samples.jsonl").write_text(f"{row.strip()}\n" + sample("1+1=", "2"))
+        result = invoke("report", run, "--out", tmp_path / "r.html")
+        assert result.exit_code == 0, result.output
+        (shown,) = page_data((tmp_path / "r.html").read_text())["report"]["samples"]
+        assert shown["unreadable"] == 1 and [problem["prompt"] for problem in shown["problems"]] == ["1+1="]
+
+    @pytest.mark.parametrize("text", ["\0\0\n" + sample("p", "c"), sample("p", "c") + '{"prompt": "1', "", "\n"])
+    def test_nuls_and_torn_lines_cost_nothing(self, text, tmp_path):
+        run = write_run(tmp_path / "a", {"rollout/accuracy": [0.1]})
+        (run / "samples.jsonl").write_text(text)
+        assert invoke("report", run, "--out", tmp_path / "r.html").exit_code == 0
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            '{"after": []}',
+            '{"after": {"greedy": {}}}',
+            '{"after": {"greedy": {"value": "x"}}, "before": 3}',
+            '{"after": {"greedy": {"value": NaN, "low": 0, "high": 1}}}',
+            '{"after": {"greedy": {"value": null}}, "more": {"greedy": {"value": 1}}}',
+        ],
+    )
+    def test_figures_that_are_no_numbers_are_left_out(self, text, tmp_path):
+        run = write_run(tmp_path / "a", {"rollout/accuracy": [0.1]})
+        (run / "evaluation.json").write_text(text)
+        result = invoke("report", run, "--out", tmp_path / "r.html")
+        assert result.exit_code == 0, result.output
+        (group,) = page_data((tmp_path / "r.html").read_text())["report"]["groups"]
+        assert group["figures"] == {}
+
+    def test_a_figure_without_its_interval_is_shown_without(self, tmp_path):
+        run = write_run(tmp_path / "a", {"rollout/accuracy": [0.1]})
+        (run / "evaluation.json").write_text('{"after": {"greedy": {"value": 0.5, "low": null}}}')
+        (group,) = report_data(group_runs(find_runs([run])))["groups"]
+        assert group["figures"]["greedy"] == {"after": {"value": 0.5, "low": None, "high": None}}
+
+
 class TestSafety:
+    def test_no_text_is_shown_in_another_order_than_it_has(self, tmp_path):
+        """Their escape sequences stand in place of the characters that turn the text around."""
+        turning = [chr(c) for c in (0x61C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))]
+        formats = [c for c in map(chr, range(sys.maxunicode)) if unicodedata.category(c) == "Cf"]
+        kinds = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
+        marks = {"\u061c", "\u200e", "\u200f"}
+        assert {c for c in formats if unicodedata.bidirectional(c) in kinds} | marks == set(turning), "all there are"
+        run = write_run(tmp_path / "a", {"rollout/accuracy": [0.1]}, name="one\u202etwo")
+        (run / "samples.jsonl").write_text(sample(f"1{''.join(turning)}2", "5\u202e321\u202c"))
+        text = page("\u2066title", groups=group_runs(find_runs([run])))
+        assert not set(turning) & set(text) and "<title>\\u2066title" in text
+        data = page_data(text)["report"]
+        (problem,) = data["samples"][0]["problems"]
+        assert problem["after"][0]["completion"] == r"5\u202e321\u202c"
+        assert data["groups"][0]["label"] == r"one\u202etwo"
+        assert page_data(page("a", note="\u05d0\u05d1"))["note"] == "\u05d0\u05d1", "Hebrew itself stays"
+
     def test_nothing_from_a_run_can_begin_a_tag(self, whole):
         assert "<img" not in whole and whole.count("<!--") == 0
         assert whole.count("<script") == 2 and whole.count("</script>") == 2

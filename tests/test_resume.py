@@ -7,14 +7,15 @@ import subprocess
 import sys
 import time
 import zipfile
+from typing import cast
 
 import pytest
 import torch
-from stable_baselines3.common.callbacks import CheckpointCallback
+from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback
 from stable_baselines3.common.logger import KVWriter, Logger
-from tiny import SMALL, same_state, state, teaching_policy, tiny_policy
+from tiny import SMALL, not_none, rollout_fields, same_state, state, teaching_policy, tiny_policy
 
-from espo_gym.algorithms import ESPO, GRPO
+from espo_gym.algorithms import ESPO, GRPO, PolicyOptimizer
 from espo_gym.policy import Policy, decoding
 from espo_gym.policy.packed_step import PackedStep
 
@@ -96,6 +97,52 @@ def test_a_run_resumed_at_every_rollout_equals_the_uninterrupted_run(tmp_path):
     for i in range(4):
         ESPO.load(tmp_path / str(i), device="cpu").learn(8).save(tmp_path / str(i + 1))
     assert same_state(state(ESPO.load(tmp_path / "4", device="cpu").policy), state(one.policy))
+
+
+class Watched(BaseCallback):
+    """What each rollout of a run was, and what the weights were after it; saves a checkpoint of each if asked to."""
+
+    def __init__(self, folder=None):
+        super().__init__()
+        self.folder, self.seen = folder, []
+
+    def _on_step(self):
+        algo = cast(PolicyOptimizer, self.model)
+        rollout = not_none(algo.rollout)
+        self.seen.append((rollout.texts, rollout_fields(rollout), state(algo.policy)))
+        if self.folder is not None:
+            algo.save(self.folder / str(algo.n_rollouts))
+        return True
+
+
+def check_that_every_checkpoint_goes_on_as_the_run_did(algorithm, n, folder, **settings):
+    """A run of the bundled policy as a user starts one, with ``n`` rollouts; from each of them the next one anew."""
+    start = Policy.from_pretrained("espo_gym/teaching", device="cpu")
+    algo, records = recorded(algorithm(start, ADDITION, preset="teaching", **settings))
+    algo.save(folder / "0")
+    whole = Watched(folder)
+    algo.learn(n * algo.rollout_size, callback=whole)
+    assert isinstance(algo.policy.make_step(), PackedStep)
+    for i in range(n):
+        again, rows = recorded(algorithm.load(folder / str(i), device="cpu"))
+        rest = Watched()
+        again.learn(algo.rollout_size, callback=rest)
+        (texts, tensors, weights), (expected_texts, expected, expected_weights) = rest.seen[0], whole.seen[i]
+        assert texts == expected_texts, i
+        assert [name for name in expected if not torch.equal(tensors[name], expected[name])] == [], i
+        assert rows.rows == records.rows[i : i + 1], i
+        assert same_state(weights, expected_weights), i
+
+
+def test_every_checkpoint_of_a_run_of_the_bundled_policy_resumes_exactly(tmp_path):
+    check_that_every_checkpoint_goes_on_as_the_run_did(
+        ESPO, 3, tmp_path, rollout_size=32, max_completion_tokens=48, learning_rate=1e-3
+    )
+
+
+@pytest.mark.slow
+def test_every_checkpoint_of_20_rollouts_resumes_exactly(algorithm, tmp_path):
+    check_that_every_checkpoint_goes_on_as_the_run_did(algorithm, 20, tmp_path, rollout_size=64)
 
 
 def test_a_checkpoint_of_the_callback_resumes_exactly(tmp_path):

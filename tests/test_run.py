@@ -435,6 +435,7 @@ class TestConfig:
             ('{"timesteps": "many"}', "timesteps must be of type int"),
             ('{"eval_k": -1}', "eval_k must be at least 0"),
             ('{"dtype": "int8"}', "dtype must be one of"),
+            ("algo: espo", "it must be JSON, as the config.json of a run is"),
             ('{"algo": "nope"}', "no algorithm 'nope'"),
             ('{"algo": "no_such_module:Mine"}', "no algorithm 'no_such_module:Mine': No module named 'no_such_module'"),
             ('{"algo": "espo_gym.algorithms:Mine"}', "has no attribute 'Mine'"),

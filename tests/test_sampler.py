@@ -11,7 +11,7 @@ from tiny import byte_tokenizer, global_random_state, tiny_model, tiny_policy
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from espo_gym.policy import Policy, Sampling
+from espo_gym.policy import Policy, Sampling, lm_head, sampler
 from espo_gym.policy.lm_head import inverse_cdf
 from espo_gym.policy.sampler import _restrict
 
@@ -374,3 +374,38 @@ def test_a_seed_missing_is_an_error():
 def test_a_setting_out_of_range_is_an_error_that_names_it(field, value):
     with pytest.raises(ValueError, match=field):
         Sampling(**{field: value})
+
+
+# -- weights that are not finite -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("tiled", [False, True])
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, 1e38])
+def test_logits_that_are_not_finite_are_an_error_and_no_token(value, temperature, tiled, monkeypatch):
+    """Without the check a greedy token would be the first NaN, silently, and a drawn one an index out of bounds."""
+    if tiled:
+        monkeypatch.setattr(sampler, "TILED_VOCABULARY", 4)
+        monkeypatch.setattr(lm_head, "COLUMNS", 8)
+    policy = tiny_policy(tie_word_embeddings=False)
+    head: Any = policy.model.get_output_embeddings()
+    with torch.no_grad():
+        head.weight[5] = value
+    with pytest.raises(FloatingPointError, match="logits of the policy are not finite"):
+        policy.generate([[1, 2], [3]], [0, 1], Sampling(temperature=temperature, max_completion_tokens=5))
+
+
+def test_logits_that_are_not_finite_later_end_a_long_completion_soon(monkeypatch):
+    policy = tiny_policy()
+    calls: list[None] = []
+    choose = sampler._choose
+
+    def fails(*args):
+        calls.append(None)
+        choice, logp, entropy = choose(*args)
+        return torch.full_like(choice, 2), logp, entropy if len(calls) < 3 else entropy * torch.nan
+
+    monkeypatch.setattr(sampler, "_choose", fails)
+    with pytest.raises(FloatingPointError, match="not finite"):
+        policy.generate([[1]], [0], Sampling(max_completion_tokens=60))
+    assert len(calls) == sampler.AHEAD

@@ -106,9 +106,74 @@ def test_without_an_interpreter_there_is_no_verdict_and_no_exception(monkeypatch
     close()
     with monkeypatch.context() as patched:
         patched.setattr(sys, "executable", "/nonexistent/python")
-        verdict = verify([r"\boxed{\int_0^1 4x\,dx}"], ["2"])[0]
+        with pytest.warns(RuntimeWarning, match="/nonexistent/python"):
+            verdict = verify([r"\boxed{\int_0^1 4x\,dx}"], ["2"])[0]
         assert (verdict.status, verdict.reason) == ("no_verdict", "crash")
+        assert verdict.detail is not None and "No such file or directory" in verdict.detail
     assert statuses((r"\boxed{\int_0^1 4x\,dx}", "2")) == ["correct"]
+
+
+def test_a_worker_that_cannot_start_says_why_and_once(tmp_path, monkeypatch):
+    """A user's own sympy.py, which Python finds first."""
+    close()
+    (tmp_path / "sympy.py").write_text("raise ImportError('a sympy of my own')")
+    with monkeypatch.context() as patched:
+        patched.syspath_prepend(tmp_path)
+        with pytest.warns(RuntimeWarning) as told:
+            verdicts = [verify([rf"\boxed{{\int_0^1 {n}x\,dx}}"], ["2"])[0] for n in (4, 5)]
+    assert [(v.status, v.reason) for v in verdicts] == [("no_verdict", "crash")] * 2
+    assert len(told) == 1 and all(v.detail and v.detail in str(told[0].message) for v in verdicts)
+    assert "does not start: ImportError: a sympy of my own" in str(told[0].message)
+
+
+def test_a_worker_that_ends_without_a_word_is_described(monkeypatch):
+    close()
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with pytest.warns(RuntimeWarning, match="it ends without a word"):
+        assert ask(("1", "1")) == ["crash"]
+
+
+def test_a_worker_that_says_much_is_not_blocked(tmp_path, monkeypatch):
+    """More than the pipe of its stderr holds."""
+    close()
+    (tmp_path / "latex2sympy2_extended").mkdir()
+    (tmp_path / "latex2sympy2_extended" / "__init__.py").write_text(
+        "import sys; sys.stderr.write('a warning\\n' * 30_000); raise ImportError('x' * 1000)"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.warns(RuntimeWarning, match="ImportError: x{200,400}[.]"):
+        assert ask(("1", "1")) == ["crash"]
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="asks Linux")
+def test_signals_that_the_caller_blocks_or_ignores_reach_the_worker():
+    """Else a timeout takes two seconds more, until the fork ends itself, or the fork never does."""
+    close()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1, signal.SIGALRM})
+    handler = signal.signal(signal.SIGALRM, signal.SIG_IGN)
+    try:
+        ask(("1", "1"))
+    finally:
+        signal.signal(signal.SIGALRM, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    assert POOL.pid is not None
+    for process in (psutil.Process(POOL.pid), *psutil.Process(POOL.pid).children()):
+        status = Path(f"/proc/{process.pid}/status").read_text()
+        blocked, ignored = (int(status.split(f"{name}:")[1].split()[0], 16) for name in ("SigBlk", "SigIgn"))
+        assert blocked == 0 and not ignored >> (signal.SIGALRM - 1) & 1
+
+
+def test_a_stopped_worker_is_replaced(monkeypatch):
+    """As by a debugger or a job control that stops the whole group of processes."""
+    monkeypatch.setattr(worker_module, "RESTART_SECONDS", 0.3)
+    ask(("1", "1"))
+    starts = POOL.starts
+    assert POOL.pid is not None
+    for process in (psutil.Process(POOL.pid), *psutil.Process(POOL.pid).children()):
+        process.suspend()
+    assert ask((r"\int_0^1 2x dx", "1"), deadline=0.3) == ["timeout"]
+    assert ask((r"\int_0^1 2x dx", "1")) == ["equal"]
+    assert POOL.starts == starts + 1
 
 
 def test_threads():
@@ -210,13 +275,15 @@ def test_ctrl_c_ends_the_question_and_the_worker():
     assert _gone(worker) and all(_gone(fork.pid) for fork in forks)
 
 
-def test_a_worker_without_its_parent_ends():
-    process = _script("verify([HANGING[0]], [HANGING[1]], deadline=1, batch_deadline=300); time.sleep(60)")
+@pytest.mark.parametrize("deadline", [1, 300])
+def test_a_worker_without_its_parent_ends(deadline):
+    process = _script(f"verify([HANGING[0]], [HANGING[1]], deadline={deadline}, batch_deadline=300); time.sleep(60)")
     assert process.stdout is not None
     worker = int(process.stdout.readline())
+    forks = psutil.Process(worker).children()
     process.kill()
     process.communicate(timeout=20)
-    assert _gone(worker)
+    assert _gone(worker) and all(_gone(fork.pid) for fork in forks)
 
 
 # ---- nothing that is asked can run
@@ -280,7 +347,7 @@ def test_the_verifier_evaluates_no_strings():
         assert not names & forbidden, path.name
         assert not modules & {"pickle", "marshal", "multiprocessing", "torch"}, path.name
         if path.name == "_child.py":
-            standard = "__future__ contextlib json logging os re resource signal sys types typing"
+            standard = "__future__ contextlib json logging os re resource select signal sys types typing"
             assert modules <= set(standard.split()) | {"sympy", "latex2sympy2_extended.latex2sympy2", "math_verify"}
 
 

@@ -24,6 +24,7 @@ from espo_gym.algorithms import LossBatch
 from espo_gym.envs import Verdict
 from espo_gym.experiments.warm_start import make_tokenizer
 from espo_gym.policy import Policy
+from espo_gym.policy.sampler import Completions
 from espo_gym.rollout import Rollout
 
 CHAT_TEMPLATE = (
@@ -121,6 +122,15 @@ def made_once(key: Hashable, make: Callable[[], Policy]) -> Policy:
             warnings.simplefilter("ignore")
             _ = policy.head, policy.shares_prompts, policy.decodes_packed
     return copy.deepcopy(_made[key])
+
+
+def completions(policy: Policy, said: Sequence[tuple[list[int], bool]]) -> Completions:
+    """What ``policy.generate`` would return had it written these token ids; True: cut off after them."""
+    width, pad = max(len(ids) for ids, _ in said), policy.pad_token_id
+    tokens = torch.tensor([ids + [pad] * (width - len(ids)) for ids, _ in said])
+    mask = torch.tensor([[True] * len(ids) + [False] * (width - len(ids)) for ids, _ in said])
+    zeros, cut = torch.zeros(mask.shape), torch.tensor([cut for _, cut in said])
+    return Completions(policy.decode([ids for ids, _ in said]), tokens, mask, zeros, zeros.clone(), cut)
 
 
 SMALL: dict[str, Any] = {

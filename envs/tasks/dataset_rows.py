@@ -12,20 +12,38 @@ from typing import Any
 Row = tuple[str, Mapping[str, Any]]
 """Where the row comes from (for error messages), and its fields."""
 
+_UNPACK = "unpack it first"
+_DATASET = 'put it into a folder and give that as dataset="FOLDER" instead of path'
+FORMATS = {
+    b"\x1f\x8b": ("compressed by gzip", _UNPACK),
+    b"\x28\xb5\x2f\xfd": ("compressed by zstd", _UNPACK),
+    b"BZh": ("compressed by bzip2", _UNPACK),
+    b"\xfd7zXZ": ("compressed by xz", _UNPACK),
+    b"PK\x03\x04": ("a zip archive", _UNPACK),
+    b"PAR1": ("a Parquet file", _DATASET),
+    b"ARROW1": ("an Arrow file", _DATASET),
+}
+"""How files of other formats begin, what they are and what to do with them."""
+
 
 def read_jsonl(path: str | PathLike[str]) -> Iterator[Row]:
     """The objects of a JSON Lines file, one per line; empty lines are skipped.
 
-    Raises FileNotFoundError, or ValueError with file and line number if a line is not UTF-8, not JSON or not an object.
+    Raises FileNotFoundError, or ValueError: the file is of another format, or a line (whose number is given) is not
+    UTF-8, not JSON, not an object, or has a key twice.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"there is no file {str(path)!r}; expected a file of JSON lines")
     with open(path, "rb") as file:
+        start = file.peek(8)
+        for magic, (name, advice) in FORMATS.items():
+            if start.startswith(magic):
+                raise ValueError(f"{path} is {name}, and a file of JSON lines is needed: {advice}")
         for number, line in enumerate(file, start=1):
             where = f"{path}, line {number}"
             try:
                 text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
-                row = json.loads(text) if text else None
+                row = json.loads(text, object_pairs_hook=_object) if text else None
             except (ValueError, RecursionError) as error:
                 raise ValueError(f"{where}: expected a JSON object on each line: {error}") from None
             if not text:
@@ -35,10 +53,20 @@ def read_jsonl(path: str | PathLike[str]) -> Iterator[Row]:
             yield where, row
 
 
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The object with these keys and values. Raises ValueError if a key occurs twice."""
+    row = dict(pairs)
+    if len(row) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"the key {next(n for n in names if names.count(n) > 1)!r} occurs twice")
+    return row
+
+
 def load_hub(dataset: str, name: str | None) -> dict[str, Iterable[Row]]:
     """The rows of each split of a data set: a Hub id, or a folder (of data files, or from ``save_to_disk``).
 
-    ``name`` is its configuration. Raises ImportError without the package ``datasets``, OSError if it cannot be loaded.
+    ``name`` is its configuration. Raises ImportError without the package ``datasets``, OSError if it cannot be loaded
+    or is damaged.
     """
     try:
         import datasets
@@ -50,12 +78,15 @@ def load_hub(dataset: str, name: str | None) -> dict[str, Iterable[Row]]:
     saved = any((Path(dataset) / file).exists() for file in ("dataset_dict.json", "state.json"))
     try:
         loaded = datasets.load_from_disk(dataset) if saved else datasets.load_dataset(dataset, name)
-    except OSError as error:
+        splits = loaded if isinstance(loaded, datasets.DatasetDict) else {"train": loaded}
+        for rows in splits.values():
+            rows.data.validate(full=True)  # reading a damaged file of Arrow could end this process
+    except Exception as error:  # of whatever kind, since other people's code reads other people's files
+        reason = str(error) if isinstance(error, OSError | ValueError) else f"{type(error).__name__}: {error}"
         raise OSError(
-            f"the data set {dataset!r} could not be loaded: {error}. Without a network give path=..., a file of JSON"
+            f"the data set {dataset!r} could not be loaded: {reason}. Without a network give path=..., a file of JSON"
             " lines, or dataset=..., a local folder"
         ) from error
-    splits = loaded if isinstance(loaded, datasets.DatasetDict) else {"train": loaded}
     return {split: _located(f"{dataset}, split {split!r}", rows) for split, rows in splits.items()}
 
 

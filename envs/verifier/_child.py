@@ -16,6 +16,7 @@ import contextlib
 import json
 import os
 import re
+import select
 import signal
 import sys
 from types import CodeType
@@ -184,8 +185,11 @@ def send(message: str) -> None:
 def answer_questions(compare: Any) -> None:
     """Answer questions until stdin ends.
 
-    A timer enforces the ``deadline`` as well: if the parent is gone, nobody else ends a question that hangs.
+    A timer enforces the ``deadline`` as well, should the parent and the process that watches it be gone.
     """
+    nowhere = os.open(os.devnull, os.O_WRONLY)  # the parent reads stderr only until the worker is ready
+    os.dup2(nowhere, 1)
+    os.dup2(nowhere, 2)
     folders = [os.path.join(folder, "") for entry in sys.path for folder in (entry, os.path.realpath(entry))]
     lock_down(tuple(folders))
     send("ready")
@@ -205,6 +209,9 @@ def answer_questions(compare: Any) -> None:
 
 def main() -> None:
     """Read the setup, import math-verify, and keep one fork answering until stdin ends."""
+    # What the calling process blocks or ignores is inherited: the signals that end a question must arrive.
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
     setup = receive()
     if setup is None:
         return
@@ -219,11 +226,21 @@ def main() -> None:
 
     signal.signal(signal.SIGUSR1, stop_fork)
     while True:
+        watched, held = os.pipe()
         serving = os.fork()
         if serving == 0:
             signal.signal(signal.SIGUSR1, signal.SIG_DFL)
+            os.close(watched)
             answer_questions(compare)
             os._exit(0)
+        os.close(held)  # now the fork alone holds it, until its end
+        hangup = select.poll()
+        hangup.register(watched, select.POLLHUP)
+        hangup.register(0, select.POLLHUP)
+        if watched not in dict(hangup.poll()):  # the parent has gone, and the fork may be busy with its question
+            os.kill(serving, signal.SIGKILL)
+            return
+        os.close(watched)
         _, status = os.waitpid(serving, 0)
         serving = 0
         if status == 0:  # stdin has ended

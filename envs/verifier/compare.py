@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -140,7 +141,7 @@ def _unordered(a: Node, b: Node) -> bool | None:
         left, right = _distinct(left), _distinct(right)  # sequences may repeat a number, sets of solutions do not
     for x, y in ((a, b), (b, a)):
         values = _by_name(x) if x[0] == "list" and y[0] == "list" and _assigned(y) is None else None
-        if values is not None and len({str(member[1][0])[:12] for member in x[1]}) == len(values):
+        if values is not None and len({_initials(member[1][0]) for member in x[1]}) == len(values):
             return ordered(values, y[1])  # x = 1, y = 2 beside 1, 2; but x_1 = 1, x_2 = 2 in any order
     if a[0] == b[0] == "list":
         verdict = _matched(a[1], b[1]) if len(a[1]) <= 12 else False
@@ -188,8 +189,13 @@ def _named_differently(a: Node, b: Node) -> bool:
     """Whether both lists assign to the same names, so that values must match by name: ``x=1, y=2``, ``y=2, x=1``."""
     if _assigned(a) is None or _assigned(b) is None:
         return False
-    names = [sorted(str(member[1][0]) for member in node[1]) for node in (a, b)]
-    return names[0] == names[1] and len(set(names[0])) == len(names[0])
+    names = [Counter(member[1][0] for member in node[1]) for node in (a, b)]
+    return names[0] == names[1] and max(names[0].values()) == 1
+
+
+def _initials(name: Node) -> tuple[str, str]:
+    """What ``x_1`` and ``x_2`` have in common, and ``x`` and ``y`` have not."""
+    return name[0], name[1][:2] if isinstance(name[1], str) else ""
 
 
 def _interval_of(conditions: Node, interval: Node) -> bool | None:

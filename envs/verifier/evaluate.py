@@ -202,7 +202,7 @@ class Evaluator:
             return ctx.sqrt(value)
         if value == 0:
             return value
-        if isinstance(value, ctx.mpf) and value < 0 and ctx.isint(degree) and int(degree) % 2 == 1:
+        if isinstance(value, ctx.mpf) and value < 0 and self._odd(degree):
             return -self._power(-value, 1 / degree)
         return self._power(value, 1 / degree)
 
@@ -221,13 +221,22 @@ class Evaluator:
                 self._small(n)
                 self._small(k)
                 return self.ctx.binomial(n, k)
-            product = self.ctx.one
+            product, k = self.ctx.one, self.ctx.re(k)
             for j in range(int(k)):
                 product = product * (n - j) / (j + 1)
             return product if k >= 0 else self.ctx.zero
         if name in _MPMATH:
             return getattr(self.ctx, _MPMATH[name])(arguments[0])
         return getattr(self, "_f_" + name)(arguments[0])
+
+    def _odd(self, value: Any) -> bool:
+        """Whether a number is an odd integer. Of more bits than the precision has, it is even."""
+        return bool(self.ctx.isint(value) and self.ctx.mag(value) <= self.ctx.prec and int(self.ctx.re(value)) % 2)
+
+    def _real(self, value: Any) -> Any:
+        if self.ctx.im(value) != 0:
+            raise Undefined
+        return self.ctx.re(value)
 
     def _small(self, value: Any) -> None:
         if value and self.ctx.mag(value) > 40:
@@ -287,10 +296,12 @@ class Evaluator:
 
     def _sum(self, node: Node) -> Any:
         _, kind, variable, start, end, term = node
-        first, last = self._value(start), self._value(end)
+        first, last = self._real(self._value(start)), self._real(self._value(end))
         if abs(first) > 10**6 or last - first > MAX_TERMS:
             raise TooLarge
         if not (self.ctx.isint(first) and self.ctx.isint(last)):
+            raise Undefined
+        if last < first - 1:  # conventions differ: 0, or minus the terms between
             raise Undefined
         outer = self.bound.get(variable)
         total = self.ctx.zero if kind == "sum" else self.ctx.one
@@ -299,7 +310,7 @@ class Evaluator:
             value = self._value(term)
             total = total + value if kind == "sum" else total * value
         if outer is None:
-            del self.bound[variable]
+            self.bound.pop(variable, None)  # it was never bound if there are no terms
         else:
             self.bound[variable] = outer
         return total

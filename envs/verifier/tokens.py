@@ -136,9 +136,9 @@ class Cursor:
         return self.tokens[at] if at < len(self.tokens) else ""
 
     def take(self) -> str:
-        """The current token; moves past it."""
+        """The current token; moves past it. At the end it is "", and the position stays there."""
         token = self.peek()
-        self.at += 1
+        self.at += bool(token)
         return token
 
     def accept(self, *tokens: str) -> bool:
@@ -203,7 +203,7 @@ def in_base(node: Node, base: str) -> Node:
     value = node[1]
     if value.denominator != 1 or not base.isdigit() or len(base) > 2:
         raise Unreadable
-    return ("base", str(value.numerator), int(base))
+    return ("base", value.numerator, int(base))
 
 
 def product(left: Node, right: Node) -> Node:

@@ -30,7 +30,7 @@ def symbols(node: Node) -> frozenset[str]:
         if here[0] == "sym":
             found.add(here[1])
         elif here[0] == "sum":
-            found |= symbols(here[3:]) - {here[2]}
+            found |= symbols(here[3:5]) | (symbols(here[5:]) - {here[2]})
         else:
             waiting.extend([child for child in here if child.__class__ is tuple])
     return frozenset(found)

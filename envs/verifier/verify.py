@@ -82,7 +82,8 @@ def _verdict(answer: str, decision: Decision, seconds: float) -> Verdict:
         spelling = normalized(answer)
     except Exception:
         spelling = answer
-    return Verdict(decision.status or "no_verdict", answer, spelling, decision.tier, seconds, decision.reason)
+    status = decision.status or "no_verdict"
+    return Verdict(status, answer, spelling, decision.tier, seconds, decision.reason, detail=decision.detail)
 
 
 # ---- the cache
@@ -99,8 +100,8 @@ def _decide(pair: tuple[str, str]) -> Decision:
         decision = decide(*pair)
     except (MemoryError, RecursionError):
         return Decision(None, None, "too_long")
-    except Exception:  # the boundary: a bug in the verifier is no verdict, never an exception and never "incorrect"
-        return Decision(None, None, "crash")
+    except Exception as error:  # the boundary: a bug in the verifier is no verdict, never an exception or "incorrect"
+        return Decision(None, None, "crash", f"{type(error).__name__}: {error}")
     if decision.status is not None:
         _remember(pair, decision)
     return decision
@@ -145,7 +146,8 @@ def _third_tier(
             memory_mb=memory_mb,
         )
         for (pair, _), (outcome, seconds) in zip(questions, results, strict=True):
-            decision = _OUTCOMES.get(outcome) or Decision(None, "math-verify", outcome)
+            detail = POOL.problem if outcome == "crash" else None
+            decision = _OUTCOMES.get(outcome) or Decision(None, "math-verify", outcome, detail)
             decisions[pair] = decision, seconds
             if decision.status is not None:
                 _remember(pair, decision)

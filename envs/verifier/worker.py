@@ -18,24 +18,27 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 import weakref
 from collections.abc import Sequence
 from typing import IO, Any
 
 START_SECONDS = 60.0
 """Limit for the start of a worker, which usually takes one or two seconds."""
-RESTART_SECONDS = 10.0
-"""Limit for replacing a fork, which usually takes milliseconds."""
+RESTART_SECONDS = 2.0
+"""Limit for replacing a fork, which usually takes milliseconds; then the whole worker is replaced."""
 MAX_STARTS = 3
 """Failed starts in a row after which tier 3 is abandoned for the batch."""
 
 
 class WorkerError(Exception):
-    """The worker failed; ``reason`` becomes that of the verdict: timeout, memory or crash."""
+    """The worker failed; ``reason`` becomes that of the verdict: timeout, memory or crash. ``detail`` says why it did
+    not start.
+    """
 
-    def __init__(self, reason: str) -> None:
+    def __init__(self, reason: str, detail: str | None = None) -> None:
         super().__init__(reason)
-        self.reason = reason
+        self.reason, self.detail = reason, detail
 
 
 class Worker:
@@ -52,7 +55,7 @@ class Worker:
             [sys.executable, "-I", "-X", "utf8", child],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,  # until it is ready
             bufsize=0,  # no buffer that a forked child could write a second time
             close_fds=True,
             env=environment,
@@ -60,6 +63,9 @@ class Worker:
         )
         try:
             self._send({"path": [os.path.abspath(entry or os.getcwd()) for entry in sys.path], "memory_mb": memory_mb})
+        except WorkerError:
+            self.kill()
+            raise WorkerError("crash", "it ends without a word") from None
         except BaseException:
             self.kill()
             raise
@@ -76,10 +82,28 @@ class Worker:
 
     def start(self) -> None:
         """Wait until the worker has imported what it needs. Raises ``WorkerError`` if it does not start."""
-        if not self.ready:
-            if self._receive(time.monotonic() + START_SECONDS) != "ready":
+        if self.ready:
+            return
+        until = time.monotonic() + START_SECONDS
+        written = self._errors_until_output(until)
+        try:
+            if self._receive(until) != "ready":
                 raise WorkerError("crash")
-            self.ready = True
+        except WorkerError as error:
+            silent = f"not ready after {START_SECONDS:.0f} s" if error.reason == "timeout" else "it ends without a word"
+            raise WorkerError(error.reason, written.rpartition("\n")[2][:300] or silent) from None
+        _pipe(self._process.stderr).close()
+        self.ready = True
+
+    def _errors_until_output(self, until: float) -> str:
+        """What the worker writes to stderr until it writes to stdout or ends; of a flood, the end."""
+        output, errors = _pipe(self._process.stdout).fileno(), _pipe(self._process.stderr).fileno()
+        written = b""
+        while (left := until - time.monotonic()) > 0 and errors in _readable([output, errors], left):
+            if not (chunk := os.read(errors, 65_536)):
+                break
+            written = (written + chunk)[-65_536:]
+        return written.decode("utf-8", "replace").strip()
 
     def ask(self, answer: str, reference: str, deadline: float) -> str:
         """The worker's outcome for a pair. Raises ``WorkerError`` if it fails or exceeds ``deadline`` seconds."""
@@ -125,7 +149,7 @@ class Worker:
     def _read(self, count: int, until: float) -> bytes:
         pipe, data = _pipe(self._process.stdout), b""
         while len(data) < count:
-            if not _readable(pipe.fileno(), until - time.monotonic()):
+            if not _readable([pipe.fileno()], until - time.monotonic()):
                 raise WorkerError("timeout")
             chunk = os.read(pipe.fileno(), count - len(data))
             if not chunk:
@@ -152,7 +176,7 @@ class Worker:
 
     def abandon(self) -> None:
         """Close this process's ends of the pipes, for a forked child: the worker belongs to the parent."""
-        for pipe in (self._process.stdin, self._process.stdout):
+        for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
             if pipe is not None:
                 with contextlib.suppress(OSError):
                     pipe.close()
@@ -165,10 +189,11 @@ def _pipe(pipe: IO[bytes] | None) -> IO[bytes]:
     return pipe
 
 
-def _readable(descriptor: int, seconds: float) -> bool:
+def _readable(descriptors: Sequence[int], seconds: float) -> list[int]:
     poll = select.poll()  # unlike select(), it takes descriptors above 1024
-    poll.register(descriptor, select.POLLIN)
-    return bool(poll.poll(max(0, int(seconds * 1000) + 1)))
+    for descriptor in descriptors:
+        poll.register(descriptor, select.POLLIN)
+    return [descriptor for descriptor, _ in poll.poll(max(0, int(seconds * 1000) + 1))]
 
 
 class WorkerPool:
@@ -178,6 +203,8 @@ class WorkerPool:
         self._lock = threading.Lock()
         self._worker: Worker | None = None
         self.starts = 0
+        self.problem: str | None = None
+        """Why the worker does not start; None once it has."""
         reference = weakref.ref(self)
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=lambda: _forked(reference))
@@ -208,11 +235,13 @@ class WorkerPool:
                     outcome, failures = worker.ask(answer, reference, deadline), 0
                 except WorkerError as error:
                     outcome = error.reason
+                    self._cannot_start(error.detail)
                     if self._worker is None or not self._worker.ready:
                         failures += 1
                         self._stop()
-                except Exception:  # the boundary: no process could be started, or its reply was invalid
+                except Exception as error:  # the boundary: no process could be started, or its reply was invalid
                     outcome, failures = "crash", failures + 1
+                    self._cannot_start(f"{type(error).__name__}: {error}")
                     self._stop()
                 except BaseException:  # Ctrl-C in the middle of a question: its reply must not answer the next one
                     self._stop()
@@ -224,14 +253,22 @@ class WorkerPool:
 
     def _running(self, memory_mb: int) -> Worker:
         if not hasattr(os, "fork"):
-            raise WorkerError("crash")  # Windows
+            raise WorkerError("crash", "this system has no fork()")  # Windows
         if self._worker is not None and (self._worker.memory_mb != memory_mb or not self._worker.alive):
             self._stop()
         if self._worker is None:
             self._worker = Worker(memory_mb)
             self.starts += 1
         self._worker.start()
+        self.problem = None
         return self._worker
+
+    def _cannot_start(self, detail: str | None) -> None:
+        """Keep the reason, and warn if it is a new one."""
+        problem = f"the process of the verifier that runs math-verify ({sys.executable}) does not start: {detail}"
+        if detail is not None and problem != self.problem:
+            self.problem = problem
+            warnings.warn(f"{problem}. What only math-verify can decide gets no verdict", RuntimeWarning, stacklevel=2)
 
     def _stop(self) -> None:
         worker, self._worker = self._worker, None

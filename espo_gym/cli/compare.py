@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from espo_gym.experiments.config import RunConfig
 from .errors import report_errors, stoppable
 from .options import (
     ALLOW_IMPORT,
+    TRUST_REMOTE_CODE,
     command_with_algorithms,
     env_arguments,
     given_hyperparameters,
@@ -25,6 +26,7 @@ from .tables import make_table, print_table
 
 if TYPE_CHECKING:
     from espo_gym.experiments.comparison import Comparison
+    from espo_gym.experiments.health import Health
     from espo_gym.experiments.setting import Entry
 
 
@@ -87,6 +89,7 @@ def _names(algos: str | None) -> list[str]:
 @click.option("--jobs", type=click.IntRange(1), help="Processes at a time.  [default: the number of cores]")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("runs/compare"), help="Folder of the comparison.")
 @ALLOW_IMPORT
+@TRUST_REMOTE_CODE
 @click.pass_context
 @report_errors
 def compare_command(context: click.Context, /, **options: Any) -> None:
@@ -113,7 +116,8 @@ def compare_command(context: click.Context, /, **options: Any) -> None:
         if options["protocol"]:
             _protocol(entries, out, settings, options)
         else:
-            settings |= {"policy": options["policy"], "env_args": env_arguments(options["env_args"])}
+            settings |= {name: options[name] for name in ("policy", "trust_remote_code")}
+            settings |= {"env_args": env_arguments(options["env_args"])}
             if options["tuned"]:
                 entries = list(tune(entries, options["env"], out=out, seeds=options["tune_seeds"], **settings))
             _show(compare(entries, options["env"], out=out, seeds=options["seeds"], **settings))
@@ -121,45 +125,59 @@ def compare_command(context: click.Context, /, **options: Any) -> None:
 
 
 def _protocol(entries: Sequence[str | Entry], out: Path, settings: dict[str, Any], options: dict[str, Any]) -> None:
-    from espo_gym.experiments.comparison_report import mean_interval
-    from espo_gym.experiments.pairs import compare_pairs
-    from espo_gym.experiments.protocol import PROTOCOLS, regime_scores, run_protocol
+    from espo_gym.experiments.comparison_report import interval_method, mean_interval
+    from espo_gym.experiments.protocol import PROTOCOLS, RegimeResults, run_protocol
 
     source = click.get_current_context().get_parameter_source
-    given = [name for name in ("env", "env_args", "policy") if source(name) is click.core.ParameterSource.COMMANDLINE]
+    own = ("env", "env_args", "policy", "trust_remote_code")
+    given = [name for name in own if source(name) is click.core.ParameterSource.COMMANDLINE]
     if given:
-        flags = ", ".join(f"--{name.replace('_args', '-arg')}" for name in given)
+        flags = ", ".join(f"--{name.replace('args', 'arg').replace('_', '-')}" for name in given)
         raise click.UsageError(f"--protocol has its own environments and policies: no {flags} with it")
     protocol = PROTOCOLS[options["protocol"]]
     tune_seeds = options["tune_seeds"] if options["tuned"] else None
     made = run_protocol(protocol, entries, out=out, seeds=options["seeds"], tune_seeds=tune_seeds, **settings)
     for regime in protocol.regimes:
-        scores = regime_scores(protocol, made, regime.name, "auc")
+        results = RegimeResults.of(protocol, made, regime.name)
         header = ["", *(task.name for task in protocol.tasks), "mean"]
         rows = [
-            [entry, *(mean_interval(column) for column in s.T), mean_interval(s.mean(1))] for entry, s in scores.items()
+            [entry, *(mean_interval(values, results.share) for values in (*scores.T, scores.mean(1)))]
+            for entry, scores in results.auc.items()
         ]
+        _read_first(results.health, f"{regime.name}: ")
         _print(header, rows, f"\nAUC, {regime.name}")
-        _sentences([str(pair) for pair in compare_pairs(scores)])
+        click.echo(interval_method(results.share))
+        _sentences([str(pair) for pair in results.pairs])
     for cell, comparison in made.items():
         _audit(comparison, f"{cell}: ")
 
 
 def _show(comparison: Comparison) -> None:
-    from espo_gym.experiments.comparison_report import score_table, tuning_summary
-    from espo_gym.experiments.pairs import compare_pairs
+    from espo_gym.experiments.comparison_report import auc_pairs, interval_method, score_table, tuning_summary
 
+    _read_first(comparison.health())
     header, rows = score_table(comparison)
     shown = [i for i, name in enumerate(header) if name not in ("IQM of AUC", "final", "rollouts_to_0.8")]
-    title = f"\n{comparison.setting['env']}, {len(comparison.seeds)} seeds, with 95 % intervals"
+    title = f"\n{comparison.setting['env']}, {len(comparison.seeds)} seeds"
     _print([header[i] for i in shown], [[row[i] for i in shown] for row in rows], title)
+    click.echo(interval_method(comparison.is_share("auc")))
     click.echo(tuning_summary(comparison))
-    _sentences([str(pair) for pair in compare_pairs(comparison.scores("auc"))])
+    _sentences([str(pair) for pair in auc_pairs(comparison)])
     _audit(comparison)
 
 
+def _read_first(runs: Mapping[str, Sequence[Health]], where: str = "") -> None:
+    from espo_gym.experiments.health import headline, warnings
+
+    first = headline(runs)
+    if first:
+        click.echo(f"\n{where}{first}")
+        for sentence in warnings(runs):
+            click.echo(f"- {sentence}")
+
+
 def _sentences(sentences: list[str]) -> None:
-    click.echo("\nOn the mean reward over training (AUC), seed against seed, with 95 % intervals:")
+    click.echo("\nOn the mean reward over training (AUC), seed against seed, with Student's 95 % intervals:")
     for sentence in sentences:
         click.echo(f"- {sentence}")
 
@@ -173,7 +191,7 @@ def _audit(comparison: Comparison, where: str = "") -> None:
         click.echo(f"AUDIT: {where}{text}", err=True)
     if not wrong:
         passed = sum(ok is True for ok, _ in checks)
-        click.echo(f"Audit: {where}{passed} of {passed} checks passed: weights, problems, sampling, budgets, versions")
+        click.echo(f"Audit: {where}{passed} of {passed} checks passed: training, weights, sampling, budgets, versions")
 
 
 def _print(header: list[str], rows: list[list[str]], title: str) -> None:

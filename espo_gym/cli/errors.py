@@ -29,6 +29,8 @@ USER_ERRORS = (
 
 def in_words(error: BaseException) -> str:
     """The message of ``error``, without the environment's arguments, which Gymnasium appends to it."""
+    if isinstance(error, MemoryError):
+        return "out of memory: make the batch or the model smaller, or take a machine with more"
     return str(error).partition(" was raised from the environment creator")[0] or type(error).__name__
 
 

@@ -14,7 +14,7 @@ from espo_gym.choices import DTYPES, SAMPLERS
 from espo_gym.plugins import modules_in
 
 from .errors import report_errors
-from .options import ALLOW_IMPORT, env_arguments
+from .options import ALLOW_IMPORT, TRUST_REMOTE_CODE, env_arguments
 from .tables import interval, make_table, print_table, problems, report_failures
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ if TYPE_CHECKING:
 )
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Also write every completion to this file.")
 @ALLOW_IMPORT
+@TRUST_REMOTE_CODE
 @report_errors
 def eval_command(
     source: str,
@@ -64,6 +65,7 @@ def eval_command(
     sampler: str | None,
     json_file: Path | None,
     allow_import: tuple[str, ...],
+    trust_remote_code: bool,
 ) -> None:
     """Evaluate SOURCE on held-out problems: a checkpoint, the folder of a run, a policy's folder, or a model's name."""
     from espo_gym.evaluation import evaluate
@@ -71,7 +73,15 @@ def eval_command(
     if json_file is not None:
         json_file.parent.mkdir(parents=True, exist_ok=True)  # now, not after the work
     allowed = (*allow_import, *modules_in([env]))
-    loaded = load_policy(source, env, env_arguments(env_args), dtype=dtype, sampler=sampler, allow_import=allowed)
+    loaded = load_policy(
+        source,
+        env,
+        env_arguments(env_args),
+        dtype=dtype,
+        sampler=sampler,
+        allow_import=allowed,
+        trust_remote_code=trust_remote_code,
+    )
     changes: dict[str, Any] = {"temperature": temperature, "max_completion_tokens": max_completion_tokens}
     result = evaluate(
         loaded.policy,
@@ -86,7 +96,7 @@ def eval_command(
     table = make_table(header=False)
     for name, e in result.items():
         table.add_row(name, interval(e.value, e.low, e.high))
-    print_table(table, f"{result.env}, {problems(result.split, result.n_problems)}, with 95 % intervals")
+    print_table(table, f"{result.env}, {problems(result.split, result.n_problems)}, with Wilson's 95 % intervals")
     report_failures(result.no_verdict)
     if json_file is not None:
         _write_completions(result, json_file)
@@ -109,6 +119,7 @@ def load_policy(
     dtype: str | None = None,
     sampler: str | None = None,
     allow_import: Collection[str] = (),
+    trust_remote_code: bool = False,
 ) -> Loaded:
     """What ``source`` names: a checkpoint or a run, with its own environment and sampling unless ``env`` is another,
     or else a policy, which needs an ``env``.
@@ -121,7 +132,7 @@ def load_policy(
 
     from espo_gym import checkpoint
     from espo_gym.algorithms import PolicyOptimizer
-    from espo_gym.environment import as_vector_env, make_env, make_from_spec
+    from espo_gym.environment import as_vector_env, make_env
     from espo_gym.policy import Policy
     from espo_gym.sampling import Sampling
 
@@ -129,18 +140,14 @@ def load_policy(
     if path is None and not source.endswith(".zip"):
         if env is None:
             raise click.UsageError(f"{source} is no checkpoint or run; a policy knows no environment, so give --env")
-        policy = Policy.from_pretrained(source, dtype=dtype or "float32", sampler=sampler or "auto")
+        policy = Policy.from_pretrained(
+            source, dtype=dtype or "float32", sampler=sampler or "auto", trust_remote_code=trust_remote_code
+        )
         return Loaded(policy, as_vector_env(make_env(env, **env_args), 64), Sampling(max_completion_tokens=1024))
-    other: Any = None
-    if env is not None:
-        other = make_env(env, **env_args)
-    elif env_args:
-        with checkpoint.opened(source) as (state, _, _):
-            spec, rows = state["env"], state["hyperparameters"]["rollout_size"]
-        if spec is not None:  # its own environment with other arguments
-            spec["kwargs"] |= env_args
-            other = make_from_spec(spec, rows, allow_import=allow_import, source=source)
-    algorithm = PolicyOptimizer.load(source, other, allow_import=allow_import)
+    other: Any = make_env(env, **env_args) if env is not None else None
+    algorithm = PolicyOptimizer.load(
+        source, other, env_args=env_args, allow_import=allow_import, trust_remote_code=trust_remote_code
+    )
     policy = algorithm.policy
     policy.sampler = sampler or policy.sampler
     if dtype is not None:

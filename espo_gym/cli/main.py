@@ -7,6 +7,7 @@ completion in the shell answer at once.
 from __future__ import annotations
 
 import inspect
+from typing import Any
 
 import click
 
@@ -15,12 +16,24 @@ from espo_gym import __version__
 from .compare import compare_command
 from .errors import report_errors
 from .evaluate import eval_command
+from .options import known_elsewhere
 from .reports import inspect_command, plot_command, report_command
 from .tables import make_table, print_table
 from .train import train_command
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
+class Commands(click.Group):
+    """The commands, which also know what other libraries call their options."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command that was named."""
+        try:
+            return super().invoke(ctx)
+        except click.NoSuchOption as error:
+            raise known_elsewhere(error) from error
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 @click.version_option(__version__)
 @click.option("--traceback", is_flag=True, help="Show where an error came from.")
 @click.pass_context
@@ -38,7 +51,8 @@ def list_command() -> None:
 
     from espo_gym.algorithms import ALGORITHMS, PolicyOptimizer
     from espo_gym.algorithms.registry import resolve
-    from espo_gym.plugins import import_named, installed_algorithms, installed_environments, package_of
+    from espo_gym.envs.registration import import_named
+    from espo_gym.plugins import installed_algorithms, installed_environments, package_of
     from espo_gym.policy import BUNDLED
 
     table = make_table(header=False)

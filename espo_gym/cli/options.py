@@ -8,6 +8,7 @@ from typing import Any, cast, get_args
 
 import click
 
+from espo_gym.choices import ALIASES
 from espo_gym.envs.checks import did_you_mean
 from espo_gym.plugins import installed_algorithms
 
@@ -21,6 +22,10 @@ ALLOW_IMPORT = click.option(
     multiple=True,
     metavar="MODULE",
     help="Import this module if a run's files name it as the home of their algorithm or environment.",
+)
+
+TRUST_REMOTE_CODE = click.option(
+    "--trust-remote-code", is_flag=True, help="Run the Python files that a model brings beside its weights."
 )
 
 
@@ -106,6 +111,16 @@ class AlgorithmCommand(click.Command):
             return {cls.__name__: of_class(cls) for cls in map(resolve, names)}
         except ValueError as error:
             raise click.UsageError(str(error)) from error
+
+
+def known_elsewhere(error: click.NoSuchOption) -> click.UsageError:
+    """``error``, or one that names the option here if other libraries call it so (``--lr``)."""
+    assert error.ctx is not None
+    flags = {
+        flag.lstrip("-").replace("-", "_"): flag for p in error.ctx.command.get_params(error.ctx) for flag in p.opts
+    }
+    named = [flags[name] for name in ALIASES.get(error.option_name.lstrip("-").replace("-", "_"), []) if name in flags]
+    return click.UsageError(f"{error.message} Here it is {' and '.join(named)}.", error.ctx) if named else error
 
 
 def given_hyperparameters(context: click.Context) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from .errors import USER_ERRORS, in_words, report_errors
-from .options import ALLOW_IMPORT
+from .options import ALLOW_IMPORT, TRUST_REMOTE_CODE
 
 PATHS = click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
 STEPS = click.option(
@@ -30,15 +30,17 @@ SHOW = click.option("--show", default=16, type=click.IntRange(1), help="Completi
 @COMPLETIONS
 @SHOW
 @ALLOW_IMPORT
+@TRUST_REMOTE_CODE
 @report_errors
 def report_command(runs: tuple[Path, ...], out: Path, inspector: bool, show: int, **where: Any) -> None:
     """Curves, times, completions, tokens and configs of RUNS in one HTML file.
 
     RUNS are folders of runs, or folders that hold some at any depth. Runs that differ in their seed alone are one
-    curve with a 95 % interval.
+    curve with a 95 % interval. Of a comparison the report has the scores, sentences and audit, too.
     """
     from espo_gym.reports.curves import find_runs, group_runs
     from espo_gym.reports.html import page, write
+    from espo_gym.reports.html.findings import find_comparisons
 
     found = find_runs(runs)
     inspection, note = None, ""
@@ -52,7 +54,8 @@ def report_command(runs: tuple[Path, ...], out: Path, inspector: bool, show: int
         except USER_ERRORS as error:  # the curves are worth having all the same
             note = f"{source.folder} could not be inspected: {in_words(error)}"
             click.echo(f"Warning: {note}", err=True)
-    write(out, page("espo_gym report", groups=group_runs(found), inspection=inspection, note=note))
+    groups, comparisons = group_runs(found), find_comparisons(runs)
+    write(out, page("espo_gym report", groups=groups, comparisons=comparisons, inspection=inspection, note=note))
     click.echo(f"{len(found)} run{'s' if len(found) > 1 else ''} in {out}")
 
 
@@ -63,6 +66,7 @@ def report_command(runs: tuple[Path, ...], out: Path, inspector: bool, show: int
 @COMPLETIONS
 @SHOW
 @ALLOW_IMPORT
+@TRUST_REMOTE_CODE
 @report_errors
 def inspect_command(run: Path, out: Path, show: int, **where: Any) -> None:
     """The tokens of one batch of RUN as the loss of every algorithm sees them.
@@ -77,11 +81,13 @@ def inspect_command(run: Path, out: Path, show: int, **where: Any) -> None:
     click.echo(f"{len(inspection['rows'])} completions in {out}")
 
 
-def _inspection(path: Path, show: int, allow_import: tuple[str, ...], **where: Any) -> dict[str, Any]:
+def _inspection(
+    path: Path, show: int, allow_import: tuple[str, ...], trust_remote_code: bool, **where: Any
+) -> dict[str, Any]:
     from espo_gym.algorithms import PolicyOptimizer
     from espo_gym.reports.inspector import as_json, inspect_batch
 
-    algorithm = PolicyOptimizer.load(path, allow_import=allow_import)
+    algorithm = PolicyOptimizer.load(path, allow_import=allow_import, trust_remote_code=trust_remote_code)
     return as_json(inspect_batch(algorithm, **where), str(path), show)
 
 

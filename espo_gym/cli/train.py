@@ -18,10 +18,17 @@ from espo_gym.experiments.config import RunConfig
 from espo_gym.plugins import check_import, modules_in
 
 from .errors import report_errors, stoppable
-from .options import ALLOW_IMPORT, AlgorithmName, command_with_algorithms, env_arguments, given_hyperparameters
+from .options import (
+    ALLOW_IMPORT,
+    TRUST_REMOTE_CODE,
+    AlgorithmName,
+    command_with_algorithms,
+    env_arguments,
+    given_hyperparameters,
+)
 from .tables import interval, make_table, print_table, problems, report_failures
 
-KEPT = {"out", "resume", "timesteps", "progress", "allow_import"}
+KEPT = {"out", "resume", "timesteps", "progress", "allow_import", "trust_remote_code"}
 """Options that go with --resume; --algo and --env as well, where they are the run's own."""
 
 
@@ -63,6 +70,7 @@ def _allowed(values: dict[str, Any]) -> tuple[str, ...]:
 @click.option("--save-every", default=RunConfig.save_every, help="Completions between checkpoints.")
 @click.option("--progress/--no-progress", default=True, help="Show a live table; lines, where there is no terminal.")
 @ALLOW_IMPORT
+@TRUST_REMOTE_CODE
 @click.pass_context
 @report_errors
 def train_command(context: click.Context, /, **options: Any) -> None:
@@ -78,6 +86,7 @@ def train_command(context: click.Context, /, **options: Any) -> None:
     else:
         config = _config(given, options, given_hyperparameters(context))
         out = options["out"] or _default_folder(config.algo)
+    config.trust_remote_code = options["trust_remote_code"]
     from espo_gym.experiments.run import train
     from espo_gym.reports.plot import plot_run
 
@@ -105,7 +114,9 @@ def _continuation(config: RunConfig, out: Path) -> str:
     if not (out / "config.json").is_file():
         return "There is no checkpoint yet: start the run again."
     allowed = "".join(f" --allow-import {module}" for module in modules_in((config.algo, config.env)))
-    return f"To continue from the last checkpoint: espo-gym train --resume --out {shlex.quote(str(out))}{allowed}"
+    trusted = " --trust-remote-code" if config.trust_remote_code else ""
+    command = f"espo-gym train --resume --out {shlex.quote(str(out))}{allowed}{trusted}"
+    return f"To continue from the last checkpoint: {command}"
 
 
 def _default_folder(algo: str) -> Path:

@@ -53,6 +53,7 @@ def compare(
     out: str | Path,
     jobs: int | None = None,
     allow_import: Collection[str] = (),
+    trust_remote_code: bool = False,
     log: Callable[[str], Any] = say,
 ) -> Comparison:
     """Run every entry with every seed in the folder ``out``, and read the results.
@@ -77,6 +78,7 @@ def compare(
             by importing the script.
         allow_import: modules that may be imported because the comparison in ``out`` names them; not needed for those
             that ``entries`` and ``env`` name.
+        trust_remote_code: run the Python files that a policy brings beside its weights.
         log: called with progress messages.
 
     Raises:
@@ -109,7 +111,10 @@ def compare(
             log(f"{len(runs) - len(missing)} of {len(runs)} runs are there already")
         in_processes(
             [
-                (f"{entry.name}, seed {seed}", partial(carry_out, setting.config(entry, seed), folder, seconds))
+                (
+                    f"{entry.name}, seed {seed}",
+                    partial(carry_out, setting.config(entry, seed), folder, seconds, trust_remote_code),
+                )
                 for entry, seed, folder in missing
             ],
             _jobs(jobs, seconds),
@@ -159,11 +164,12 @@ def _jobs(jobs: int | None, seconds: float | None) -> int:
 
 
 @one_thread()
-def carry_out(config: RunConfig, folder: Path, seconds: float | None) -> str:
+def carry_out(config: RunConfig, folder: Path, seconds: float | None, trust_remote_code: bool = False) -> str:
     """One run from its start or checkpoint to the end; returns its outcome in words.
 
     A loss or gradient that is not finite is an outcome. Every other error is raised.
     """
+    config.trust_remote_code = trust_remote_code
     outcome: dict[str, Any] = {"status": "finished", "reason": None}
     try:
         if "after" not in read_evaluation(folder):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from espo_gym.files import read_object
+
+from .health import Health, collapsed, ending, health, per_rollout
 from .run_folder import OUTCOME, PAIRING, Run
+from .shares import is_share
 
 COMPARISON = "comparison.json"
 TUNING = "tuning.json"
@@ -26,7 +29,7 @@ METRICS: dict[str, str] = {
     "greedy": "share of held-out problems that greedy decoding solves, after training",
     "avg@k": "share of sampled completions of held-out problems that are correct (pass@1)",
     "pass@k": "share of held-out problems of which at least one of k completions is correct",
-    "collapsed": "1 if training failed, or ended (last fifth) below half of the best rollout, else 0",
+    "collapsed": "1 if training failed, or ended (last fifth) below half of the best rollout and not by chance, else 0",
 }
 """Scores of a run. k is that of the evaluation: ``avg@8``."""
 
@@ -34,6 +37,18 @@ METRICS: dict[str, str] = {
 def seed_folder(out: Path, entry: str, seed: int) -> Path:
     """The folder of one run of the comparison in ``out``."""
     return out / "runs" / entry / f"seed_{seed:04}"
+
+
+def failure(folder: Path) -> str | None:
+    """Why training of the run in ``folder`` could not continue; None if it did, or is not known to have ended.
+
+    Raises ValueError: outcome.json is not the outcome of a run.
+    """
+    path = folder / OUTCOME
+    if not path.is_file():
+        return None
+    reason = read_object(path, "the outcome of a run").get("reason")
+    return None if reason is None else str(reason)
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,8 +69,8 @@ class ComparedRun(Run):
         return cls(
             **vars(Run.read(folder)),
             entry=entry,
-            pairing=json.loads(pairing.read_text()) if pairing.is_file() else {},
-            failure=json.loads((folder / OUTCOME).read_text())["reason"],
+            pairing=read_object(pairing, "the pairing of a run") if pairing.is_file() else {},
+            failure=failure(folder),
         )
 
     @cached_property
@@ -65,6 +80,11 @@ class ComparedRun(Run):
             k = self.config["eval_k"]
             return dict.fromkeys(["greedy", *([f"avg@{k}", f"pass@{k}", f"maj@{k}"] if k else [])], 0.0)
         return {name: figure["value"] for name, figure in self.evaluation["after"].items() if isinstance(figure, dict)}
+
+    @cached_property
+    def health(self) -> Health:
+        """What became of it."""
+        return health(self.rows, self.rollout_size, self.failure)
 
     @property
     def updates(self) -> int:
@@ -92,17 +112,12 @@ class ComparedRun(Run):
         Where dynamic sampling drew several rollouts for one update, they share the value measured on all of them;
         evaluations stand at the last of them.
         """
-        ends = self._ends()
-        curve = np.full(max(int(ends[-1]) if len(ends) else 0, length or 0), np.nan)
-        begin = 0
-        for end, value in zip(ends, self.rows.get(metric, np.full(len(ends), np.nan)), strict=True):
-            curve[end - 1 if metric.startswith("eval/") else begin : end] = value
-            begin = end
-        return curve[:length]
-
-    def _ends(self) -> NDArray[np.int64]:
-        """(U,) rollouts drawn by the end of each row."""
-        return (self.rows["time/timesteps"] // self.rollout_size).astype(int) if self.rows else np.zeros(0, int)
+        curve = per_rollout(self.rows, metric, self.rollout_size)
+        if metric.startswith("eval/"):
+            later = np.diff(per_rollout(self.rows, "time/timesteps", self.rollout_size), append=np.inf) == 0
+            curve = np.where(later, np.nan, curve)
+        padded: NDArray[np.float64] = np.concatenate([curve, np.full(max((length or 0) - len(curve), 0), np.nan)])
+        return padded[:length]
 
     def score(self, metric: str, budget: float, *, clock: str = "time/timesteps") -> float:
         """One of ``METRICS``.
@@ -124,12 +139,10 @@ class ComparedRun(Run):
         if metric == "rollouts_to_0.8":
             reached = np.flatnonzero(curve >= THRESHOLD)
             return float(reached[0] + 1) if len(reached) else np.inf
-        ending = float(curve[-max(len(curve) // 5, 1) :].mean()) if len(curve) and not self.failure else 0.0
         if metric == "final":
-            return ending
+            return float(ending(curve).mean()) if len(curve) and not self.failure else 0.0
         if metric == "collapsed":
-            best = float(rewards.max()) if len(rewards) else 0.0
-            return float(self.failure is not None or (best >= 0.1 and ending < best / 2))
+            return float(self.failure is not None or collapsed(self.rows, self.rollout_size))
         raise ValueError(f"no metric {metric!r}; there are {', '.join(METRICS)}, with k = {self.config['eval_k']}")
 
 
@@ -149,21 +162,28 @@ class Comparison:
     def read(cls, folder: str | Path) -> Comparison:
         """Read the comparison in ``folder``, finished or not.
 
-        Raises FileNotFoundError: there is no comparison in ``folder``.
+        Raises:
+            FileNotFoundError: there is no comparison in ``folder``.
+            ValueError: comparison.json or a file of a run is not what it should be.
         """
         folder = Path(folder)
         path = folder / COMPARISON
         if not path.is_file():
             raise FileNotFoundError(f"no {COMPARISON} in {folder}: it is not the folder of a comparison")
-        contents = json.loads(path.read_text())
-        names = tuple(entry["name"] for entry in contents["entries"])
+        contents = read_object(path, "a comparison")
+        try:
+            names = tuple(str(entry["name"]) for entry in contents["entries"])
+            seeds = tuple(int(seed) for seed in contents["seeds"])
+            setting = dict(contents["setting"])
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"{path} does not describe a comparison: {error!r}") from error
         runs = {
             (name, seed): ComparedRun.of(name, seed_folder(folder, name, seed))
             for name in names
-            for seed in contents["seeds"]
+            for seed in seeds
             if (seed_folder(folder, name, seed) / OUTCOME).is_file()
         }
-        return cls(names, tuple(contents["seeds"]), contents["setting"], runs, folder)
+        return cls(names, seeds, setting, runs, folder)
 
     @property
     def missing(self) -> list[tuple[str, int]]:
@@ -197,6 +217,14 @@ class Comparison:
             )
             for entry in self.entries
         }
+
+    def health(self) -> dict[str, list[Health]]:
+        """Entry -> what became of its finished runs, in the order of the seeds."""
+        return {entry: [run.health for run in self.of(entry)] for entry in self.entries}
+
+    def is_share(self, metric: str) -> bool:
+        """Whether a score is known to lie in [0, 1]; see :func:`~.shares.is_share`."""
+        return is_share(metric, self.runs.values())
 
     @property
     def budget(self) -> tuple[float, str]:

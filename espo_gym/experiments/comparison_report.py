@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import isfinite, isnan
 from pathlib import Path
 from typing import Any, cast
@@ -12,10 +11,14 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from espo_gym.estimate import over_seeds
+from espo_gym.files import read_object
+
 from .comparison import METRICS, TUNING, Comparison
 from .fairness import Check, fairness_checks
-from .pairs import compare_pairs, estimate_as_json, pair_sentences, pair_table, pairs_as_json
-from .statistics import iqm, matrix, paired_difference, performance_profile
+from .health import Health, headline, warnings
+from .pairs import Pair, compare_pairs, estimate_as_json, pair_sentences, pair_table, pairs_as_json
+from .statistics import iqm, matrix, performance_profile
 
 THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 """Of the performance profile, in AUC."""
@@ -23,11 +26,17 @@ THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
 def comparison_results(comparison: Comparison) -> dict[str, Any]:
     """All numbers of the report, for results.json; null where a number is not finite."""
-    auc = comparison.scores("auc")
+    auc, runs = comparison.scores("auc"), comparison.health()
     values = {
         "setting": comparison.setting,
         "entries": comparison.entries,
         "seeds": comparison.seeds,
+        "headline": headline(runs),
+        "warnings": warnings(runs),
+        "health": {
+            entry: {str(run.seed): {"trouble": run.health.name, "learned": run.health.learned} for run in members}
+            for entry, members in ((entry, comparison.of(entry)) for entry in comparison.entries)
+        },
         "scores": {m: {e: s.tolist() for e, s in comparison.scores(m).items()} for m in comparison.metrics()},
         "iqm": {entry: estimate_as_json(iqm(scores)) for entry, scores in auc.items()},
         "profile": {
@@ -37,10 +46,15 @@ def comparison_results(comparison: Comparison) -> dict[str, Any]:
             }
             for entry, scores in auc.items()
         },
-        "pairs": pairs_as_json(compare_pairs(auc)),
+        "pairs": pairs_as_json(auc_pairs(comparison)),
         "audit": [{"ok": check.ok, "found": check.finding} for check in fairness_checks(comparison)],
     }
     return cast(dict[str, Any], finite(values))
+
+
+def auc_pairs(comparison: Comparison) -> list[Pair]:
+    """Every pair of entries, compared on their AUC."""
+    return compare_pairs(comparison.scores("auc"), share=comparison.is_share("auc"), runs=comparison.health())
 
 
 def finite(value: Any) -> Any:
@@ -60,15 +74,13 @@ def comparison_report(comparison: Comparison) -> str:
     if not comparison.runs:
         return "# Comparison\n\nNo run has finished yet.\n"
     auc = comparison.scores("auc")
-    pairs = compare_pairs(auc)
+    pairs = auc_pairs(comparison)
     parts = [
         f"# {', '.join(comparison.entries)}",
         _setting(comparison),
+        *read_first(comparison.health(), "## Read this first"),
         "## In words",
-        "On the mean reward over training (AUC), seed against seed, with Student's 95 % interval of each mean"
-        " difference"
-        + (f", and p after Holm over the {len(pairs)} pairs" if len(pairs) > 1 else "")
-        + ". No difference detected does not mean no difference: the interval shows how large one may still be.",
+        in_words(pairs, "On the mean reward over training (AUC), seed against seed", comparison.is_share("auc")),
         pair_sentences(pairs),
         "## Scores",
         table(*score_table(comparison)),
@@ -81,6 +93,22 @@ def comparison_report(comparison: Comparison) -> str:
         "\n".join(map(_check_line, fairness_checks(comparison))),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def read_first(runs: Mapping[str, Sequence[Health]], heading: str) -> list[str]:
+    """What a reader must know before any difference, with its heading; nothing if every run trained as it should."""
+    first = headline(runs)
+    return [heading, f"**{first}**", "\n".join(f"- {sentence}" for sentence in warnings(runs))] if first else []
+
+
+def in_words(pairs: list[Pair], what: str, share: bool) -> str:
+    """How the sentences about ``pairs`` were made."""
+    holm = f", and p after Holm over the {len(pairs)} pairs" if len(pairs) > 1 else ""
+    bounds = ", which cannot leave [-1, 1]" if share else ""
+    return (
+        f"{what}, with Student's 95 % interval of each mean difference{bounds}{holm}. No difference detected does not "
+        "mean no difference: the interval shows how large one may still be."
+    )
 
 
 def _setting(comparison: Comparison) -> str:
@@ -102,7 +130,20 @@ def _check_line(check: Check) -> str:
 
 def _legend(comparison: Comparison) -> str:
     lines = [f"- {name.replace('@k', f'@{comparison.k}')}: {text}" for name, text in METRICS.items()]
-    return "Means over seeds; rollouts_to_0.8 is a median.\n\n" + "\n".join(lines)
+    return (
+        f"Means over seeds; rollouts_to_0.8 is a median. {interval_method(comparison.is_share('auc'))}\n\n"
+        + "\n".join(lines)
+    )
+
+
+def interval_method(share: bool) -> str:
+    """Which intervals a table of scores has."""
+    method = "Wilson's with Student's quantile, which stays in [0, 1]" if share else "Student's"
+    return (
+        f"In brackets 95 % intervals over seeds: of the AUC {method}; of the IQM, the profile and P(improvement) the "
+        "percentile bootstrap's. There is none where there is one seed, or where all seeds or resamples agree: "
+        "nothing is known then about how much seeds differ."
+    )
 
 
 def tuning_summary(comparison: Comparison) -> str:
@@ -110,7 +151,7 @@ def tuning_summary(comparison: Comparison) -> str:
     n, path = len(comparison.entries), (comparison.folder or Path()) / TUNING
     if comparison.folder is None or not path.is_file():
         return f"Configurations tried: {n}, one for each entry; none was tuned."
-    tuning = json.loads(path.read_text())
+    tuning = read_object(path, "a tuning")
     counts = {record["entry"]["name"]: len(record["cells"]) for record in tuning["entries"]}
     untuned = [entry for entry in comparison.entries if entry not in counts]
     each = f"{min(counts.values())} to {max(counts.values())}" if len({*counts.values()}) > 1 else max(counts.values())
@@ -140,7 +181,7 @@ def score_table(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
         known = {metric: values[entry][~np.isnan(values[entry])] for metric, values in scores.items()}
         auc = known.pop("auc")
         if len(auc):
-            row = [entry, mean_interval(auc), str(iqm(auc)), f"{auc.min():.3f}"]
+            row = [entry, mean_interval(auc, comparison.is_share("auc")), str(iqm(auc)), f"{auc.min():.3f}"]
             rows.append(row + [_summary(metric, values) for metric, values in known.items()])
     return header, rows
 
@@ -156,10 +197,18 @@ def _summary(metric: str, values: NDArray[np.float64]) -> str:
     return f"{values.mean():.3f}"
 
 
-def mean_interval(values: NDArray[np.float64]) -> str:
-    """The mean of ``values`` (n,) over seeds with Student's 95 % interval."""
-    d = paired_difference(values, np.zeros_like(values))
-    return f"{d.mean:.3f}" if isnan(d.low) else f"{d.mean:.3f} [{d.low:.3f}, {d.high:.3f}]"
+def mean_interval(values: NDArray[np.float64], share: bool) -> str:
+    """The mean of ``values`` (n,) over the seeds that have one, with its 95 % interval, or why there is none.
+
+    Args:
+        share: they lie in [0, 1]; see :func:`espo_gym.estimate.over_seeds`.
+    """
+    known = values[~np.isnan(values)]
+    if len(known) == 0:
+        return "-"
+    mean, low, high = map(float, over_seeds(known, share=share))
+    none = "one seed" if len(known) == 1 else f"equal on {len(known)} seeds"
+    return f"{mean:.3f} ({none})" if isnan(low) else f"{mean:.3f} [{low:.3f}, {high:.3f}]"
 
 
 def profile(scores: dict[str, NDArray[np.float64]]) -> str:

@@ -39,6 +39,10 @@ class RunConfig:
     save_every: int = 2_560
     hyperparameters: dict[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        self.trust_remote_code = False
+        """Run the Python files that the policy brings beside its weights. Not a field: no file can turn it on."""
+
     @classmethod
     def read(cls, path: Path, allow_import: Collection[str] = ()) -> RunConfig:
         """The config that a run left behind.
@@ -52,7 +56,10 @@ class RunConfig:
         if not path.is_file():
             raise FileNotFoundError(f"no config at {path}")
         try:
-            values = json.loads(path.read_text())
+            try:
+                values = json.loads(path.read_text())
+            except ValueError as error:
+                raise ValueError(f"it must be JSON, as the config.json of a run is; {error}") from error
             if not isinstance(values, dict):
                 raise ValueError("a JSON object is needed")
             values.pop("versions", None)
@@ -132,6 +139,8 @@ class RunConfig:
         self.validate()
         env = self.make_env()  # first: a mistake here shows before a large policy has been loaded
         autocast = None if self.dtype == "float32" else getattr(torch, self.dtype)
-        policy = Policy.from_pretrained(self.policy, autocast=autocast, sampler=self.sampler)
+        policy = Policy.from_pretrained(
+            self.policy, autocast=autocast, sampler=self.sampler, trust_remote_code=self.trust_remote_code
+        )
         values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in self.hyperparameters.items()}
         return resolve(self.algo)(policy, env, **values)

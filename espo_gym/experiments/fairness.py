@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .comparison import ComparedRun, Comparison
+from .health import warnings
 
 
 class Check(NamedTuple):
@@ -36,6 +37,14 @@ def _failures(comparison: Comparison) -> list[Check]:
         for run in comparison.runs.values()
         if run.failure
     ]
+
+
+def _health(comparison: Comparison) -> list[Check]:
+    runs = [run.health for run in comparison.runs.values()]
+    well = sum(run.trouble is None for run in runs)
+    found = warnings(comparison.health())
+    text = " ".join([f"training: {well} of {len(runs)} runs trained as they should.", *found])
+    return [Check(not found, text.removesuffix("."))]
 
 
 FINGERPRINTS = {
@@ -110,4 +119,4 @@ def _range(values: Sequence[int]) -> str:
     return f"{values[0]:,}" if values[0] == values[-1] else f"{values[0]:,} to {values[-1]:,}"
 
 
-CHECKS: tuple[Callable[[Comparison], list[Check]], ...] = (_finished, _failures, _pairing, _budget, _versions)
+CHECKS: tuple[Callable[[Comparison], list[Check]], ...] = (_finished, _failures, _health, _pairing, _budget, _versions)

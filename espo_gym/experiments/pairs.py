@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import combinations
+from math import inf, isnan
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from espo_gym.evaluation import Estimate
+from espo_gym.estimate import Estimate
 
+from .health import Health
 from .statistics import Difference, holm, paired_difference, probability_of_improvement
 
 LEVEL = 0.05
@@ -32,21 +35,25 @@ class Pair:
     """How many pairs there are."""
     improvement: Estimate
     """P(a run of a has a higher score than a run of b)."""
+    learned: bool = True
+    """Whether any run of the two learned anything; if none did, equal scores say nothing about a and b."""
 
     @property
     def resolved(self) -> bool:
         """Whether the difference counts as one, see :func:`resolved`."""
-        return resolved(self.difference, self.p_holm)
+        return self.learned and resolved(self.difference, self.p_holm)
 
     def __str__(self) -> str:
         d, among = self.difference, f" among {self.pairs} pairs" if self.pairs > 1 else ""
+        if not self.learned:
+            return f"{self.a} and {self.b}: no run of either learned anything: nothing can be said"
         if d.n == 0:
             return f"{self.a} and {self.b}: no seed in common: nothing can be said"
         if d.n == 1:
             return f"{self.a} and {self.b}, {d.mean:+.3f}, one seed in common: nothing can be said"
         if d.mean == d.low == d.high:  # no variance, so no interval
             if d.mean == 0:
-                return f"{self.a} and {self.b}: the same on every seed"
+                return f"{self.a} and {self.b}: the same on each of {d.n} seeds"
             too_few = "" if self.resolved else ", too few to say"
             return f"{self.a} and {self.b}: {d.mean:+.3f} on each of {d.n} seeds{too_few}"
         if self.resolved:
@@ -69,16 +76,32 @@ def resolved(difference: Difference, p_holm: float) -> bool:
     return p_holm < LEVEL and (difference.n < ENOUGH_SIGNS or difference.p_signs < LEVEL)
 
 
-def compare_pairs(scores: dict[str, NDArray[np.float64]]) -> list[Pair]:
+def compare_pairs(
+    scores: dict[str, NDArray[np.float64]],
+    *,
+    share: bool = False,
+    runs: Mapping[str, Sequence[Health]] | None = None,
+) -> list[Pair]:
     """Every pair of entries.
 
     Args:
         scores: entry -> (n,) or (n, tasks), each with the same seeds in the same order.
+        share: the scores lie in [0, 1].
+        runs: entry -> what became of its runs; None if all of them learned something.
     """
     names = list(combinations(scores, 2))
-    differences = [paired_difference(scores[a], scores[b]) for a, b in names]
+    differences = [paired_difference(scores[a], scores[b], limit=1 if share else inf) for a, b in names]
+    learned = {entry: runs is None or any(h.learned for h in runs[entry]) for entry in scores}
     return [
-        Pair(a, b, difference, adjusted, len(names), probability_of_improvement(scores[a], scores[b]))
+        Pair(
+            a,
+            b,
+            difference,
+            adjusted,
+            len(names),
+            probability_of_improvement(scores[a], scores[b]),
+            learned[a] or learned[b],
+        )
         for (a, b), difference, adjusted in zip(names, differences, holm([d.p for d in differences]), strict=True)
     ]
 
@@ -114,7 +137,7 @@ def pair_table(pairs: list[Pair]) -> tuple[list[str], list[list[str]]]:
                 for p in (pair.difference.p, pair.p_holm, pair.difference.p_signs)
             ),
             str(pair.improvement),
-            "resolved" if pair.resolved else "not resolved",
+            "resolved" if pair.resolved else "not resolved" if pair.learned else "nothing learned",
         ]
         for pair in pairs
     ]
@@ -122,5 +145,5 @@ def pair_table(pairs: list[Pair]) -> tuple[list[str], list[list[str]]]:
 
 
 def p_text(p: float) -> str:
-    """``p = 0.012``, or ``p < 0.001``."""
-    return f"p = {p:.3f}" if p >= 0.001 else "p < 0.001"
+    """``p = 0.012``, ``p < 0.001``, or ``-`` where there was nothing to test."""
+    return "-" if isnan(p) else f"p = {p:.3f}" if p >= 0.001 else "p < 0.001"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,8 +20,19 @@ from espo_gym.terminal import say
 
 from .compare import compare
 from .comparison import COMPARISON, Comparison
-from .comparison_report import finite, mean_interval, profile, table, tuning_summary
-from .pairs import compare_pairs, pair_sentences, pair_table, pairs_as_json
+from .comparison_report import (
+    auc_pairs,
+    finite,
+    in_words,
+    interval_method,
+    mean_interval,
+    profile,
+    read_first,
+    table,
+    tuning_summary,
+)
+from .health import Health, headline, warnings
+from .pairs import Pair, compare_pairs, pair_sentences, pair_table, pairs_as_json
 from .processes import cores, in_processes
 from .setting import Entry, seed_list
 from .statistics import iqm
@@ -178,14 +189,44 @@ def regime_scores(
     return {entry: np.stack([scores[entry] for scores in cells], axis=1) for entry in cells[0]}
 
 
+@dataclass(frozen=True)
+class RegimeResults:
+    """The AUC over all tasks in one regime."""
+
+    auc: dict[str, NDArray[np.float64]]
+    """Entry -> (seeds, tasks)."""
+    share: bool
+    """Whether it is a share on every task."""
+    health: dict[str, list[Health]]
+    """Entry -> what became of its runs, on all tasks."""
+
+    @classmethod
+    def of(cls, protocol: Protocol, comparisons: dict[str, Comparison], regime: str) -> RegimeResults:
+        """Gather the results of ``regime``."""
+        cells = [comparisons[f"{task.name}_{regime}"] for task in protocol.tasks]
+        runs = [cell.health() for cell in cells]
+        return cls(
+            regime_scores(protocol, comparisons, regime, "auc"),
+            all(cell.is_share("auc") for cell in cells),
+            {entry: [run for cell in runs for run in cell[entry]] for entry in runs[0]},
+        )
+
+    @cached_property
+    def pairs(self) -> list[Pair]:
+        """Every pair of entries."""
+        return compare_pairs(self.auc, share=self.share, runs=self.health)
+
+
 def protocol_results(protocol: Protocol, comparisons: dict[str, Comparison]) -> dict[str, Any]:
     """The numbers over all tasks, for results.json; null where a number is not finite."""
     regimes = {}
     for regime in protocol.regimes:
-        auc = regime_scores(protocol, comparisons, regime.name, "auc")
+        results = RegimeResults.of(protocol, comparisons, regime.name)
         regimes[regime.name] = {
-            "auc": {entry: scores.tolist() for entry, scores in auc.items()},
-            "pairs": pairs_as_json(compare_pairs(auc)),
+            "headline": headline(results.health),
+            "warnings": warnings(results.health),
+            "auc": {entry: scores.tolist() for entry, scores in results.auc.items()},
+            "pairs": pairs_as_json(results.pairs),
         }
     names = [task.name for task in protocol.tasks]
     return cast(dict[str, Any], finite({"protocol": protocol.name, "tasks": names, "regimes": regimes}))
@@ -197,26 +238,27 @@ def protocol_report(protocol: Protocol, comparisons: dict[str, Comparison]) -> s
     parts = [
         f"# Protocol {protocol.name}: {', '.join(first.entries)}",
         f"Tasks {', '.join(task.name for task in protocol.tasks)}; {len(first.seeds)} seeds over "
-        f"{min(protocol.warm_starts, len(first.seeds))} warm starts each. AUC is the mean reward over training. "
-        "Differences are seed against seed, averaged over the tasks, with Student's 95 % interval; p after Holm over "
-        "the pairs of a regime. No difference detected does not mean no difference.",
+        f"{min(protocol.warm_starts, len(first.seeds))} warm starts each. AUC is the mean reward over training.",
     ]
     for regime in protocol.regimes:
-        auc = regime_scores(protocol, comparisons, regime.name, "auc")
-        pairs = compare_pairs(auc)
-        rows = [[entry, mean_interval(scores.mean(1)), str(iqm(scores))] for entry, scores in auc.items()]
+        results = RegimeResults.of(protocol, comparisons, regime.name)
+        rows = [[e, mean_interval(s.mean(1), results.share), str(iqm(s))] for e, s in results.auc.items()]
         parts += [
             f"## {regime.name.capitalize()}",
-            pair_sentences(pairs),
+            *read_first(results.health, f"### Read this first, {regime.name}"),
+            in_words(results.pairs, "On the AUC, seed against seed, averaged over the tasks", results.share),
+            pair_sentences(results.pairs),
             table(["", "AUC", "IQM of AUC"], rows),
-            table(*pair_table(pairs)),
-            profile(auc),
+            interval_method(results.share),
+            table(*pair_table(results.pairs)),
+            profile(results.auc),
         ]
         for task in protocol.tasks:
             cell = f"{task.name}_{regime.name}"
             parts += [
                 f"### {task.name}, {regime.name}",
                 f"{tuning_summary(comparisons[cell])} Scores and audit: [{cell}/report.md]({cell}/report.md).",
-                pair_sentences(compare_pairs(comparisons[cell].scores("auc"))),
+                *read_first(comparisons[cell].health(), f"#### Read this first, {task.name}, {regime.name}"),
+                pair_sentences(auc_pairs(comparisons[cell])),
             ]
     return "\n\n".join(parts) + "\n"

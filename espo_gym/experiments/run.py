@@ -154,7 +154,9 @@ def _resume(config: RunConfig, out: Path) -> tuple[PolicyOptimizer, dict[str, An
     """The run in ``out`` as of its last checkpoint."""
     config.validate()
     (out / BEGINNING).unlink(missing_ok=True)
-    algorithm = resolve(config.algo).load(out / CHECKPOINT, config.make_env())
+    algorithm = resolve(config.algo).load(
+        out / CHECKPOINT, config.make_env(), trust_remote_code=config.trust_remote_code
+    )
     if read_config(out)["timesteps"] != config.timesteps:
         config.write(out / CONFIG, algorithm)
     return algorithm, read_evaluation(out)

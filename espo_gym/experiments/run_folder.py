@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import csv
 import json
+import reprlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from espo_gym.files import write_text
+from espo_gym.files import read_object, write_text
 
 if TYPE_CHECKING:
     from espo_gym.evaluation import Evaluation
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 CONFIG = "config.json"
 PROGRESS = "progress"
 """Stem of the metrics files, as Stable-Baselines3 names them; a resumed run adds ``progress_STEPS``."""
+TIMESTEPS = "time/timesteps"
 EVALUATION = "evaluation.json"
 SAMPLES = "samples.jsonl"
 CURVES = "curves.png"
@@ -86,7 +88,7 @@ class Run:
     @property
     def timesteps(self) -> int:
         """Completions drawn, as far as metrics have been written."""
-        return int(self.last("time/timesteps"))
+        return int(self.last(TIMESTEPS))
 
     @property
     def checkpoint(self) -> Path | None:
@@ -104,7 +106,7 @@ class Run:
         if metric not in self.rows:
             return np.zeros(0), np.zeros(0)
         finite = np.isfinite(self.rows[metric])
-        return self.rows["time/timesteps"][finite], self.rows[metric][finite]
+        return self.rows[TIMESTEPS][finite], self.rows[metric][finite]
 
     def metrics(self) -> set[str]:
         """Names of the metrics that have a finite value in some row."""
@@ -131,7 +133,9 @@ def read_progress(folder: Path) -> dict[str, NDArray[np.float64]]:
     a killed process left incomplete, is skipped. JSON lines are read where there are any: they keep types and are only
     ever appended to, while Stable-Baselines3 rewrites the CSV file in place when a metric is new.
 
-    Raises FileNotFoundError: no metrics in ``folder``.
+    Raises:
+        FileNotFoundError: no metrics in ``folder``.
+        ValueError: a file of metrics holds something else.
     """
     files = _progress_files(folder)
     if not files:
@@ -139,7 +143,10 @@ def read_progress(folder: Path) -> dict[str, NDArray[np.float64]]:
     rows: dict[int, dict[str, Any]] = {}
     for path in files:
         for row in _json_lines(path) if path.suffix == ".json" else _csv_rows(path):
-            rows[int(row["time/timesteps"])] = row
+            numbers = all(isinstance(value, int | float | None) for value in row.values())
+            if not numbers or not 0 < (row.get(TIMESTEPS) or 0) < np.inf:
+                raise ValueError(f"{path} does not hold the metrics of a run: {reprlib.repr(row)}")
+            rows[int(row[TIMESTEPS])] = row
     ordered = [rows[timesteps] for timesteps in sorted(rows)]
     names = dict.fromkeys(name for row in ordered for name in row)
     return {name: np.array([row.get(name, np.nan) for row in ordered], dtype=np.float64) for name in names}
@@ -155,22 +162,32 @@ def _progress_files(folder: Path) -> list[Path]:
 
 
 def _json_lines(path: Path) -> list[dict[str, Any]]:
-    """The objects of a file of JSON lines, up to one that is incomplete."""
+    """The objects of a file of JSON lines.
+
+    A last line that is incomplete is left out: it is still being written, or a process was killed while it wrote it.
+    """
+    lines = path.read_bytes().split(b"\n")
     rows = []
-    with path.open(encoding="utf-8") as file:
-        for line in file:
-            try:
-                rows.append(json.loads(line))
-            except json.JSONDecodeError:  # still being written, or the process was killed while writing it
-                break
+    for number, line in enumerate(lines, 1):
+        try:
+            row = json.loads(line)
+            if not isinstance(row, dict):
+                raise ValueError("expected a JSON object")
+            rows.append(row)
+        except (ValueError, RecursionError) as error:
+            if number < len(lines):
+                raise ValueError(f"{path}, line {number}: {error}") from error
     return rows
 
 
 def _csv_rows(path: Path) -> list[dict[str, float]]:
     """The rows of a CSV file of numbers without their empty fields; an incomplete last line is skipped."""
-    complete = path.read_text(encoding="utf-8").rpartition("\n")[0]
-    rows = csv.DictReader(complete.splitlines())
-    return [{name: float(value) for name, value in row.items() if value} for row in rows if None not in row.values()]
+    try:
+        complete = path.read_text(encoding="utf-8").rpartition("\n")[0]
+        rows = csv.DictReader(complete.splitlines())
+        return [{n: float(value) for n, value in row.items() if value} for row in rows if None not in row.values()]
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path} does not hold the metrics of a run: {error}") from error
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -180,11 +197,12 @@ def read_config(folder: Path) -> dict[str, Any]:
         FileNotFoundError: there is none in ``folder``.
         ValueError: it is not the config of a run.
     """
-    config = _json_object(folder / CONFIG, "the config of a run")
-    if config is None:
+    path = folder / CONFIG
+    if not path.is_file():
         raise FileNotFoundError(f"no {CONFIG} in {folder}: it is not the folder of a run")
+    config = read_object(path, "the config of a run")
     if not isinstance(config.get("hyperparameters", {}), dict):
-        raise ValueError(f"{folder / CONFIG} is not the config of a run: its hyperparameters are not a JSON object")
+        raise ValueError(f"{path} is not the config of a run: its hyperparameters are not a JSON object")
     return config
 
 
@@ -193,23 +211,11 @@ def read_evaluation(folder: Path) -> dict[str, Any]:
 
     Raises ValueError: it holds something else.
     """
-    evaluations = _json_object(folder / EVALUATION, "the evaluation of a run") or {}
+    path = folder / EVALUATION
+    evaluations = read_object(path, "the evaluation of a run") if path.is_file() else {}
     if not all(isinstance(evaluation, dict) for evaluation in evaluations.values()):
-        raise ValueError(f"{folder / EVALUATION} is not the evaluation of a run: expected JSON objects in it")
+        raise ValueError(f"{path} is not the evaluation of a run: expected JSON objects in it")
     return evaluations
-
-
-def _json_object(path: Path, what: str) -> dict[str, Any] | None:
-    """The JSON object in ``path``, None if there is no such file."""
-    try:
-        contents = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(contents, dict):
-            raise ValueError("expected a JSON object")
-    except FileNotFoundError:
-        return None
-    except ValueError as error:
-        raise ValueError(f"{path} is not {what}: {error}") from error
-    return contents
 
 
 # -- writing -----------------------------------------------------------------------------------------------------------
@@ -236,7 +242,7 @@ def write_samples(folder: Path, evaluation: Evaluation, when: str, timesteps: in
         timesteps: completions trained on so far.
     """
     path = folder / SAMPLES
-    rows = [row for row in (_json_lines(path) if path.is_file() else []) if row["when"] != when]
+    rows = [row for row in (_json_lines(path) if path.is_file() else []) if row.get("when") != when]
     for problem in evaluation.problems[:SAMPLE_PROBLEMS]:
         rows += [{"when": when, "timesteps": timesteps, **row} for row in problem.rows()]
     write_text(path, "".join(json.dumps(row) + "\n" for row in rows))

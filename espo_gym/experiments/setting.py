@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from espo_gym.algorithms.registry import resolve
-from espo_gym.files import write_json
+from espo_gym.files import read_object, write_json
 from espo_gym.plugins import check_import, modules_in
 
 from .comparison import COMPARISON
@@ -118,7 +118,7 @@ def merge(
     _check_seeds(seeds)
     path = out / COMPARISON
     if path.is_file():
-        contents = json.loads(path.read_text())
+        contents = read_object(path, "a comparison")
         _check_setting(out, contents["setting"], setting)
         allowed = (*allow_import, *modules_in([setting.env, *(entry.algo for entry in entries)]))
         for entry in contents["entries"]:

@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from math import nan
+from math import inf, nan
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from espo_gym.evaluation import Estimate
+from espo_gym.estimate import Estimate
 
 RESAMPLES = 5_000
 SEED = 20_240
@@ -29,7 +29,8 @@ class Difference:
 
     mean: float
     low: float
-    """With ``high``: Student's 95 % interval of the mean; NaN with one seed."""
+    """With ``high``: Student's 95 % interval of the mean; NaN with one seed. Both are the mean where the difference is
+    the same on every seed, which is no interval but the lack of one."""
     high: float
     p: float
     """Of the paired t-test, two-sided; NaN with one seed."""
@@ -42,15 +43,21 @@ class Difference:
     def __str__(self) -> str:
         # -0.0004 becomes -0.000, so that it shows whether the interval contains 0. 0 itself is +0.000.
         mean, low, high = (round(value, 12) + 0.0 for value in (self.mean, self.low, self.high))
-        return f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]"
+        if self.n < 2:
+            return f"{mean:+.3f}" if self.n else "-"
+        return f"{mean:+.3f} (on each of {self.n} seeds)" if low == high else f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]"
 
 
-def paired_difference(x: NDArray[np.float64], y: NDArray[np.float64]) -> Difference:
+def paired_difference(x: NDArray[np.float64], y: NDArray[np.float64], *, limit: float = inf) -> Difference:
     """Mean of x - y over seeds, for scores (n,) or (n, m) with the same seeds in the same order.
 
     Tasks are averaged first, since only the seeds are independent. The interval is Student's and not a percentile
     bootstrap, which at ten seeds misses the true value about twice as often as it claims
     (``benchmarks/compare_self.py``). Seeds at which a score is NaN are left out.
+
+    Args:
+        limit: the differences, and so the ends of the interval, are known to be no further from 0: 1 for two shares.
+            Cutting the interval off there costs no coverage and leaves p and the interval in agreement about 0.
 
     Raises ValueError: the shapes differ.
     """
@@ -80,7 +87,12 @@ def paired_difference(x: NDArray[np.float64], y: NDArray[np.float64]) -> Differe
     )
     interval = test.confidence_interval(0.95)
     return Difference(
-        mean, float(interval.low), float(interval.high), float(test.pvalue), min(float(signs.pvalue), 1.0), n
+        mean,
+        max(float(interval.low), -limit),
+        min(float(interval.high), limit),
+        float(test.pvalue),
+        min(float(signs.pvalue), 1.0),
+        n,
     )
 
 
@@ -147,17 +159,17 @@ def _bootstrap(
     scores: NDArray[np.float64],
     strata: NDArray[np.intp] | None = None,
 ) -> Estimate:
-    """``statistic`` (..., n, m) -> (...) with its 95 % percentile interval.
+    """``statistic`` (..., n, m) -> (...) with its 95 % percentile interval; without one where all resamples agree.
 
     Seeds are drawn independently for each column of ``scores`` (n, m), except that columns with equal ``strata`` (m,)
     share them.
     """
     n, m = scores.shape
     if n == 0:
-        return Estimate(nan, nan, nan)
+        return Estimate(nan)
     value = float(statistic(scores))
     if n == 1:
-        return Estimate(value, nan, nan)
+        return Estimate(value)
     strata = np.arange(m) if strata is None else strata
     columns = np.arange(m)
 
@@ -175,4 +187,5 @@ def _bootstrap(
         method="percentile",
         rng=np.random.default_rng(SEED),
     )
-    return Estimate(value, float(result.confidence_interval.low), float(result.confidence_interval.high))
+    low, high = float(result.confidence_interval.low), float(result.confidence_interval.high)
+    return Estimate(value, low, high) if low < high else Estimate(value)

@@ -65,7 +65,9 @@ def tune(
     contestants, tuning_seeds = entry_list(entries), seed_list(seeds, SEEDS[0])
     shared = dict(hyperparameters or {})
     policies = [policy] if isinstance(policy, str | Path) else list(policy)
-    preset = preset or shared.get("preset") or _recommended_preset(policies[0])
+    preset = (
+        preset or shared.get("preset") or _recommended_preset(policies[0], settings.get("trust_remote_code", False))
+    )
     grids = {e.name: cells(e, preset, shared, learning_rates, widths) for e in contestants}
     log(f"tuning: {sum(map(len, grids.values()))} configurations, {len(tuning_seeds)} seeds each")
     comparison = compare(
@@ -117,11 +119,11 @@ def cells(
     ]
 
 
-def _recommended_preset(policy: str | Path) -> str:
+def _recommended_preset(policy: str | Path, trust_remote_code: bool) -> str:
     """The preset that a policy recommends, from its configuration alone, since the weights may be large."""
     return str(
         getattr(
-            AutoConfig.from_pretrained(BUNDLED.get(str(policy), policy), trust_remote_code=False),
+            AutoConfig.from_pretrained(BUNDLED.get(str(policy), policy), trust_remote_code=trust_remote_code),
             "espo_gym_preset",
             "paper",
         )

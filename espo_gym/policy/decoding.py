@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import warnings
+from contextlib import nullcontext
+from functools import partial
+from itertools import product
 from typing import Any
 
 import torch
@@ -11,20 +14,25 @@ from torch.nn.functional import pad
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
+from .agreement import gap_and_limit
 from .language_model import LanguageModel
 from .lm_head import head_logits
 from .matmul import fast_linear_layers
-from .packed_step import GROWTH, SHARED_PROMPT, PackedStep, move_rows, supports, widened, wider
+from .packed_step import GROWTH, SHARED_PROMPT, PackedStep, move_rows, widened, wider
 from .step import Step
+from .structure import supports
+
+PROBED = (4, SHARED_PROMPT)
+"""Lengths of the prompts on which the packed step is compared with the model."""
 
 
 def check_packed_step(lm: LanguageModel) -> bool:
-    """Whether the packed step agrees with the model. Warns if it should know the model and does not agree.
+    """Whether the packed step agrees with the model to within rounding (:mod:`.agreement`).
 
-    In float32 log-probs must agree to 1e-5 plus a millionth of the largest logit, in 16 bits to 0.05 plus a fiftieth.
+    Warns if it should know the model and does not agree.
     """
     name = type(lm.model).__name__
-    if lm.head is None or not supports(lm.model):
+    if lm.head is None or not supports(lm.model) or lm.context_length < min(PROBED) + 3:
         return False
     try:
         with fast_linear_layers([lm.model]):  # as both would run
@@ -45,24 +53,28 @@ def check_packed_step(lm: LanguageModel) -> bool:
     return gap <= limit
 
 
-@torch.no_grad()
 def _gap(lm: LanguageModel) -> tuple[float, float]:
-    """The largest difference of log-probs between the two steps, and the largest that is allowed.
+    """The largest difference of log-probs between the two steps, in nats, and the largest that is allowed.
 
-    Measured with short prompts and with long ones, whose keys and values are shared.
+    Measured with short prompts and with long ones, whose keys and values are shared. Where the computation is in 16
+    bits, it is measured in the dtype of the weights as well, whose rounding hides less.
     """
-    gaps, largest = [0.0], [0.0]
-    lengths = [n for n in (4, SHARED_PROMPT) if n + 3 <= lm.context_length]
-    for n in lengths:
-        packed, plain = (_probe(lm, step, n) for step in (PackedStep(lm.model, lm.compute_dtype), ModelStep(lm)))
-        gaps.append(float((packed.log_softmax(-1) - plain.log_softmax(-1)).abs().max()))
-        largest.append(float(plain[plain > -torch.inf].abs().max()))
-    noise = (1e-5, 1e-6) if lm.compute_dtype.itemsize >= 4 else (0.05, 0.02)
-    return max(gaps), noise[0] + noise[1] * max(largest)
+    gap = limit = 0.0
+    lengths = [n for n in PROBED if n + 3 <= lm.context_length]
+    for dtype, n in product(dict.fromkeys((lm.dtype, lm.compute_dtype)), lengths):
+        with lm.without_autocast() if dtype == lm.dtype else nullcontext():
+            gap, limit = gap_and_limit(
+                partial(_probe, lm, ModelStep, n), partial(_probe, lm, PackedStep, n), lm.model.base_model, dtype
+            )
+        if not gap <= limit:
+            break
+    return gap, limit
 
 
-def _probe(lm: LanguageModel, step: Step, length: int) -> Tensor:
-    """Logits of ``step`` on arbitrary tokens: two prompts of up to ``length``, four rows, one of which leaves."""
+@torch.no_grad()
+def _probe(lm: LanguageModel, kind: type[PackedStep | ModelStep], length: int) -> Tensor:
+    """Logits of such a step on arbitrary tokens: two prompts of up to ``length``, four rows, one of which leaves."""
+    step = PackedStep(lm.model, lm.compute_dtype) if kind is PackedStep else ModelStep(lm)
     prompts = 1 + torch.arange(2 * length, device=lm.device).view(2, -1) * 7 % (lm.vocab_size - 1)
     attention = torch.ones_like(prompts)
     attention[0, 0] = 0

@@ -18,7 +18,12 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 from typing_extensions import Self
 
+from .agreement import has_linear_head
 from .lm_head import upcast_float32
+from .structure import altered, check_trainable, classes
+
+CHECKED = ("head_is_linear", "shares_prompts", "decodes_packed")
+"""Shortcuts that are checked against the model when they are first wanted."""
 
 
 class LanguageModel(nn.Module):
@@ -32,6 +37,9 @@ class LanguageModel(nn.Module):
         autocast: compute in this dtype (usually bfloat16) on weights that stay as they are. Weights of 16 bits would
             round away the steps of a learning rate near 1e-6.
         shortcuts: False runs the model's own forward pass everywhere, with all of its logits, to compare with.
+
+    Raises:
+        ValueError: a tokenizer without an end token; an adapter of PEFT; quantized weights.
     """
 
     value_head: nn.Linear | None
@@ -57,7 +65,28 @@ class LanguageModel(nn.Module):
         self.tokenizer = tokenizer
         self.value_head = None
         self.critic = None
-        self.eval()
+        self._classes: tuple[type, ...] = ()
+        self.look_again()
+
+    def look_again(self) -> None:
+        """Notice what has been done to the model since the last time; before each use of it.
+
+        New modules are put in evaluation mode, and what has been found out about the old ones is forgotten.
+
+        Raises:
+            ValueError: an adapter of PEFT, or quantized weights.
+        """
+        if any(module.training for module in self.modules()):
+            self.eval()
+        made_of = classes(self.model)
+        if made_of != self._classes:
+            for model in (self.model, self.critic):
+                if model is not None:
+                    check_trainable(model)
+            if self._classes:
+                for name in CHECKED:
+                    vars(self).pop(name, None)
+            self._classes = made_of
 
     def train(self, mode: bool = True) -> Self:
         """Stay in evaluation mode: dropout would make the ratios wrong from the first step."""
@@ -200,22 +229,15 @@ class LanguageModel(nn.Module):
     def head(self) -> tuple[Tensor, Tensor | None] | None:
         """Weight (V, H) and bias (V,) that map last hidden states to logits; None if the model does more than that."""
         head = self.model.get_output_embeddings()
-        if not self.shortcuts or not self.head_is_linear or hooked(head):
+        if not self.shortcuts or altered(self.model) or altered(head) or not self.head_is_linear:
             return None
         return head.weight, head.bias
 
     @cached_property
-    @torch.no_grad()
     def head_is_linear(self) -> bool:
         """The logits are a linear map of the last hidden states, and nothing is done to them afterwards."""
-        head = self.model.get_output_embeddings()
-        if not isinstance(head, nn.Linear) or not hasattr(self.model, "base_model"):
-            return False
         with self.without_autocast():
-            ids, attention = self.probe()
-            hidden = self.trunk_states(self.model, ids, attention, None)
-            ours = nn.functional.linear(hidden.to(head.weight.dtype), head.weight, head.bias)
-            return self.agree(ours, self.model_logits(ids, attention))
+            return has_linear_head(self.model, lambda: self.model_logits(*self.probe()))
 
     # -- does a shortcut give what the model itself gives? -----------------------------------------------------------
 
@@ -234,11 +256,6 @@ class LanguageModel(nn.Module):
         attention = torch.ones_like(ids)
         attention[0, 0] = 0
         return ids, attention
-
-    def agree(self, a: Tensor, b: Tensor) -> bool:
-        """``a`` and ``b`` are equal up to the rounding of the weights' dtype."""
-        tolerance = 1e-4 if self.dtype.itemsize >= 4 else 0.05
-        return bool(torch.allclose(a.float(), b.float(), rtol=tolerance, atol=tolerance))
 
     def _run(
         self, model: Any, ids: Tensor, attention: Tensor, cache: Any, keep: int | None = None, **kwargs: Any
@@ -259,11 +276,6 @@ class LanguageModel(nn.Module):
 def _parameters(forward: Callable[..., Any]) -> frozenset[str]:
     """Names of the arguments that ``forward`` takes; looked up once rather than at every token."""
     return frozenset(inspect.signature(forward).parameters)
-
-
-def hooked(module: nn.Module) -> bool:
-    """``module`` or one inside it has forward hooks, which watch or change a call: so it has to be called."""
-    return any(m._forward_hooks or m._forward_pre_hooks for m in module.modules())
 
 
 @contextmanager

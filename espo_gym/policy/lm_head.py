@@ -214,7 +214,8 @@ def next_tokens(
     """Tokens drawn from ``softmax(logits / temperature)`` of each row, their log-probs, and the entropies, each (n,).
 
     ``draws`` (n,) float64 in [0, 1) decide, by the inverse of the cumulative distribution; None takes the most likely
-    token. Tiles are chosen first, then the token within one, so only one tile a row is looked at twice.
+    token. Tiles are chosen first, then the token within one, so only one tile a row is looked at twice. Where the
+    logits are not finite the token means nothing, and the entropy is NaN.
     """
     n = max(1, LOGITS_BYTES // (4 * len(weight)))
     parts = [
@@ -260,7 +261,8 @@ def _next_tokens(
         chosen = torch.add(-highest, logits[tile_of, rows], alpha=unit).exp2()  # (n, width)
         within = inverse_cdf(chosen, rest)
     logp = logits[tile_of, rows, within] * unit - lse
-    return tile_of * width + within, (logp / NAT).to(top.dtype), (entropy / NAT).to(top.dtype)
+    choice = (tile_of * width + within).clamp_(max=len(weight) - 1)  # NaN may have led into the last tile's padding
+    return choice, (logp / NAT).to(top.dtype), (entropy / NAT).to(top.dtype)
 
 
 def inverse_cdf(mass: Tensor, point: Tensor) -> Tensor:
@@ -274,9 +276,10 @@ def inverse_cdf(mass: Tensor, point: Tensor) -> Tensor:
 def first_above(cdf: Tensor, point: Tensor) -> Tensor:
     """Like :func:`inverse_cdf`, but from cumulative sums (n, k) float64.
 
-    A point rounded up to the total is clamped just below it.
+    A point rounded up to the total is clamped just below it. Where the sums are NaN it is the last entry, which the
+    caller finds out by the entropy.
     """
     total = cdf[:, -1]
     point = torch.minimum(point, torch.nextafter(total, torch.zeros_like(total)))
     # right=True finds the first entry *above* the point.
-    return torch.searchsorted(cdf, point[:, None], right=True).squeeze(-1)
+    return torch.searchsorted(cdf, point[:, None], right=True).squeeze(-1).clamp_(max=cdf.shape[-1] - 1)

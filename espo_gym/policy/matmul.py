@@ -140,7 +140,8 @@ def _filled(x: Tensor, height: int) -> Tensor:
 def fast_linear_layers(models: Sequence[nn.Module]) -> Iterator[None]:
     """Within it, the linear layers of ``models`` use :func:`linear` (and GPT-2's, whose weights lie the other way)."""
     modules = [module for model in models for module in model.modules()] if prefers_onednn() else []
-    layers = [m for m in modules if type(m) in (nn.Linear, Conv1D) and m.weight.is_cpu and "forward" not in m.__dict__]
+    plain = [m for m in modules if type(m) in (nn.Linear, Conv1D) and "forward" not in m.__dict__]
+    layers = [m for m in plain if type(m.weight) is nn.Parameter and m.weight.is_cpu]
     try:
         for layer in layers:
             layer.forward = partial(_forward, layer)
@@ -148,6 +149,12 @@ def fast_linear_layers(models: Sequence[nn.Module]) -> Iterator[None]:
     finally:
         for layer in layers:
             layer.__dict__.pop("forward", None)
+
+
+def is_fast_forward(module: nn.Module) -> bool:
+    """The ``forward`` in the place of its class's is the one that :func:`fast_linear_layers` puts there."""
+    forward = module.__dict__.get("forward")
+    return isinstance(forward, partial) and forward.func is _forward
 
 
 def _forward(layer: Any, x: Tensor) -> Tensor:

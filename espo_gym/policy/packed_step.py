@@ -6,14 +6,15 @@ RMS norm multiplies by and the attention's 1 / sqrt(d) are folded into the matri
 embeddings pair up are interleaved, so that the rotation is one multiplication by complex numbers; that permutes
 queries and keys alike and leaves their products as they are.
 
-:class:`PackedStep` is checked against the model's own forward pass before it is first used (:mod:`.decoding`).
+:class:`PackedStep` only serves models that are made of these layers and nothing else (:func:`.structure.supports`), and
+is checked against the model's own forward pass before it is first used (:mod:`.decoding`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from math import inf, sqrt
+from math import sqrt
 from typing import Any
 
 import torch
@@ -22,9 +23,6 @@ from torch.nn.functional import pad, rms_norm, scaled_dot_product_attention, sil
 
 from .matmul import product_by_rows
 from .step import Step
-
-FAMILIES = ("llama", "qwen2", "qwen3", "mistral")
-"""``model_type`` of the models that have this layer."""
 
 SHARED_PROMPT = 48
 """Prompts of at least this many tokens store their keys and values once per group instead of once per row."""
@@ -84,20 +82,6 @@ class _Layer:
     down_bias: Tensor | None
 
 
-def supports(model: Any) -> bool:
-    """Whether the layer of ``model`` is the one written out here."""
-    config = model.config
-    return (
-        getattr(config, "model_type", None) in FAMILIES
-        and type(model).__name__.endswith("ForCausalLM")
-        and config.hidden_act == "silu"
-        and config.rope_parameters.get("rope_type") not in ("dynamic", "longrope")  # they depend on the length
-        and (getattr(config, "sliding_window", None) or inf)
-        >= config.max_position_embeddings  # the window never cuts anything
-        and config.rope_parameters.get("partial_rotary_factor", 1.0) == 1.0
-    )
-
-
 class PackedStep(Step):
     """Next-token hidden states from a persistent cache (the contract is :class:`.step.Step`).
 
@@ -124,7 +108,7 @@ class PackedStep(Step):
 
     def _pack(self, layer: Any) -> _Layer:
         attention, mlp, order = layer.self_attn, layer.mlp, self.order
-        scale = self.d**-0.5
+        scale = attention.scaling
         norms = [getattr(attention, name, None) for name in ("q_norm", "k_norm")]
 
         def heads(projection: Any, factor: float) -> tuple[Tensor, Tensor | None]:

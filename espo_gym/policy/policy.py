@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import stat
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from espo_gym.choices import SAMPLERS
 from espo_gym.rollout import Rollout
@@ -20,20 +21,20 @@ from espo_gym.sampling import Sampling
 
 from .cuda_graphs import GraphStep
 from .decoding import ModelStep, check_packed_step
-from .language_model import LanguageModel, hooked, no_progress_bars
+from .language_model import CHECKED, LanguageModel, no_progress_bars
 from .lm_head import upcast_float32
+from .loading import load_model, load_module
 from .matmul import fast_linear_layers
-from .packed_step import FAMILIES, PackedStep, supports
+from .names import check_policy_name, hub_options
+from .packed_step import PackedStep
 from .sampler import Completions, generate
 from .scoring import TokenScores, check_prefix, plain_pieces, prepared, shared_prompt_pieces
 from .step import Step
+from .structure import FAMILIES, supports, unaltered
 from .vllm import VLLMSampler
 
 BUNDLED = {"espo_gym/teaching": Path(__file__).parents[1] / "teaching"}
 """Policies that come with the package: names that need no download."""
-
-CHECKED = ("head_is_linear", "shares_prompts", "decodes_packed")
-"""Shortcuts that are checked against the model when they are first wanted."""
 
 VALUE_HEAD_FILE = "value_head.safetensors"
 CRITIC_FOLDER = "critic"
@@ -62,7 +63,7 @@ class Policy(LanguageModel):
             cache, and log-probs come from one padded batch with all of its logits.
 
     Raises:
-        ValueError: an unknown sampler, or a tokenizer without an end token.
+        ValueError: an unknown sampler; a tokenizer without an end token; an adapter of PEFT; quantized weights.
     """
 
     def __init__(
@@ -94,56 +95,73 @@ class Policy(LanguageModel):
         sampler: str = "auto",
         shortcuts: bool = True,
         trust_remote_code: bool = False,
+        strict: bool = False,
         **kwargs: Any,
     ) -> Policy:
         """Load a bundled policy (``espo_gym/teaching``), a folder, or a model from the Hugging Face Hub.
 
         ``device`` is a GPU by default if there is one; ``kwargs`` go to ``AutoModelForCausalLM.from_pretrained``. A
-        value head that was saved with the model is loaded with it.
+        value head that was saved with the model is loaded with it. No weight is ever made up: a file that lacks one, or
+        has it in another shape, is refused. Weights that the model does not have are left out with a warning.
 
-        ``trust_remote_code`` lets a model or tokenizer run Python files that lie beside its weights. Without it such a
-        model is refused; transformers' own default would ask on standard input.
+        Args:
+            trust_remote_code: let a model or tokenizer run Python files that lie beside its weights. Without it such a
+                model is refused; transformers' own default would ask on standard input.
+            strict: for a folder that :meth:`save_pretrained` wrote, as one in a checkpoint: refuse weights that the
+                model does not have, too, weights that are not finite, and every file but safetensors.
 
         Raises:
-            OSError: not a bundled name, not a folder with a model, and not a model that the Hub has; or one that
-                brings code, which was not trusted.
+            TypeError: no name or folder.
+            OSError: not a bundled name, not a folder, and not a model that the Hub has.
+            ValueError: a folder that does not hold a whole model and tokenizer, or that brings code, which was not
+                trusted.
         """
-        kwargs["trust_remote_code"] = trust_remote_code
+        check_policy_name(name_or_path, BUNDLED)
         source = BUNDLED.get(str(name_or_path), name_or_path)
+        hub = hub_options(source)
+        kwargs = hub | kwargs | {"trust_remote_code": trust_remote_code, "strict": strict, "dtype": dtype}
+        head, critic = Path(source) / VALUE_HEAD_FILE, Path(source) / CRITIC_FOLDER
         try:
             with no_progress_bars():
-                tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
-                model = _load_model(source, dtype=dtype, **kwargs)
-        except (OSError, ValueError) as error:
+                tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code, **hub)
+            policy = cls(
+                load_model(source, **kwargs),
+                tokenizer,
+                value_head=value_head or head.is_file(),
+                autocast=autocast,
+                sampler=sampler,
+                shortcuts=shortcuts,
+            )
+            if policy.value_head is not None and head.is_file():
+                load_module(policy.value_head, head, strict=strict)
+            if critic.is_dir():
+                policy.critic = load_model(critic, **kwargs)
+        except Exception as error:  # a damaged file may lead to any, in three libraries
+            reason = " ".join(str(error).split())[:400] or type(error).__name__
+            if "trust_remote_code" in str(error) and not trust_remote_code:
+                trusting = "--trust-remote-code (in Python: trust_remote_code=True)"
+                reason = f"it brings code of its own: if you trust it, add {trusting}"
+            if Path(source).is_dir():
+                raise ValueError(f"{name_or_path} cannot be loaded as a policy: {reason}") from error
             known = ", ".join(BUNDLED)
             raise OSError(
                 f"could not load a policy from {str(name_or_path)!r}: it is not bundled ({known}), not a folder with a "
-                f"model and a tokenizer, and the Hugging Face Hub answered: {error}"
+                f"model and a tokenizer, and the Hugging Face Hub answered: {reason}"
             ) from error
-        saved = Path(source) / VALUE_HEAD_FILE
-        policy = cls(
-            model,
-            tokenizer,
-            value_head=value_head or saved.is_file(),
-            autocast=autocast,
-            sampler=sampler,
-            shortcuts=shortcuts,
-        )
-        if policy.value_head is not None and saved.is_file():
-            policy.value_head.load_state_dict(load_file(saved))
-        if (critic := Path(source) / CRITIC_FOLDER).is_dir():
-            with no_progress_bars():
-                policy.critic = _load_model(critic, dtype=dtype, **kwargs)
         return policy.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
     def save_pretrained(self, path: str | Path) -> None:
         """Write a folder that plain transformers loads; the value head, if any, lies beside the model."""
         super().save_pretrained(path)
+        folder, critic = Path(path), Path(path) / CRITIC_FOLDER
         if self.value_head is not None:
-            save_file(self.value_head.state_dict(), Path(path) / VALUE_HEAD_FILE)
+            save_file(self.value_head.state_dict(), folder / VALUE_HEAD_FILE)
         if self.critic is not None:
             with no_progress_bars():
-                self.critic.save_pretrained(Path(path) / CRITIC_FOLDER)
+                self.critic.save_pretrained(critic)
+        mode = stat.S_IMODE((folder / "config.json").stat().st_mode)  # that of the umask
+        for weights in (*folder.glob("*.safetensors"), *critic.glob("*.safetensors")):
+            weights.chmod(mode)  # safetensors lets nobody but the owner read them
 
     def add_value_head(self, *, separate: bool = False) -> None:
         """Give the policy a value head that starts at 0 everywhere, unless it has one.
@@ -178,8 +196,9 @@ class Policy(LanguageModel):
             raise ValueError(f"{len(prompts)} prompts but {len(seeds)} seeds: each completion needs its own")
         if self.sampler == "vllm":
             return self.vllm.generate(self, prompts, seeds, sampling)
+        step = self.make_step()
         with fast_linear_layers([self.model] if self.shortcuts else []):
-            return generate(self, self.make_step(), prompts, seeds, sampling)
+            return generate(self, step, prompts, seeds, sampling)
 
     def make_step(self) -> Step:
         """The decoding step that ``sampler`` asks for; "auto" takes the fastest one that passes its check.
@@ -187,13 +206,15 @@ class Policy(LanguageModel):
         Raises:
             ValueError: ``sampler="packed"`` with a model that the packed step does not know.
         """
-        if self.sampler != "hf" and self.decodes_packed and not hooked(self.model):
+        self.look_again()
+        if self.sampler != "hf" and supports(self.model) and self.decodes_packed:
             kind = GraphStep if self.device.type == "cuda" else PackedStep
             return kind(self.model, self.compute_dtype)
         if self.sampler == "packed":
             raise ValueError(
-                f"sampler='packed' supports the model families {', '.join(FAMILIES)} without forward hooks, not this "
-                f"{type(self.model).__name__}: use 'auto' or 'hf'"
+                f"sampler='packed' supports the model families {', '.join(FAMILIES)} as transformers makes them (no "
+                f"hooks, no exchanged modules, no window that cuts), not this {type(self.model).__name__}: use 'auto' "
+                "or 'hf'"
             )
         return ModelStep(self)
 
@@ -245,9 +266,10 @@ class Policy(LanguageModel):
         whole: bool,
     ) -> Iterator[tuple[Tensor, TokenScores]]:
         """``whole`` keeps the graph of the prompts in one with that of the completions."""
+        self.look_again()
         if tokens is None and self.shortcuts:
             tokens = self.default_micro_batch_tokens
-        if self.head is not None and self.shares_prompts:
+        if self.head is not None and unaltered(self.model, self.critic) and self.shares_prompts:
             assert tokens is not None
             yield from shared_prompt_pieces(self, rollout, tokens, temperature, entropies, checkpointing, whole)
         else:
@@ -299,10 +321,16 @@ class Policy(LanguageModel):
         return {name: vars(self)[name] for name in CHECKED if name in vars(self)}
 
     def keep_shortcuts(self, outcomes: Mapping[str, bool]) -> None:
-        """Use the ``outcomes`` of :attr:`checked_shortcuts` instead of checking again; a run that is resumed does."""
-        for name in CHECKED:
-            if name in outcomes and (name != "decodes_packed" or supports(self.model)):
-                vars(self)[name] = bool(outcomes[name])
+        """Use the ``outcomes`` of :attr:`checked_shortcuts` instead of checking again; a run that is resumed does.
+
+        Raises:
+            ValueError: there is no such shortcut, or its outcome is not a bool.
+        """
+        for name, outcome in outcomes.items():
+            if name not in CHECKED or not isinstance(outcome, bool):
+                raise ValueError(f"{name}={outcome!r} is no outcome of a check of {', '.join(CHECKED)}: True or False")
+            if name != "decodes_packed" or supports(self.model):
+                vars(self)[name] = outcome
 
     @property
     def captures(self) -> Captures:
@@ -314,12 +342,3 @@ class Policy(LanguageModel):
     def default_micro_batch_tokens(self) -> int:
         """On a CPU few enough to stay in its caches, on a GPU enough to fill it."""
         return 512 if self.device.type == "cpu" else 16_384
-
-
-def _load_model(source: str | Path, **kwargs: Any) -> PreTrainedModel:
-    model = AutoModelForCausalLM.from_pretrained(source, **kwargs)
-    for tensor in (*model.parameters(), *model.buffers()):
-        # A file's tensors lie at any address, and the last bit of a matrix product depends on it; a copy is aligned as
-        # every other tensor is. Without it a resumed run would now and then differ from one that went on.
-        tensor.data = tensor.data.clone()
-    return model

@@ -24,7 +24,7 @@ TILED_VOCABULARY = 8_192
 """With more entries than this the logits of a batch no longer fit a CPU's cache. (A GPU holds them all at once.)"""
 
 AHEAD = 16
-"""Random numbers are made for this many tokens at once."""
+"""Random numbers are made for this many tokens at once, and this many are written before they are looked at for NaN."""
 
 
 @dataclass
@@ -53,6 +53,9 @@ def generate(
     """One completion for each prompt (a list of token ids), token by token through ``step``.
 
     See :meth:`Policy.generate`.
+
+    Raises:
+        FloatingPointError: the logits are not finite.
     """
     device, pad, n = lm.device, lm.pad_token_id, len(prompts)
     context = lm.context_length
@@ -78,6 +81,8 @@ def generate(
         column = age[rows]
         choice, logp, entropy = _choose(states, head, draws.next(rows, age), sampling)
         written.append((rows, column, choice, logp, entropy))
+        if len(written) % AHEAD == 0:
+            _check_finite(torch.cat([step[-1] for step in written[-AHEAD:]]))
         age[rows] = column + 1
         over = is_end[choice]
         if sampling.stop:
@@ -112,11 +117,21 @@ def generate(
     tokens = torch.full((n, width), pad, dtype=torch.long, device=device)
     logps, entropies = (torch.zeros(n, width, device=device) for _ in range(2))
     row, column, *values = (torch.cat(parts) for parts in zip(*written, strict=True))
+    _check_finite(values[-1])
     for table, value in zip((tokens, logps, entropies), values, strict=True):
         table[row, column] = value.to(table.dtype)
     mask = torch.arange(width, device=device) < age[:, None]  # (N, T)
     texts = lm.decode([ids[:k] for ids, k in zip(tokens.tolist(), age.tolist(), strict=True)])
     return Completions(texts, tokens, mask, logps, entropies, truncated)
+
+
+def _check_finite(entropies: Tensor) -> None:
+    """``entropies``, of any shape, are of tokens just drawn: one is NaN exactly where the logits were not finite."""
+    if entropies.isnan().any():
+        raise FloatingPointError(
+            "the logits of the policy are not finite, so no token can be drawn: its weights are NaN, infinite or too "
+            "large for its dtype. Go back to weights that are finite (an earlier checkpoint), or to a wider dtype"
+        )
 
 
 def _distinct(prompts: Sequence[Sequence[int]]) -> tuple[list[tuple[int, ...]], list[int]]:

@@ -24,8 +24,9 @@ from transformers.cache_utils import DynamicLayer
 
 from espo_gym.rollout import Rollout
 
+from .agreement import gap_and_limit
 from .language_model import LanguageModel
-from .lm_head import head_scores
+from .lm_head import head_logits, head_scores
 from .matmul import fast_linear_layers
 
 
@@ -209,6 +210,7 @@ def prepared(models: Sequence[Any], checkpointing: bool, fast: bool = True) -> I
     """
     models = [model for model in models if model is not None]
     layers = [layer for model in models for layer in _decoder_layers(model)] if checkpointing else []
+    before = [{"forward": layer.forward} if "forward" in layer.__dict__ else {} for layer in layers]
 
     def run(layer: Any, forward: Any, *args: Any, **kwargs: Any) -> Any:
         with fast_linear_layers([layer] if fast else []):  # the second run happens outside of this context
@@ -220,8 +222,9 @@ def prepared(models: Sequence[Any], checkpointing: bool, fast: bool = True) -> I
         with fast_linear_layers(models if fast else []):
             yield
     finally:
-        for layer in layers:
-            layer.__dict__.pop("forward", None)
+        for layer, own in zip(layers, before, strict=True):
+            del layer.forward
+            layer.__dict__.update(own)
 
 
 def _decoder_layers(model: Any) -> Sequence[Any]:
@@ -234,16 +237,23 @@ def _decoder_layers(model: Any) -> Sequence[Any]:
 
 @torch.no_grad()
 def check_prefix(lm: LanguageModel) -> bool:
-    """Whether the hidden states stay the same when the keys and values of the first tokens come out of a cache."""
+    """Whether the log-probs stay the same when the keys and values of the first tokens come out of a cache."""
     cache = DynamicCache(config=lm.model.config)
     if lm.head is None or any(type(layer) is not DynamicLayer for layer in cache.layers):
         return False
+    ids, attention = lm.probe()
+
+    def whole() -> Tensor:
+        return head_logits(lm.trunk_states(lm.model, ids, attention, None)[:, 3:].flatten(0, 1), lm.head)
+
+    def split() -> Tensor:
+        prompts = _Prompts.run(lm, lm.model, ids[:, :3], attention[:, :3].bool(), whole=True)
+        states = lm.trunk_states(lm.model, ids[:, 3:], attention, prompts.cache(torch.arange(len(ids))))
+        return head_logits(states.flatten(0, 1), lm.head)
+
     with lm.without_autocast():
-        ids, attention = lm.probe()
-        whole = lm.trunk_states(lm.model, ids, attention, None)[:, 3:]
         try:
-            prompts = _Prompts.run(lm, lm.model, ids[:, :3], attention[:, :3].bool(), whole=True)
-            split = lm.trunk_states(lm.model, ids[:, 3:], attention, prompts.cache(torch.arange(len(ids))))
+            gap, limit = gap_and_limit(whole, split, lm.model.base_model, lm.dtype)
         except (AttributeError, TypeError, ValueError, RuntimeError, IndexError):
             return False  # the model has a cache of another kind
-        return lm.agree(whole, split)
+        return gap <= limit

@@ -1,14 +1,14 @@
 """Runs grouped into curves: runs that differ only in their seed form one curve.
 
-The interval is Student's t over seeds, 95 %, of the mean at each point: ``mean +- t(0.975, n - 1) s / sqrt(n)``. A
-curve of one seed has none. Seeds that were recorded at different timesteps are interpolated linearly between their own
-points, and a curve covers the timesteps that all of its seeds have reached.
+The interval is that of the mean over seeds at each point, 95 %: Student's, ``mean +- t(0.975, n - 1) s / sqrt(n)``, or,
+of a share, Wilson's with Student's quantile (:func:`espo_gym.estimate.over_seeds`), which stays in [0, 1]. A curve of
+one seed has none, and where all seeds are equal it has no width. Seeds that were recorded at different timesteps are
+interpolated linearly between their own points, and a curve covers the timesteps that all of its seeds have reached.
 """
 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +16,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import t as student
 
+from espo_gym.estimate import over_seeds
 from espo_gym.experiments.run_folder import CONFIG, Run, is_run
+from espo_gym.experiments.shares import is_share
 
 # Okabe and Ito's colors, which people with any common form of color blindness can distinguish; without the yellow, too
 # pale for a line on white, and the black, invisible on dark pages. Line styles distinguish curves without color.
@@ -87,22 +88,22 @@ class Group:
         grid = grid[(grid >= first) & (grid <= last)]
         if not len(grid):
             return None
-        mean, low, high = interval(np.stack([np.interp(grid, x, y) for x, y in series]))
+        values = np.stack([np.interp(grid, x, y) for x, y in series])
+        mean, low, high = interval(values, share=is_share(metric, self.runs))
         return Curve(grid, mean, low, high, len(series))
 
 
 def interval(
-    values: NDArray[np.float64],
+    values: NDArray[np.float64], *, share: bool
 ) -> tuple[NDArray[np.float64], NDArray[np.float64] | None, NDArray[np.float64] | None]:
-    """``(mean, low, high)``, (...) each, over the first axis of ``values`` (n, ...): Student's t, 95 %.
+    """``(mean, low, high)``, (...) each, over the first axis of ``values`` (n, ...), for a band.
 
-    With n = 1 there is no interval: ``low`` and ``high`` are None.
+    With n = 1 there is no interval: ``low`` and ``high`` are None. Where all values are equal both are the mean.
     """
-    n, mean = len(values), values.mean(0)
-    if n < 2:
+    mean, low, high = over_seeds(values, share=share)
+    if len(values) < 2:
         return mean, None, None
-    half = student.ppf(0.975, n - 1) * values.std(0, ddof=1) / math.sqrt(n)
-    return mean, mean - half, mean + half
+    return mean, np.where(np.isnan(low), mean, low), np.where(np.isnan(high), mean, high)
 
 
 def group_runs(runs: Sequence[Run]) -> list[Group]:

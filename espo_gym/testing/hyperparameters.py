@@ -31,6 +31,7 @@ OUT_OF_RANGE: dict[str, tuple[Any, ...]] = {
     "top_p": (0.0, 1.1),
     "top_k": (-1,),
     "max_completion_tokens": (0,),
+    "truncated_reward": (math.nan, math.inf),
     "stop": ("a", ("",)),
     "old_logps": ("guessed",),
     "kl_coef": (-1.0,),

@@ -11,8 +11,10 @@ import base64
 import hashlib
 import html
 import json
+import re
 from collections.abc import Sequence
 from importlib.resources import files
+from math import isfinite
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -21,9 +23,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from espo_gym import __version__
+from espo_gym.estimate import over_seeds
+from espo_gym.experiments.comparison import Comparison
 from espo_gym.experiments.run_folder import Run
 from espo_gym.files import write_text
-from espo_gym.reports.curves import COLORS, DASHES, Curve, Group, interval
+from espo_gym.reports.curves import COLORS, DASHES, Curve, Group
+
+from .findings import comparison_data, warnings_about
 
 POINTS = 300
 """Maximum number of points in a curve; a longer one is drawn as means of neighboring points."""
@@ -86,24 +92,33 @@ AXES = {
 PHASES = ("generate", "verify", "score", "update", "tokens_per_second")
 
 
-def page(title: str, *, groups: Sequence[Group] = (), inspection: dict[str, Any] | None = None, note: str = "") -> str:
+def page(
+    title: str,
+    *,
+    groups: Sequence[Group] = (),
+    comparisons: Sequence[Comparison] = (),
+    inspection: dict[str, Any] | None = None,
+    note: str = "",
+) -> str:
     """The HTML of a report.
 
     Args:
         title: of the page.
         groups: curves, none to leave them out.
+        comparisons: those that the runs are of, whose findings are shown before the curves.
         inspection: from ``inspector.as_json``, None to leave it out.
         note: shown in place of the inspector, to say why it is missing.
     """
-    data = {"report": report_data(groups) if groups else None, "inspection": inspection, "note": note}
+    data = {"report": report_data(groups, comparisons) if groups else None, "inspection": inspection, "note": note}
     style = _asset("page.css")
-    script = '"use strict";\n' + "\n".join(_asset(name) for name in ("page.js", "charts.js", "inspector.js"))
+    scripts = ("page.js", "findings.js", "charts.js", "inspector.js")
+    script = '"use strict";\n' + "\n".join(map(_asset, scripts))
     policy = (
         f"default-src 'none'; script-src {_digest(script)}; style-src {_digest(style)}; "
         "base-uri 'none'; form-action 'none'"
     )
     return Template(_asset("page.html")).substitute(
-        title=html.escape(title),
+        title=html.escape(DIRECTIONS.sub(_escape, title)),
         policy=policy,
         style=style,
         script=script,
@@ -115,11 +130,20 @@ def page(title: str, *, groups: Sequence[Group] = (), inspection: dict[str, Any]
 def embed(value: Any) -> str:
     """``value`` as JSON that is safe in a ``<script>`` element: no tag, comment or entity can begin in it.
 
-    A lone surrogate, which cannot be encoded, becomes a question mark.
+    A lone surrogate, which cannot be encoded, becomes a question mark; a character that would change the direction of
+    the text after it becomes its escape sequence, so that no text is displayed in another order than it has.
     """
     text = json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
-    text = text.encode(errors="replace").decode()
+    text = DIRECTIONS.sub(lambda match: f"\\{_escape(match)}", text.encode(errors="replace").decode())
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+DIRECTIONS = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+"""Characters that do nothing but change the direction of the text around them."""
+
+
+def _escape(match: re.Match[str]) -> str:
+    return f"\\u{ord(match[0]):04x}"
 
 
 def write(path: Path, text: str) -> None:
@@ -140,9 +164,11 @@ def _digest(text: str) -> str:
 # -- data for the page -------------------------------------------------------------------------------------------------
 
 
-def report_data(groups: Sequence[Group]) -> dict[str, Any]:
-    """Everything that the page shows about ``groups``, for JSON."""
+def report_data(groups: Sequence[Group], comparisons: Sequence[Comparison] = ()) -> dict[str, Any]:
+    """Everything that the page shows about ``groups`` and ``comparisons``, for JSON."""
     return {
+        "warnings": warnings_about(groups),
+        "comparisons": [comparison_data(comparison) for comparison in comparisons],
         "groups": [
             {
                 "label": group.label,
@@ -198,36 +224,68 @@ def _phases(group: Group) -> dict[str, float]:
 
 
 def _figures(group: Group) -> dict[str, Any]:
-    """Held-out accuracy before and after training: over seeds, or of one seed with the interval of its evaluation."""
-    evaluations = [run.evaluation for run in group.runs]
-    names = dict.fromkeys(
-        name for e in evaluations for part in e.values() for name, row in part.items() if isinstance(row, dict)
-    )
+    """Held-out accuracy before and after training: over seeds, or of one seed with the interval of its evaluation.
+
+    Figures that are not numbers are left out.
+    """
     figures: dict[str, Any] = {}
-    for name in names:
-        for when in ("before", "after"):
-            rows = [e[when][name] for e in evaluations if name in e.get(when, {})]
-            if len(rows) == 1:
-                figures.setdefault(name, {})[when] = {key: rows[0][key] for key in ("value", "low", "high")}
-            elif rows:
-                mean, low, high = interval(np.array([row["value"] for row in rows]))
-                assert low is not None and high is not None
-                figures.setdefault(name, {})[when] = {"value": float(mean), "low": float(low), "high": float(high)}
+    for when in ("before", "after"):
+        rows: dict[str, list[dict[str, Any]]] = {}
+        for run in group.runs:
+            evaluation = run.evaluation.get(when)
+            for name, row in evaluation.items() if isinstance(evaluation, dict) else ():
+                if isinstance(row, dict) and _number(row.get("value")) is not None:
+                    rows.setdefault(name, []).append(row)
+        for name, found in rows.items():
+            figures.setdefault(name, {})[when] = _figure(found)
     return figures
 
 
+def _figure(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """The mean of a share over ``rows``, each of the evaluation of a seed, or the one figure, with its interval."""
+    if len(rows) == 1:
+        return {key: _number(rows[0].get(key)) for key in ("value", "low", "high")}
+    values = [float(row["value"]) for row in rows]
+    ends = map(float, over_seeds(np.array(values), share=True))
+    return dict(zip(("value", "low", "high"), map(_number, ends), strict=True)) | {"seeds": values}
+
+
+def _number(value: Any) -> float | None:
+    """``value`` if it is a finite number, else None, which JSON has."""
+    return float(value) if isinstance(value, int | float) and isfinite(value) else None
+
+
 def _samples(run: Run) -> dict[str, Any] | None:
-    """The first problems in samples.jsonl with the greedy completion and some samples, before and after training."""
+    """The first problems in samples.jsonl with the greedy completion and some samples, before and after training.
+
+    ``unreadable`` counts the rows that are no rows of samples.
+    """
     problems: dict[str, dict[str, Any]] = {}
+    unreadable = 0
     for row in run.samples():
+        if not _is_sample(row):
+            unreadable += 1
+            continue
         if row["prompt"] not in problems and len(problems) == PROBLEMS:
             continue
         problem = problems.setdefault(row["prompt"], {"prompt": _cut(row["prompt"]), "before": [], "after": []})
         here = problem[row["when"]]
         if len(here) < 1 + SAMPLES:
-            kept = {key: row[key] for key in ("kind", "verdict", "reason")}
+            kept = {key: row.get(key) for key in ("kind", "verdict", "reason")}
             here.append(kept | {"completion": _cut(row["completion"])})
-    return {"run": str(run.folder), "problems": list(problems.values())} if problems else None
+    if not problems and not unreadable:
+        return None
+    return {"run": str(run.folder), "problems": list(problems.values()), "unreadable": unreadable}
+
+
+def _is_sample(row: Any) -> bool:
+    texts = ("when", "prompt", "kind", "completion", "verdict")
+    return (
+        isinstance(row, dict)
+        and all(isinstance(row.get(name), str) for name in texts)
+        and row["when"] in ("before", "after")
+        and isinstance(row.get("reason"), str | None)
+    )
 
 
 def _cut(text: str) -> str:

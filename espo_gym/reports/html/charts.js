@@ -6,11 +6,15 @@ function report(runs) {
   const shown = new Set(runs.groups.keys());
   const redraws = [];
   const several = runs.groups.some((group) => group.seeds.length > 1);
+  if (runs.warnings.length) warnings(runs.warnings);
+  if (runs.comparisons.length) comparisons(runs.comparisons);
   overview(runs, several);
 
   const curves = section("curves", "Curves");
   curves.append(make("p", { class: "quiet" },
-    (several ? "Lines are means over seeds, bands their 95 % intervals (Student's t); a curve of one seed has no band. "
+    (several ? "Lines are means over seeds, bands their 95 % intervals: Student's t or, of shares, Wilson's with "
+      + "Student's quantile, which stay in [0, 1]. A curve of one seed has no band. Where all seeds are equal a band has no "
+      + "width, which does not mean certainty. "
       : "One seed each, so there are no bands. ")
     + "The x-axis is completions trained on. To read values, point at or tap a chart, or focus it and press the arrow keys."));
   if (runs.groups.length > 1) curves.append(legend(runs.groups, shown, redraws));
@@ -28,26 +32,40 @@ function report(runs) {
 
 function overview(runs, several) {
   const names = [...new Set(runs.groups.flatMap((group) => Object.keys(group.figures)))];
+  const before = runs.groups.some((group) => Object.values(group.figures).some((figure) => figure.before));
   const head = ["", "seeds", "completions", ...names];
   const rows = runs.groups.map((group) => [
     group.label,
     group.seeds.join(", "),
     group.timesteps[0] === group.timesteps[1] ? String(group.timesteps[0]) : group.timesteps.join("–"),
-    ...names.map((name) => figures(group.figures[name])),
+    ...names.map((name) => figures(group.figures[name], before)),
   ]);
   const made = section("overview", "Overview", table(head, rows));
-  made.append(make("p", { class: "quiet" }, "Accuracy on held-out problems, before → after training, with the "
-    + "95 % interval in brackets" + (several ? ": over seeds if there are several, otherwise over problems." : ", over problems.")));
+  made.append(make("p", { class: "quiet" }, `Accuracy on held-out problems, ${before ? "before → " : ""}after `
+    + "training, in brackets a 95 % interval: " + (several ? "over seeds Wilson's with Student's quantile, which stays in [0, 1] "
+      + "(dots are seeds; where all are equal there is none); of one seed " : "") + "Wilson's over problems."));
 }
 
-function figures(figure) {
+function figures(figure, before) {
   const cell = document.createDocumentFragment();
   if (!figure) return cell;
   const one = (e) => (e ? e.value.toFixed(3) : "–");
-  cell.append(`${one(figure.before)} → ${one(figure.after)} `);
+  cell.append(before ? `${one(figure.before)} → ${one(figure.after)} ` : `${one(figure.after)} `);
   const last = figure.after || figure.before;
-  if (last.low !== null) cell.append(make("small", {}, `[${last.low.toFixed(3)}, ${last.high.toFixed(3)}]`));
+  if (last.low !== null && last.high !== null)
+    cell.append(make("small", {}, `[${last.low.toFixed(3)}, ${last.high.toFixed(3)}]`));
+  else if (last.seeds) cell.append(make("small", {}, `equal on ${last.seeds.length} seeds`));
+  if (last.seeds) cell.append(" ", dots(last.seeds));
   return cell;
+}
+
+/** The values of single seeds between 0 and 1. */
+function dots(values) {
+  const strip = draw("svg", { class: "dots", viewBox: "0 0 64 10", role: "img",
+    "aria-label": `seeds: ${values.map((value) => value.toFixed(3)).join(", ")}` });
+  strip.append(draw("line", { x1: 4, x2: 60, y1: 5, y2: 5 }));
+  for (const value of values) strip.append(draw("circle", { cx: 4 + 56 * value, cy: 5, r: 3 }));
+  return strip;
 }
 
 function legend(groups, shown, redraws) {
@@ -150,7 +168,7 @@ function figure(chart, groups, shown, redraws) {
       if (i < 0) continue;
       const mark = make("i");
       mark.style.backgroundColor = groups[series.group].colour;
-      const range = series.low ? ` [${number(series.low[i])}, ${number(series.high[i])}]` : "";
+      const range = series.low && series.low[i] < series.high[i] ? ` [${number(series.low[i])}, ${number(series.high[i])}]` : "";
       const label = groups.length > 1 ? `${groups[series.group].label}: ` : "";
       tip.append(make("div", {}, mark, `${label}${number(series.y[i])}${range}`));
     }
@@ -243,23 +261,27 @@ function completions(runs) {
   const list = make("div");
   const fill = () => {
     list.replaceChildren();
-    for (const problem of runs.samples[which.value].problems) {
-      const sides = ["before", "after"].map((when) => {
+    const chosen = runs.samples[which.value];
+    const shown = ["before", "after"].filter((when) => chosen.problems.some((problem) => problem[when].length));
+    if (chosen.unreadable) list.append(make("p", { class: "quiet" },
+      `${chosen.unreadable} rows of samples.jsonl are no samples and are left out.`));
+    for (const problem of chosen.problems) {
+      const sides = shown.map((when) => {
         const rows = problem[when].filter((row) => !filter.value || row.verdict === filter.value);
         const items = rows.map((row) => make("li", {}, verdict(row.verdict, row.reason), ` ${row.kind} `,
           make("div", { class: "text" }, row.completion)));
         return [items.length, make("div", {}, make("h4", {}, `${when} training`), make("ul", {}, ...items))];
       });
-      if (!sides[0][0] && !sides[1][0]) continue;
+      if (sides.every(([count]) => !count)) continue;
       list.append(make("div", { class: "problem" }, make("div", { class: "text" }, make("strong", {}, problem.prompt)),
-        make("div", { class: "beside" }, sides[0][1], sides[1][1])));
+        make("div", { class: "beside" }, ...sides.map(([, side]) => side))));
     }
-    if (!list.childElementCount) list.append(make("p", { class: "quiet" }, "No completion has this verdict."));
+    if (!list.querySelector(".problem")) list.append(make("p", { class: "quiet" }, "No completion has this verdict."));
   };
   which.addEventListener("change", fill);
   filter.addEventListener("change", fill);
   section("completions", "Completions", make("p", { class: "quiet" },
-    "Held-out problems before and after training: greedy decoding and some samples, with the verifier's verdicts."),
+    "Held-out problems, before and after training as far as they were kept: greedy decoding and some samples, with the verifier's verdicts."),
     make("div", { class: "pick" }, which, filter), list);
   fill();
 }
