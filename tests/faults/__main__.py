@@ -117,7 +117,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=30, help="for crash, over all jobs")
     parser.add_argument("--jobs", type=int, default=1, help="experiments at a time")
     parser.add_argument("--flips", type=int, default=8, help="flipped bits of each file")
-    parser.add_argument("--only", default="", help="jobs of crash whose name contains this")
+    parser.add_argument("--only", default="", metavar="JOB", help="of crash, one job")
     parser.add_argument("--fault", default="", help="faults of crash whose name contains this, such as kill or ENOSPC")
     parser.add_argument("--at", type=int, help="of crash, the number of the call to disturb, to do one again")
     parser.add_argument("--keep", type=Path, help="an empty folder for all files, kept afterwards")
@@ -127,7 +127,7 @@ def main() -> int:
     shim.library()
     folder = given.keep or Path(tempfile.mkdtemp(prefix="faults-"))
     table, began = Table(), time.monotonic()
-    parts, jobs = given.parts or PARTS, [job for job in crash.JOBS if given.only in job.name]
+    parts, jobs = given.parts or PARTS, [job for job in crash.JOBS if given.only in ("", job.name)]
     given.parts_of_time = max(1, len(jobs))
 
     def crash_job(job: crash.Job) -> None:

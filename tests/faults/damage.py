@@ -108,15 +108,18 @@ class Verdict:
 
     @property
     def kind(self) -> str:
-        """What of it can be detected: all in files with checksums, in texts not that a character is another one."""
+        """What is damaged, and how."""
         if self.file.endswith(".zip"):
-            return "checkpoint"
-        return "bit of a file without checksums" if "flipped" in self.damage else "file cut, emptied or zeroed"
+            return "checkpoint: any damage"
+        if "flipped" in self.damage:
+            return "file without checksums: bit flipped"
+        rows = self.file.endswith(".jsonl") or "progress" in self.file
+        return f"{'file of rows' if rows else 'other file'}: cut, emptied or zeroed"
 
     @property
     def detectable(self) -> bool:
-        """Whether a reader can know."""
-        return "without" not in self.kind
+        """Whether a reader can know: not that rows are missing, nor that a character is another one."""
+        return self.kind.startswith(("checkpoint", "other"))
 
     def __str__(self) -> str:
         return f"{self.reader} of {self.subject}, {self.file} {self.damage}: {self.result}: {self.said}"
