@@ -37,6 +37,8 @@ class Job:
     """The call before which ``before`` is killed. The job is then to leave what ``before`` leaves undisturbed."""
     speaks: bool = False
     """What it says is its result."""
+    or_nothing: bool = False
+    """If it is disturbed, all may also be as it was before."""
 
 
 def _train(*arguments: str) -> Command:
@@ -62,6 +64,12 @@ def resume_job(size: Sequence[str]) -> Job:
     return Job("train --resume", RESUME, (RESUME,), before=_train(*size), cut=second_save)
 
 
+def _overwriting() -> Job:
+    """What is resumed afterwards is the old run or the new one, whole."""
+    command = _train(*jobs.TINY, "--overwrite", "--seed", "9")
+    return Job("train --overwrite", command, (RESUME, command), before=_train(*jobs.TINY), or_nothing=True)
+
+
 def _evaluation() -> Job:
     command = ("command_line", "eval", OUT, "--problems", "4", "--k", "1")
     return Job("eval", command, (command,), before=_train(*jobs.TINY), speaks=True)
@@ -75,6 +83,7 @@ def _comparison(n: int) -> Job:
 JOBS = (
     train_job(jobs.RUN),
     resume_job(jobs.RUN),
+    _overwriting(),
     _evaluation(),
     _comparison(1),
     _comparison(2),
@@ -158,7 +167,8 @@ class Bench:
         if self.job.speaks and ended.said != said:
             details.append("it says something else")
         after = snapshot(here / "out")
-        details += [] if details else differences(after, whole)
+        untouched = self.job.or_nothing and self.prepared is not None and not differences(after, self.prepared[1])
+        details += [] if details or untouched else differences(after, whole)
         left = [f"{name} is left" for name in extra(after, whole)]
         left += [f"TMPDIR/{path.name} is left" for path in (here / "tmp").iterdir() if not _probe(path)]
         if fault.kind.startswith("fail") and call.name in ("unlink", "rmdir"):
