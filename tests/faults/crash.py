@@ -70,6 +70,12 @@ def _overwriting() -> Job:
     return Job("train --overwrite", command, (RESUME, command), before=_train(*jobs.TINY), or_nothing=True)
 
 
+def _extending() -> Job:
+    """A finished run that is resumed with more timesteps; the user need not repeat their number."""
+    command = _train("--resume", "--timesteps", "48", "--no-progress")
+    return Job("train --timesteps", command, (RESUME,), before=_train(*jobs.TINY), or_nothing=True)
+
+
 def _evaluation() -> Job:
     command = ("command_line", "eval", OUT, "--problems", "4", "--k", "1")
     return Job("eval", command, (command,), before=_train(*jobs.TINY), speaks=True)
@@ -84,6 +90,7 @@ JOBS = (
     train_job(jobs.RUN),
     resume_job(jobs.RUN),
     _overwriting(),
+    _extending(),
     _evaluation(),
     _comparison(1),
     _comparison(2),
