@@ -7,17 +7,14 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import TYPE_CHECKING, Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import torch
 from torch import Tensor
 
 from espo_gym.choices import SAMPLERS
 
-from .training_state import CLOCKS, COUNTERS
-
-if TYPE_CHECKING:
-    from .base import PolicyOptimizer
+from .training_state import CLOCKS, COUNTERS, TrainingState
 
 FLOATS = ("float32", "float64", "bfloat16", "float16")
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")
@@ -41,7 +38,7 @@ def naming(path: str | Path) -> Iterator[None]:
         raise ValueError(f"{path} cannot be read: {message}") from error
 
 
-def check_state(cls: type[PolicyOptimizer], state: dict[str, Any], overrides: Collection[str] = ()) -> dict[str, Any]:
+def check_state(cls: type[TrainingState], state: dict[str, Any], overrides: Collection[str] = ()) -> dict[str, Any]:
     """The hyperparameters that ``state`` holds for ``cls``; ``overrides`` are names that are given elsewhere.
 
     Raises:
@@ -108,7 +105,7 @@ def _check_diagnostics(given: dict[str, Any], fresh: dict[str, Any]) -> None:
         raise ValueError(f"state.json has the warning {unknown[0]!r}, which this version does not know")
 
 
-def check_moments(algorithm: PolicyOptimizer, moments: dict[int, dict[str, Tensor]]) -> None:
+def check_moments(algorithm: TrainingState, moments: dict[int, dict[str, Tensor]]) -> None:
     """Raise ValueError unless ``moments`` are those of every parameter after as many steps as ``algorithm`` took."""
     names = {id(parameter): name for name, parameter in algorithm.policy.named_parameters()}
     parameters = [p for group in algorithm.optimizer.param_groups for p in group["params"]]
