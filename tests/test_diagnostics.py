@@ -93,7 +93,7 @@ class Charged(gymnasium.Wrapper):
 
     def step(self, action):
         observation, reward, *rest = self.env.step(action)
-        return observation, reward - 0.5 * bool(action), *rest
+        return observation, float(reward) - 0.5 * bool(action), *rest
 
 
 def test_a_penalty_on_finished_completions_alone_pays_for_never_ending():
@@ -109,7 +109,7 @@ def test_a_penalty_on_finished_completions_alone_pays_for_never_ending():
 
     assert "truncation_pays" in names(Charged)
     assert "truncation_pays" not in names(Charged, truncated_reward=-0.5)
-    for plain in (lambda env: env, lambda env: TransformReward(env, lambda r: 2 * r - 1)):
+    for plain in (lambda env: env, lambda env: TransformReward(env, lambda r: 2 * float(r) - 1)):
         assert "truncation_pays" not in names(plain)
         assert "truncation_pays" in names(plain, truncated_reward=0.5)
 
