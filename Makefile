@@ -9,7 +9,7 @@ TORCH_INDEX ?=
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test test-slow coverage lint types dist wheel-check audit clean
+.PHONY: demo test test-slow faults coverage lint types dist wheel-check audit clean
 
 # On one thread: for a policy this small a second one only waits, and the figures are then the same on any number of cores.
 demo: $(VENV)/installed
@@ -22,6 +22,10 @@ test: $(VENV)/installed-dev
 
 test-slow: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -m slow
+
+# Kills, full disks, signals and damaged files, for about an hour; prints the table of docs/reliability.md. Linux only.
+faults: $(VENV)/installed-dev
+	$(BIN)/python -m tests.faults
 
 # The quick tests under coverage; fails below the floor in pyproject.toml. Not pytest-cov: pytest imports the package for
 # its warning filters, before a plugin could measure that.

@@ -72,7 +72,8 @@ def lay_out() -> None:
 
 def mypy() -> tuple[int, str]:
     # Lessons and tests are single files, not packages.
-    files = ["espo_gym", "benchmarks", *(str(p.relative_to(TREE)) for d in BESIDE[1:] for p in (TREE / d).glob("*.py"))]
+    single = [path for folder in BESIDE[1:] for path in (TREE / folder).rglob("*.py")]
+    files = ["espo_gym", "benchmarks", *(str(path.relative_to(TREE)) for path in single)]
     command = [sys.executable, "-m", "mypy", "--config-file", str(ROOT / "pyproject.toml"), *files]
     command += ["--cache-dir", str(ROOT / ".mypy_cache")]
     done = subprocess.run(command, cwd=TREE, capture_output=True, text=True, check=False)
