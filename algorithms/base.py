@@ -25,7 +25,7 @@ from espo_gym.plugins import check_import
 from espo_gym.rollout import Rollout
 
 from . import learner
-from .loading import check_moments, check_state, naming
+from .loading import check_moments, check_state, freeze, naming
 from .loss import LossOutput, loss_function, update_metrics
 from .registry import name_of, resolve
 from .sb3_model import SB3Model, as_callback, give_back_terminal
@@ -192,6 +192,7 @@ class PolicyOptimizer(SB3Model):
             "dtype": _name(self.policy.dtype),
             "autocast": _name(self.policy.autocast) if self.policy.autocast else None,
             "sampler": self.policy.sampler,
+            "frozen": [name for name, p in self.policy.named_parameters() if not p.requires_grad],
             "shortcuts": {"device": self.policy.device.type, "checked": self.policy.checked_shortcuts},
             "counters": {name: getattr(self, name) for name in COUNTERS},
             "clocks": {name: getattr(self, name) for name in CLOCKS},
@@ -263,6 +264,7 @@ class PolicyOptimizer(SB3Model):
             except (OSError, ValueError) as error:
                 raise ValueError(str(error).replace(str(folder), str(path))) from error
             with naming(path):
+                freeze(policy, state["frozen"])
                 if state["shortcuts"]["device"] == policy.device.type:
                     policy.keep_shortcuts(state["shortcuts"]["checked"])
             saved = policy.state_dict().keys()

@@ -91,12 +91,17 @@ def _live(
 
 
 def _zero_grad(state: TrainingState) -> None:
-    """Gradients of 0, not None: where no row of a minibatch has one, AdamW still moves by its momentum."""
+    """Gradients of 0, not None: where no row of a minibatch has one, AdamW still moves by its momentum.
+
+    None for what is frozen, or AdamW would move that too, by a momentum from before.
+    """
     for group in state.optimizer.param_groups:
         for parameter in group["params"]:
-            if parameter.grad is not None:
+            if not parameter.requires_grad:
+                parameter.grad = None
+            elif parameter.grad is not None:
                 parameter.grad.zero_()
-            elif parameter.requires_grad:
+            else:
                 parameter.grad = torch.zeros_like(parameter)
 
 

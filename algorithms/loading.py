@@ -14,10 +14,10 @@ from torch import Tensor
 
 from espo_gym.choices import SAMPLERS
 
-from .training_state import CLOCKS, COUNTERS
+from .training_state import CLOCKS, COUNTERS, TrainingState
 
 if TYPE_CHECKING:
-    from .base import PolicyOptimizer
+    from espo_gym.policy import Policy
 
 FLOATS = ("float32", "float64", "bfloat16", "float16")
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")
@@ -41,7 +41,7 @@ def naming(path: str | Path) -> Iterator[None]:
         raise ValueError(f"{path} cannot be read: {message}") from error
 
 
-def check_state(cls: type[PolicyOptimizer], state: dict[str, Any], overrides: Collection[str] = ()) -> dict[str, Any]:
+def check_state(cls: type[TrainingState], state: dict[str, Any], overrides: Collection[str] = ()) -> dict[str, Any]:
     """The hyperparameters that ``state`` holds for ``cls``; ``overrides`` are names that are given elsewhere.
 
     Raises:
@@ -108,14 +108,27 @@ def _check_diagnostics(given: dict[str, Any], fresh: dict[str, Any]) -> None:
         raise ValueError(f"state.json has the warning {unknown[0]!r}, which this version does not know")
 
 
-def check_moments(algorithm: PolicyOptimizer, moments: dict[int, dict[str, Tensor]]) -> None:
+def freeze(policy: Policy, names: list[Any]) -> None:
+    """Leave the parameters of these ``names`` as they are, as they were when the checkpoint was written.
+
+    Raises ValueError: there is no parameter of such a name.
+    """
+    parameters = dict(policy.named_parameters())
+    for name in names:
+        if name not in parameters:
+            raise ValueError(f"it freezes {name!r}, which its policy does not have")
+        parameters[name].requires_grad_(False)
+
+
+def check_moments(algorithm: TrainingState, moments: dict[int, dict[str, Tensor]]) -> None:
     """Raise ValueError unless ``moments`` are those of every parameter after as many steps as ``algorithm`` took."""
     names = {id(parameter): name for name, parameter in algorithm.policy.named_parameters()}
     parameters = [p for group in algorithm.optimizer.param_groups for p in group["params"]]
     taken = algorithm.n_updates
-    wanted = {i for i, parameter in enumerate(parameters) if taken and parameter.requires_grad}
-    if moments.keys() != wanted:
-        i = min(moments.keys() ^ wanted)
+    possible = set(range(len(parameters))) if taken else set()
+    wanted = {i for i in possible if parameters[i].requires_grad}  # a frozen one has some from before, or none
+    if wrong := (wanted - moments.keys()) | (moments.keys() - possible):
+        i = min(wrong)
         which = names.get(id(parameters[i]), str(i)) if i < len(parameters) else f"number {i}, which there is not"
         raise ValueError(
             f"optimizer.safetensors {'lacks' if i in wanted else 'has'} the moments of parameter {which}; after "
@@ -134,5 +147,5 @@ def check_moments(algorithm: PolicyOptimizer, moments: dict[int, dict[str, Tenso
                 raise ValueError(f"{name} of {where} must have shape and dtype {shape} {dtype}, not {given}")
             if not value.isfinite().all() or (name != "exp_avg" and (value < 0).any()):
                 raise ValueError(f"{name} of {where} is not finite, or negative")
-        if float(named["step"]) != taken:
-            raise ValueError(f"{where} took {float(named['step']):g} steps, the run {taken}")
+    if moments and (steps := max(float(named["step"]) for named in moments.values())) != taken:
+        raise ValueError(f"its optimizer took {steps:g} steps, the run {taken}")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
+from typing_extensions import Self
 
 from .checks import check_choice, check_int
 from .task import Task
@@ -41,6 +42,23 @@ def check_split(task: Task, split: str | None) -> str:
         sizes = ", ".join(f"{name} has {task.size(name)}" for name in task.splits)
         raise ValueError(f"the split {split!r} of {task.name!r} is empty: {sizes}")
     return split
+
+
+class Split:
+    """The split that an environment takes its problems from; None for the first one of its task.
+
+    Setting one that the task does not have, or an empty one, raises ValueError.
+    """
+
+    @overload
+    def __get__(self, env: None, owner: type) -> Self: ...
+    @overload
+    def __get__(self, env: Any, owner: type) -> str: ...
+    def __get__(self, env: Any, owner: type) -> Self | str:
+        return self if env is None else env._split
+
+    def __set__(self, env: Any, split: str | None) -> None:
+        env._split = check_split(env.task, split)
 
 
 def check_seed(seed: Any) -> int:

@@ -11,7 +11,7 @@ from gymnasium.error import ResetNeeded
 from .checks import check_choice
 from .episode import Episode, reset_infos, step_infos
 from .registration import make_task
-from .reset_arguments import check_options, check_seed, check_split, draw_seed
+from .reset_arguments import Split, check_options, check_seed, draw_seed
 from .spaces import ACTION_SPACE, OBSERVATION_SPACE
 from .task import Task
 from .verification import verify_completions
@@ -43,6 +43,7 @@ class TextEnv(gymnasium.Env[str, str]):
     """
 
     metadata: ClassVar[dict[str, Any]] = {"render_modes": ["ansi"], "render_fps": 1}  # type: ignore[misc]
+    split = Split()
 
     def __init__(
         self,
@@ -69,15 +70,6 @@ class TextEnv(gymnasium.Env[str, str]):
         self.observation_space = deepcopy(OBSERVATION_SPACE)
         self.action_space = deepcopy(ACTION_SPACE)
         self._episode: Episode | None = None
-
-    @property
-    def split(self) -> str:
-        """The split that problems are taken from; ValueError for one that the task does not have."""
-        return self._split
-
-    @split.setter
-    def split(self, split: str | None) -> None:
-        self._split = check_split(self.task, split)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
         """Start an episode; returns the prompt and the info. Raises TypeError or ValueError for invalid arguments."""

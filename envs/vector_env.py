@@ -16,7 +16,7 @@ from gymnasium.vector.utils import batch_space
 from .checks import check_choice, check_int
 from .episode import Episode, reset_infos, step_infos
 from .registration import make_task
-from .reset_arguments import MAX_SEED, check_options, check_seed, check_split, draw_seed
+from .reset_arguments import MAX_SEED, Split, check_options, check_seed, draw_seed
 from .spaces import ACTION_SPACE, OBSERVATION_SPACE
 from .task import Task
 from .verification import verify_completions
@@ -55,6 +55,8 @@ class MathVectorEnv(VectorEnv[Texts, Sequence[str], npt.NDArray[Any]]):
     ```
     """
 
+    split = Split()
+
     def __init__(
         self,
         task: str | type[Task] | Task,
@@ -90,15 +92,6 @@ class MathVectorEnv(VectorEnv[Texts, Sequence[str], npt.NDArray[Any]]):
         self.action_space = batch_space(self.single_action_space, self.num_envs)
         self._episodes: list[Episode | None] = [None] * self.num_envs
         self._randoms: list[int | np.random.Generator | None] = [None] * self.num_envs
-
-    @property
-    def split(self) -> str:
-        """The split that problems are taken from; ValueError for one that the task does not have."""
-        return self._split
-
-    @split.setter
-    def split(self, split: str | None) -> None:
-        self._split = check_split(self.task, split)
 
     def reset(
         self, *, seed: Seeds | None = None, options: dict[str, Any] | None = None

@@ -40,6 +40,7 @@ STATE: Fields = {
     "dtype": str,
     "autocast": str | None,
     "sampler": str,
+    "frozen": list,
     "shortcuts": {"device": str, "checked": dict},
     "counters": dict,
     "clocks": dict,
@@ -101,7 +102,7 @@ def opened(source: str | Path) -> Iterator[tuple[dict[str, Any], dict[int, dict[
     path = find(source)
     if path is None:
         raise FileNotFoundError(f"no checkpoint at {source if Path(source).is_dir() else with_suffix(source)}")
-    with scratch(Path(tempfile.gettempdir()), "espo-gym-") as folder:
+    with scratch(Path(tempfile.gettempdir()), "espo-gym-read-") as folder:
         unpack(path, folder)
         try:
             state = _read_state(folder / "state.json")

@@ -226,7 +226,7 @@ def test_a_transformed_reward_reaches_what_was_cut_off(vector):
     if vector:
         env = VectorTransformReward(MathVectorEnv(OneTurn(), num_envs=60), lambda r: 2 * r - 1)
     else:
-        env = as_vector_env(TransformReward(TextEnv(OneTurn()), lambda r: 2 * r - 1), 60)
+        env = as_vector_env(TransformReward(TextEnv(OneTurn()), lambda r: 2 * float(r) - 1), 60)
     rollout = collect(env, chatty(end_bias=2.5), range(60), range(60), Sampling(max_completion_tokens=6))
     paid: dict[Any, set[float]] = {(v.status, v.reason == "truncated"): set() for v in rollout.verdicts}
     for verdict, reward in zip(rollout.verdicts, rollout.rewards.tolist(), strict=True):

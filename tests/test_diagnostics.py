@@ -10,10 +10,10 @@ import pytest
 import torch
 from gymnasium.wrappers import TransformReward
 from stable_baselines3.common.callbacks import BaseCallback
-from tiny import tiny_policy
+from tiny import random_rollout, tiny_policy
 
 from espo_gym.algorithms import ESPO, GRPO, GSPO
-from espo_gym.diagnostics import DIAGNOSES, DiagnosticWarning
+from espo_gym.diagnostics import DIAGNOSES, DiagnosticWarning, State, truncation_pays
 from espo_gym.envs import MathVectorEnv, ProceduralTask, TextEnv, Verdict
 from espo_gym.envs.task import Problem
 
@@ -93,7 +93,7 @@ class Charged(gymnasium.Wrapper):
 
     def step(self, action):
         observation, reward, *rest = self.env.step(action)
-        return observation, reward - 0.5 * bool(action), *rest
+        return observation, float(reward) - 0.5 * bool(action), *rest
 
 
 def test_a_penalty_on_finished_completions_alone_pays_for_never_ending():
@@ -109,9 +109,16 @@ def test_a_penalty_on_finished_completions_alone_pays_for_never_ending():
 
     assert "truncation_pays" in names(Charged)
     assert "truncation_pays" not in names(Charged, truncated_reward=-0.5)
-    for plain in (lambda env: env, lambda env: TransformReward(env, lambda r: 2 * r - 1)):
+    for plain in (lambda env: env, lambda env: TransformReward(env, lambda r: 2 * float(r) - 1)):
         assert "truncation_pays" not in names(plain)
         assert "truncation_pays" in names(plain, truncated_reward=0.5)
+
+
+@pytest.mark.parametrize(("rewards", "pays"), [([0, 0, 0, -1], False), ([0, -1, 0, 0], True), ([-1, 0, 0, 0], False)])
+def test_only_completions_of_one_problem_are_compared(rewards, pays):
+    rollout = random_rollout(tiny_policy(), lengths=[2] * 4, group_size=2)
+    rollout.rewards, rollout.truncated = torch.tensor(rewards), torch.tensor([True, False, False, False])
+    assert truncation_pays(State({}, rollout, None)) == pays
 
 
 def forbid_end(policy) -> None:

@@ -154,8 +154,9 @@ def behavior(name: str, settings: tuple, rollouts: int = 1) -> dict[str, object]
             rows = [row for _ in range(rollouts) for row in learn(algo, 1)]
         except RuntimeError as error:
             rows, seen["error"] = [], str(error)
-    clocks = ("time/tokens_per_second", "time/generate", "time/verify", "time/score", "time/update")
-    seen["metrics"] = [{k: repr(v) for k, v in row.items() if k not in clocks} for row in rows]
+    counted = ("time/timesteps", "time/rollouts")
+    kept = [{k: repr(v) for k, v in row.items() if k in counted or not k.startswith("time/")} for row in rows]
+    seen["metrics"] = kept
     seen["weights"] = torch.cat([p.detach().flatten() for p in algo.policy.model.parameters()]).tolist()
     seen["critic"] = [p.detach().tolist() for p in algo.policy.parameters()] if algo.needs_values else None
     seen["words"] = bool(words.getvalue())

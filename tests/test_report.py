@@ -192,8 +192,14 @@ class TestForeignFiles:
         (shown,) = page_data((tmp_path / "r.html").read_text())["report"]["samples"]
         assert shown["unreadable"] == 1 and [problem["prompt"] for problem in shown["problems"]] == ["1+1="]
 
-    @pytest.mark.parametrize("text", ["\0\0\n" + sample("p", "c"), sample("p", "c") + '{"prompt": "1', "", "\n"])
-    def test_nuls_and_torn_lines_cost_nothing(self, text, tmp_path):
+    def test_a_line_that_is_not_json_is_named(self, tmp_path):
+        run = write_run(tmp_path / "a", {"rollout/accuracy": [0.1]})
+        (run / "samples.jsonl").write_text(sample("p", "c") + "\0\0\n" + sample("p", "c"))
+        result = invoke("report", run, "--out", tmp_path / "r.html")
+        assert result.exit_code == 1 and "samples.jsonl, line 2 is not JSON" in result.output
+
+    @pytest.mark.parametrize("text", [sample("p", "c") + '{"prompt": "1', "", "\n"])
+    def test_a_torn_last_line_costs_nothing(self, text, tmp_path):
         run = write_run(tmp_path / "a", {"rollout/accuracy": [0.1]})
         (run / "samples.jsonl").write_text(text)
         assert invoke("report", run, "--out", tmp_path / "r.html").exit_code == 0
@@ -201,9 +207,8 @@ class TestForeignFiles:
     @pytest.mark.parametrize(
         "text",
         [
-            '{"after": []}',
             '{"after": {"greedy": {}}}',
-            '{"after": {"greedy": {"value": "x"}}, "before": 3}',
+            '{"after": {"greedy": {"value": "x"}}}',
             '{"after": {"greedy": {"value": NaN, "low": 0, "high": 1}}}',
             '{"after": {"greedy": {"value": null}}, "more": {"greedy": {"value": 1}}}',
         ],

@@ -145,6 +145,25 @@ def test_every_checkpoint_of_20_rollouts_resumes_exactly(algorithm, tmp_path):
     check_that_every_checkpoint_goes_on_as_the_run_did(algorithm, 20, tmp_path, rollout_size=64)
 
 
+@pytest.mark.parametrize("later", [False, True], ids=["from the start", "on the way"])
+def test_what_is_frozen_stays_frozen(later, tmp_path):
+    def made() -> PolicyOptimizer:
+        algo = ESPO(teaching_policy(), ADDITION, **RUN)
+        if later:
+            algo.learn(8)
+        algo.policy.model.get_input_embeddings().requires_grad_(False)
+        return algo.learn(8)
+
+    whole, saved = made(), made()
+    before = whole.policy.model.get_input_embeddings().weight.clone()
+    back = ESPO.load(saved.save(tmp_path / "c"))
+    frozen = [name for name, p in back.policy.named_parameters() if not p.requires_grad]
+    assert frozen and frozen == [name for name, p in whole.policy.named_parameters() if not p.requires_grad]
+    whole.learn(8), back.learn(8)
+    assert torch.equal(whole.policy.model.get_input_embeddings().weight, before)
+    assert same_state(state(whole.policy), state(back.policy)) and same_optimizer(whole.optimizer, back.optimizer)
+
+
 def test_a_checkpoint_of_the_callback_resumes_exactly(tmp_path):
     one = GRPO(teaching_policy(), ADDITION, **RUN)
     one.learn(32, callback=CheckpointCallback(save_freq=2, save_path=str(tmp_path), name_prefix="run"))

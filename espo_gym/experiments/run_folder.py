@@ -112,8 +112,8 @@ class Run:
         """Names of the metrics that have a finite value in some row."""
         return {name for name, values in self.rows.items() if np.isfinite(values).any()}
 
-    def samples(self) -> list[dict[str, Any]]:
-        """The rows of samples.jsonl; empty if there is none yet."""
+    def samples(self) -> list[Any]:
+        """The rows of samples.jsonl; empty if there is none yet. Raises ValueError: a line is not JSON."""
         path = self.folder / SAMPLES
         return _json_lines(path) if path.is_file() else []
 
@@ -143,13 +143,18 @@ def read_progress(folder: Path) -> dict[str, NDArray[np.float64]]:
     rows: dict[int, dict[str, Any]] = {}
     for path in files:
         for row in _json_lines(path) if path.suffix == ".json" else _csv_rows(path):
-            numbers = all(isinstance(value, int | float | None) for value in row.values())
-            if not numbers or not 0 < (row.get(TIMESTEPS) or 0) < np.inf:
+            if not _is_row(row):
                 raise ValueError(f"{path} does not hold the metrics of a run: {reprlib.repr(row)}")
             rows[int(row[TIMESTEPS])] = row
     ordered = [rows[timesteps] for timesteps in sorted(rows)]
     names = dict.fromkeys(name for row in ordered for name in row)
     return {name: np.array([row.get(name, np.nan) for row in ordered], dtype=np.float64) for name in names}
+
+
+def _is_row(row: Any) -> bool:
+    """Whether ``row`` has metrics, and of how many timesteps."""
+    numbers = isinstance(row, dict) and all(isinstance(value, int | float | None) for value in row.values())
+    return numbers and 0 < (row.get(TIMESTEPS) or 0) < np.inf
 
 
 def _progress_files(folder: Path) -> list[Path]:
@@ -161,8 +166,8 @@ def _progress_files(folder: Path) -> list[Path]:
     return [starts[timesteps] for timesteps in sorted(starts)]
 
 
-def _json_lines(path: Path) -> list[dict[str, Any]]:
-    """The objects of a file of JSON lines.
+def _json_lines(path: Path) -> list[Any]:
+    """The values of a file of JSON lines.
 
     A last line that is incomplete is left out: it is still being written, or a process was killed while it wrote it.
     """
@@ -170,13 +175,11 @@ def _json_lines(path: Path) -> list[dict[str, Any]]:
     rows = []
     for number, line in enumerate(lines, 1):
         try:
-            row = json.loads(line)
-            if not isinstance(row, dict):
-                raise ValueError("expected a JSON object")
-            rows.append(row)
+            if line.strip():
+                rows.append(json.loads(line))
         except (ValueError, RecursionError) as error:
             if number < len(lines):
-                raise ValueError(f"{path}, line {number}: {error}") from error
+                raise ValueError(f"{path}, line {number} is not JSON: {error}") from error
     return rows
 
 
@@ -242,7 +245,11 @@ def write_samples(folder: Path, evaluation: Evaluation, when: str, timesteps: in
         timesteps: completions trained on so far.
     """
     path = folder / SAMPLES
-    rows = [row for row in (_json_lines(path) if path.is_file() else []) if row.get("when") != when]
+    rows = [
+        row
+        for row in (_json_lines(path) if path.is_file() else [])
+        if isinstance(row, dict) and row.get("when") != when
+    ]
     for problem in evaluation.problems[:SAMPLE_PROBLEMS]:
         rows += [{"when": when, "timesteps": timesteps, **row} for row in problem.rows()]
     write_text(path, "".join(json.dumps(row) + "\n" for row in rows))

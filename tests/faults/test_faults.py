@@ -67,7 +67,7 @@ def test_processes_count_together(tmp_path):
         (shim.Fault("full", 28, at=4), {"b"}),
         (shim.Fault("lie", 5, at=1), {"a", "b", "c"}),
     ],
-    ids=str,
+    ids=lambda value: None if isinstance(value, set) else str(value),
 )
 def test_each_fault_does_what_it_says(fault, expected, tmp_path):
     folder = tmp_path / "watched"
