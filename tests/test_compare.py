@@ -189,6 +189,7 @@ class TestAudit:
 
 
 class TestResuming:
+    @pytest.mark.slow  # tests/faults kills at chosen moments
     def test_killed_and_run_again_equals_uninterrupted(self, finished, tmp_path):
         """SIGKILL at a moment of no one's choosing, once the first run has finished."""
         out, code = tmp_path / "out", "from test_compare import *; run(Path(sys.argv[1]), ENTRIES)"

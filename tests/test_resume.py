@@ -235,6 +235,7 @@ def small_run() -> GRPO:
     return GRPO(teaching_policy(), ADDITION, **(RUN | changes))
 
 
+@pytest.mark.slow  # tests/faults kills at chosen moments
 def test_a_process_killed_while_saving_leaves_the_old_checkpoint_or_the_new_one(tmp_path):
     path = tmp_path / "run" / "last.zip"
     code = SAVING.format(tests=os.path.dirname(__file__), path=str(path))

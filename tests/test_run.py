@@ -144,6 +144,7 @@ class TestAgain:
         assert same(weights(out), weights(finished))
         assert curves(out) == curves(finished)
 
+    @pytest.mark.slow  # tests/faults kills at chosen moments
     def test_killed_and_resumed_equals_uninterrupted(self, finished, tmp_path):
         """SIGKILL at a moment of no one's choosing between the first checkpoint and the end."""
         out, code = tmp_path / "run", "from test_run import *; run(Path(sys.argv[1]), config(timesteps=100_000))"
