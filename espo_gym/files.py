@@ -16,11 +16,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
-
 
 def write_text(path: Path, text: str) -> None:
     """Write ``text`` to ``path``, atomically."""
@@ -102,13 +97,14 @@ def scratch(parent: Path, prefix: str) -> Iterator[Path]:
 
 @contextmanager
 def _reserved(folder: Path, *, wait: bool) -> Iterator[None]:
-    """Lock ``folder``, which must be this user's own; the lock ends with the process. On Windows there is none.
+    """Lock ``folder``, which must be this user's own; the lock ends with the process.
 
-    Raises OSError: it is locked, and ``wait`` is False; it is a link, or another user's.
+    Raises OSError: ``wait`` is False and it is locked, or may be, on a file system without locks; or it is a link, or
+    another user's.
     """
-    if fcntl is None:
+    if os.name == "nt":  # no locks, and folders cannot be opened
         if not wait:
-            raise OSError("cannot tell whether a folder is in use")
+            raise OSError(errno.ENOTSUP, "there are no locks on Windows")
         yield
         return
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
@@ -116,10 +112,24 @@ def _reserved(folder: Path, *, wait: bool) -> Iterator[None]:
         if os.fstat(descriptor).st_uid != os.getuid():
             raise PermissionError(errno.EPERM, "the folder of another user", str(folder))
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            lock(descriptor, wait=wait)
         except OSError:
             if not wait:
-                raise  # in use or, on a file system without locks, perhaps in use
+                raise
         yield
     finally:
         os.close(descriptor)
+
+
+def lock(descriptor: int, *, wait: bool) -> None:
+    """Lock an open file, for as long as it is open in this process.
+
+    Raises:
+        BlockingIOError: another process has locked it, and ``wait`` is False.
+        OSError: there are no locks on its file system, or on Windows.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        raise OSError(errno.ENOTSUP, "there are no locks on Windows") from None
+    fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tiny import not_none
 
 from espo_gym import files
 from espo_gym.files import partial_file, scratch, sync, write_json, write_text
@@ -30,8 +31,8 @@ def in_process(code: str, *arguments: object) -> subprocess.Popen:
 def kill(process: subprocess.Popen) -> None:
     process.send_signal(signal.SIGKILL)
     process.wait()
-    process.stdin.close()
-    process.stdout.close()
+    for pipe in (process.stdin, process.stdout):
+        not_none(pipe).close()
 
 
 class TestWriting:
@@ -86,7 +87,7 @@ class TestWriting:
             sync(tmp_path / "a")
 
 
-@pytest.mark.skipif(files.fcntl is None, reason="no locks")
+@pytest.mark.skipif(os.name == "nt", reason="no locks")
 class TestScratch:
     HOLD = "import sys; from pathlib import Path; from espo_gym.files import scratch\n" + (
         "with scratch(Path(sys.argv[1]), 'x-') as folder:\n"
@@ -102,7 +103,7 @@ class TestScratch:
     def test_what_a_killed_process_left_is_removed_and_what_a_living_one_uses_is_not(self, tmp_path):
         processes = [in_process(self.HOLD, tmp_path) for _ in range(2)]
         try:
-            killed, living = (Path(process.stdout.readline().strip()) for process in processes)
+            killed, living = (Path(not_none(process.stdout).readline().strip()) for process in processes)
             kill(processes[0])
             assert killed.is_dir() and killed != living
             (tmp_path / "other").mkdir()

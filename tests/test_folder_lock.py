@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 from test_files import in_process, kill
+from tiny import not_none
 
 from espo_gym.experiments import folder_lock
 from espo_gym.experiments.folder_lock import LOCK, FolderLock
 
-pytestmark = pytest.mark.skipif(folder_lock.fcntl is None, reason="no locks")
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="no locks")
 HOLD = """
 import os, sys, time
 from pathlib import Path
@@ -33,7 +34,7 @@ def no_patience(monkeypatch):
 
 def holding(folder: Path, *arguments: object) -> subprocess.Popen:
     process = in_process(HOLD, folder, *arguments)
-    assert process.stdout.readline() == "locked\n"
+    assert not_none(process.stdout).readline() == "locked\n"
     return process
 
 
@@ -113,10 +114,10 @@ def test_a_file_in_its_place(tmp_path):
 
 
 def test_a_file_system_without_locks_is_said_to_be_one(tmp_path, monkeypatch):
-    def failing(*arguments):
+    def failing(*arguments, **options):
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
-    monkeypatch.setattr(folder_lock.fcntl, "flock", failing)
+    monkeypatch.setattr(folder_lock, "lock", failing)
     with pytest.warns(UserWarning, match="no locks on the file system of .*No locks available"), FolderLock(tmp_path):
         pass
 

@@ -154,8 +154,8 @@ def behavior(name: str, settings: tuple, rollouts: int = 1) -> dict[str, object]
             rows = [row for _ in range(rollouts) for row in learn(algo, 1)]
         except RuntimeError as error:
             rows, seen["error"] = [], str(error)
-    counted = ("time/timesteps", "time/rollouts")
-    kept = [{k: repr(v) for k, v in row.items() if k in counted or not k.startswith("time/")} for row in rows]
+    counts = ("time/timesteps", "time/rollouts")
+    kept = [{k: repr(v) for k, v in row.items() if k in counts or not k.startswith("time/")} for row in rows]
     seen["metrics"] = kept
     seen["weights"] = torch.cat([p.detach().flatten() for p in algo.policy.model.parameters()]).tolist()
     seen["critic"] = [p.detach().tolist() for p in algo.policy.parameters()] if algo.needs_values else None

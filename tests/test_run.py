@@ -255,7 +255,8 @@ class TestAgain:
 
     def test_a_finished_run_says_so(self, finished, tmp_path):
         shutil.copytree(finished, tmp_path / "run")
-        before, messages = TestNothingIsLost().snapshot(tmp_path / "run"), []
+        messages: list[str] = []
+        before = TestNothingIsLost().snapshot(tmp_path / "run")
         train(config(), tmp_path / "run", resume=True, log=messages.append)
         assert messages == ["nothing to do: this run is finished, at 96 timesteps"]
         assert TestNothingIsLost().snapshot(tmp_path / "run") == before

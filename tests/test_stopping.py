@@ -117,9 +117,14 @@ def whole(tmp_path_factory) -> Path:
 def test_the_rollout_under_way_is_saved_and_the_run_goes_on_from_it(whole, tmp_path):
     """Far from the next checkpoint that is due."""
     out = tmp_path / "run"
-    asking = ConvertCallback(lambda where, _: where["self"].num_timesteps != 64 or send(signal.SIGTERM) or True)
+
+    def asked(where, _) -> bool:
+        if where["self"].num_timesteps == 64:
+            send(signal.SIGTERM)
+        return True
+
     with pytest.raises(Stopped):
-        run(out, config(save_every=10_000), callbacks=[asking])
+        run(out, config(save_every=10_000), callbacks=[ConvertCallback(asked)])
     assert read_progress(out)["time/timesteps"].tolist() == [32, 64]
     messages: list[str] = []
     train(config(save_every=10_000), out, resume=True, progress_bar=False, log=messages.append)

@@ -10,7 +10,7 @@ import warnings
 from contextlib import suppress
 from pathlib import Path
 
-from espo_gym.files import fcntl
+from espo_gym.files import lock
 
 LOCK = ".lock"
 """The file that is locked. It names its holder, and is removed when the holder is done."""
@@ -74,9 +74,7 @@ class FolderLock:
 
     def _take(self) -> bool:
         try:
-            if fcntl is None:
-                raise OSError("Windows has none")
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock(self._descriptor, wait=False)
         except BlockingIOError:
             return False
         except OSError as error:
