@@ -25,6 +25,7 @@ from safetensors.torch import load_file, save_file
 from .archive import unpack
 from .files import publish, scratch
 from .policy import Policy
+from .policy.language_model import writing
 
 FORMAT = 2
 """Format 1 existed before release 0.1.0 only, and named the algorithm without its module."""
@@ -70,7 +71,10 @@ def find(source: str | Path) -> Path | None:
 def write(
     path: str | Path, state: dict[str, Any], optimizer: torch.optim.Optimizer, policies: dict[str, Policy]
 ) -> Path:
-    """Write a checkpoint and return its path. The file appears under its name complete or not at all."""
+    """Write a checkpoint and return its path. The file appears under its name complete or not at all.
+
+    Raises OSError: it cannot be written.
+    """
     path = with_suffix(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     # Beside the target: a rename is atomic only within one file system.
@@ -78,7 +82,8 @@ def write(
         parts = folder / "parts"
         for name, policy in policies.items():
             policy.save_pretrained(parts / name)
-        save_file(_flatten(optimizer.state_dict()["state"]), parts / "optimizer.safetensors")
+        with writing(path):
+            save_file(_flatten(optimizer.state_dict()["state"]), parts / "optimizer.safetensors")
         (parts / "state.json").write_text(json.dumps({"format": FORMAT, **state}, indent=2) + "\n")
         archive = folder / "archive.zip"
         with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as zipped:

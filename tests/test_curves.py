@@ -58,10 +58,32 @@ class TestReading:
         with pytest.raises(ValueError, match=r"config\.json is not the config of a run"):
             find_runs([run])
 
-    def test_samples_up_to_a_line_that_is_being_written(self, tmp_path):
+    def test_samples_that_were_cut_are_named(self, tmp_path):
+        """They are written at once, so a line that is not complete is damage."""
         run = write_run(tmp_path / "a", {ACCURACY: [0.1]})
         (run / "samples.jsonl").write_text('{"prompt": "1"}\n{"prom')
-        assert Run.read(run).samples() == [{"prompt": "1"}]
+        with pytest.raises(ValueError, match=r"samples\.jsonl, line 2 is not JSON"):
+            Run.read(run).samples()
+
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            ('{"a": 1, "time/timesteps": 10}\n{"a": 1', r"has metrics of 10 of its 30 timesteps"),
+            ("", r"has metrics of 0 of its 30 timesteps"),
+            ("\0" * 90, r"has metrics of 0 of its 30 timesteps"),
+            ('{"a": 1, "time\n{"a": 1, "time/timesteps": 30}\n', r"progress\.json, line 1 is not JSON"),
+            ('{"a": 1}\n', r"does not hold the metrics of a run"),
+            ('{"a": "x", "time/timesteps": 30}\n', r"does not hold the metrics of a run"),
+            ("[30]\n", r"does not hold the metrics of a run"),
+        ],
+    )
+    def test_damaged_metrics_are_named_not_drawn(self, text, message, tmp_path):
+        run = write_run(tmp_path / "a", {ACCURACY: [0.1, 0.2, 0.3]})
+        (run / "evaluation.json").write_text('{"after": {"timesteps": 30}}')
+        assert len(Run.read(run).rows[ACCURACY]) == 3
+        (run / "progress.json").write_text(text)
+        with pytest.raises(ValueError, match=message):
+            Run.read(run)
 
     def test_runs_are_read_and_drawn_without_torch(self, tmp_path):
         run = write_run(tmp_path / "a", {ACCURACY: [0.1, 0.2]})

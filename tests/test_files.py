@@ -9,10 +9,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from safetensors import SafetensorError
 from tiny import not_none
 
 from espo_gym import files
 from espo_gym.files import partial_file, scratch, sync, write_json, write_text
+from espo_gym.policy.language_model import writing
 
 ROOT = Path(__file__).parents[1]
 
@@ -64,6 +66,13 @@ class TestWriting:
         part, path = str(tmp_path / ".a.txt.part"), str(tmp_path / "a.txt")
         assert happened == [("sync", part), ("replace", path), ("sync", str(tmp_path))]
         assert synced == [part, str(tmp_path)]
+
+    @pytest.mark.parametrize("error", [SafetensorError("No space left"), Exception("No space left")])
+    def test_an_error_of_the_disk_in_another_library_is_one(self, error):
+        with pytest.raises(OSError, match=r"here could not be written: No space left"), writing("here"):
+            raise error
+        with pytest.raises(KeyError), writing("here"):  # an error of the program
+            raise KeyError
 
     def test_an_error_of_the_disk_is_raised(self, tmp_path, monkeypatch):
         write_text(tmp_path / "a.txt", "old")

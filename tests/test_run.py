@@ -253,6 +253,34 @@ class TestAgain:
             assert (out / file).read_bytes() == (finished / file).read_bytes()
         assert not [path.name for path in out.iterdir() if path.name.startswith(".")]
 
+    def test_an_error_while_the_earlier_run_is_removed_leaves_nothing_to_resume(self, finished, tmp_path, monkeypatch):
+        out = tmp_path / "run"
+        shutil.copytree(finished, out)
+
+        def failing(path, **_):
+            raise OSError("Input/output error")
+
+        with monkeypatch.context() as patched, pytest.raises(OSError, match="Input/output"):
+            patched.setattr(module.shutil, "rmtree", failing)
+            run(out, overwrite=True)
+        assert (out / "policy").is_dir()
+        with pytest.raises(FileNotFoundError, match="ended before it began"):
+            run(out, resume=True)
+        run(out)
+        assert curves(out) == curves(finished) and same(weights(out), weights(finished))
+
+    @pytest.mark.parametrize(
+        "change", [lambda r: r.pop("env"), lambda r: r["greedy"].pop("high"), lambda r: r.update(greedy={"value": "1"})]
+    )
+    def test_a_damaged_evaluation_is_named(self, finished, tmp_path, change):
+        out = tmp_path / "run"
+        shutil.copytree(finished, out)
+        evaluations = json.loads((out / "evaluation.json").read_text())
+        change(evaluations["before"])
+        write_json(out / "evaluation.json", evaluations)
+        with pytest.raises(ValueError, match=r"evaluation\.json is damaged: its evaluation before training"):
+            run(out, resume=True)
+
     def test_a_finished_run_says_so(self, finished, tmp_path):
         shutil.copytree(finished, tmp_path / "run")
         messages: list[str] = []

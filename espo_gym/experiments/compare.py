@@ -187,6 +187,7 @@ def carry_out(config: RunConfig, folder: Path, seconds: float | None, trust_remo
             )
     except FloatingPointError as error:
         outcome = {"status": "failed", "reason": str(error)}
-    (folder / CHECKPOINT).unlink(missing_ok=True)
-    write_json(folder / OUTCOME, outcome)
+    with FolderLock(folder):
+        (folder / CHECKPOINT).unlink(missing_ok=True)
+        write_json(folder / OUTCOME, outcome)
     return str(outcome["status"]) + (f" ({outcome['reason']})" if outcome["reason"] else "")

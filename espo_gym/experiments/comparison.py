@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from espo_gym.files import read_object
 
 from .health import Health, collapsed, ending, health, per_rollout
-from .run_folder import OUTCOME, PAIRING, Run
+from .run_folder import EVALUATION, OUTCOME, PAIRING, Run, check_record
 from .shares import is_share
 
 COMPARISON = "comparison.json"
@@ -65,12 +65,14 @@ class ComparedRun(Run):
     @classmethod
     def of(cls, entry: str, folder: Path) -> ComparedRun:
         """Read the finished run of ``entry`` in ``folder``. Raises like :meth:`Run.read`."""
-        pairing = folder / PAIRING
+        pairing, run, reason = folder / PAIRING, Run.read(folder), failure(folder)
+        if reason is None:
+            check_record(run.evaluation, "after", folder / EVALUATION, ("value",))
         return cls(
-            **vars(Run.read(folder)),
+            **vars(run),
             entry=entry,
             pairing=read_object(pairing, "the pairing of a run") if pairing.is_file() else {},
-            failure=failure(folder),
+            failure=reason,
         )
 
     @cached_property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ from espo_gym.algorithms.registry import resolve
 from espo_gym.callbacks import EvaluateCallback
 from espo_gym.environment import task_of
 from espo_gym.evaluation import Evaluation
-from espo_gym.files import sync, write_json
+from espo_gym.files import scratch, sync, write_json
 from espo_gym.live_table import LiveTable
 from espo_gym.terminal import say
 
@@ -29,6 +30,7 @@ from .run_folder import (
     EVALUATION,
     POLICY,
     PROGRESS,
+    check_record,
     evaluation_record,
     read_config,
     read_evaluation,
@@ -88,9 +90,7 @@ def train(
             algorithm.logger.close()
 
         if not minimal:
-            algorithm.policy.save_pretrained(out / POLICY)
-            for path in (out / POLICY).rglob("*"):
-                sync(path)
+            _save_policy(algorithm, out)
         _record(out, evaluations, "after", _evaluate(algorithm, config), algorithm.num_timesteps)
         return evaluations
 
@@ -129,6 +129,17 @@ def _save(algorithm: PolicyOptimizer, out: Path) -> None:
     algorithm.save(out / CHECKPOINT)
 
 
+def _save_policy(algorithm: PolicyOptimizer, out: Path) -> None:
+    with scratch(out, f".{POLICY}-") as folder:
+        algorithm.policy.save_pretrained(folder / POLICY)
+        for path in (folder / POLICY).rglob("*"):
+            sync(path)
+        if (out / POLICY).is_dir():
+            shutil.rmtree(out / POLICY)
+        os.replace(folder / POLICY, out / POLICY)
+    sync(out)
+
+
 def _begin(
     config: RunConfig, out: Path, log: Callable[[str], Any], *, evaluate_before: bool
 ) -> tuple[PolicyOptimizer, dict[str, Any]]:
@@ -138,6 +149,8 @@ def _begin(
     before = _evaluate(algorithm, config) if evaluate_before else None
     # Only here: a mistake in the config has shown by now, and the earlier run is still there.
     (out / BEGINNING).touch()
+    (out / CONFIG).unlink(missing_ok=True)  # first: what is left of the earlier run can no longer be resumed
+    sync(out)
     for path in out.iterdir():
         if path.name not in (LOCK, BEGINNING):
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
@@ -153,13 +166,18 @@ def _begin(
 def _resume(config: RunConfig, out: Path) -> tuple[PolicyOptimizer, dict[str, Any]]:
     """The run in ``out`` as of its last checkpoint."""
     config.validate()
-    (out / BEGINNING).unlink(missing_ok=True)
+    for left in (out / BEGINNING, *out.glob(".*.part")):  # of a process that was killed
+        left.unlink(missing_ok=True)
     algorithm = resolve(config.algo).load(
         out / CHECKPOINT, config.make_env(), trust_remote_code=config.trust_remote_code
     )
     if read_config(out)["timesteps"] != config.timesteps:
         config.write(out / CONFIG, algorithm)
-    return algorithm, read_evaluation(out)
+    evaluations = read_evaluation(out)
+    for when in evaluations:
+        others = ("env", "split", "n_problems", "no_verdict", "timesteps")
+        check_record(evaluations, when, out / EVALUATION, ("value", "low", "high"), others)
+    return algorithm, evaluations
 
 
 def prepare(out: Path, *, resume: bool, overwrite: bool) -> None:

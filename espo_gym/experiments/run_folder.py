@@ -18,6 +18,7 @@ from __future__ import annotations
 import csv
 import json
 import reprlib
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -66,9 +67,13 @@ class Run:
 
         Raises:
             FileNotFoundError: ``folder`` has no config or no metrics.
-            ValueError: config.json is not the config of a run.
+            ValueError: config.json is not the config of a run, or another file is damaged.
         """
-        return Run(folder, read_config(folder), read_progress(folder), read_evaluation(folder))
+        run = Run(folder, read_config(folder), read_progress(folder), read_evaluation(folder))
+        trained = run.evaluation.get("after", {}).get("timesteps", 0)
+        if run.timesteps < trained:
+            raise ValueError(f"{folder} has metrics of {run.timesteps} of its {trained} timesteps: a file is damaged")
+        return run
 
     @property
     def algo(self) -> str:
@@ -115,7 +120,7 @@ class Run:
     def samples(self) -> list[Any]:
         """The rows of samples.jsonl; empty if there is none yet. Raises ValueError: a line is not JSON."""
         path = self.folder / SAMPLES
-        return _json_lines(path) if path.is_file() else []
+        return _json_lines(path, appended=False) if path.is_file() else []
 
 
 def is_run(folder: Path) -> bool:
@@ -142,7 +147,7 @@ def read_progress(folder: Path) -> dict[str, NDArray[np.float64]]:
         raise FileNotFoundError(f"no {PROGRESS}.json or {PROGRESS}.csv in {folder}: it is not the folder of a run")
     rows: dict[int, dict[str, Any]] = {}
     for path in files:
-        for row in _json_lines(path) if path.suffix == ".json" else _csv_rows(path):
+        for row in _json_lines(path, appended=True) if path.suffix == ".json" else _csv_rows(path):
             if not _is_row(row):
                 raise ValueError(f"{path} does not hold the metrics of a run: {reprlib.repr(row)}")
             rows[int(row[TIMESTEPS])] = row
@@ -166,10 +171,13 @@ def _progress_files(folder: Path) -> list[Path]:
     return [starts[timesteps] for timesteps in sorted(starts)]
 
 
-def _json_lines(path: Path) -> list[Any]:
+def _json_lines(path: Path, *, appended: bool) -> list[Any]:
     """The values of a file of JSON lines.
 
-    A last line that is incomplete is left out: it is still being written, or a process was killed while it wrote it.
+    ``appended``: a last line that is incomplete is left out. It is still being written, or a process was killed while
+    it wrote it.
+
+    Raises ValueError: a line is not JSON.
     """
     lines = path.read_bytes().split(b"\n")
     rows = []
@@ -178,7 +186,7 @@ def _json_lines(path: Path) -> list[Any]:
             if line.strip():
                 rows.append(json.loads(line))
         except (ValueError, RecursionError) as error:
-            if number < len(lines):
+            if number < len(lines) or not appended:
                 raise ValueError(f"{path}, line {number} is not JSON: {error}") from error
     return rows
 
@@ -221,6 +229,19 @@ def read_evaluation(folder: Path) -> dict[str, Any]:
     return evaluations
 
 
+def check_record(
+    evaluations: dict[str, Any], when: str, path: Path, parts: Collection[str], others: Collection[str] = ()
+) -> None:
+    """Raise ValueError unless the evaluation ``when`` in ``path`` has these ``parts`` of each figure, and the
+    ``others``.
+    """
+    record = evaluations.get(when, {})
+    figures = [figure for figure in record.values() if isinstance(figure, dict)]
+    numbers = all(isinstance(figure.get(part), int | float) for figure in figures for part in parts)
+    if not figures or not numbers or not record.keys() >= {*others}:
+        raise ValueError(f"{path} is damaged: its evaluation {when} training is not complete")
+
+
 # -- writing -----------------------------------------------------------------------------------------------------------
 
 
@@ -247,7 +268,7 @@ def write_samples(folder: Path, evaluation: Evaluation, when: str, timesteps: in
     path = folder / SAMPLES
     rows = [
         row
-        for row in (_json_lines(path) if path.is_file() else [])
+        for row in (_json_lines(path, appended=False) if path.is_file() else [])
         if isinstance(row, dict) and row.get("when") != when
     ]
     for problem in evaluation.problems[:SAMPLE_PROBLEMS]:

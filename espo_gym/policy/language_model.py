@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
@@ -93,8 +94,8 @@ class LanguageModel(nn.Module):
         return super().train(False)
 
     def save_pretrained(self, path: str | Path) -> None:
-        """Write model and tokenizer to a folder that plain transformers loads."""
-        with no_progress_bars():
+        """Write model and tokenizer to a folder that plain transformers loads. Raises OSError: it cannot be written."""
+        with no_progress_bars(), writing(path):
             self.model.save_pretrained(path)
             self.tokenizer.save_pretrained(path)
 
@@ -276,6 +277,17 @@ class LanguageModel(nn.Module):
 def _parameters(forward: Callable[..., Any]) -> frozenset[str]:
     """Names of the arguments that ``forward`` takes; looked up once rather than at every token."""
     return frozenset(inspect.signature(forward).parameters)
+
+
+@contextmanager
+def writing(path: str | Path) -> Iterator[None]:
+    """Within it, what safetensors and tokenizers raise of a full or failing disk is the OSError that it is."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, SafetensorError) or type(error) is Exception:  # tokenizers has no class of its own
+            raise OSError(f"{path} could not be written: {error}") from error
+        raise
 
 
 @contextmanager

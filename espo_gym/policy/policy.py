@@ -21,7 +21,7 @@ from espo_gym.sampling import Sampling
 
 from .cuda_graphs import GraphStep
 from .decoding import ModelStep, check_packed_step
-from .language_model import CHECKED, LanguageModel, no_progress_bars
+from .language_model import CHECKED, LanguageModel, no_progress_bars, writing
 from .lm_head import upcast_float32
 from .loading import load_model, load_module
 from .matmul import fast_linear_layers
@@ -151,13 +151,16 @@ class Policy(LanguageModel):
         return policy.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
     def save_pretrained(self, path: str | Path) -> None:
-        """Write a folder that plain transformers loads; the value head, if any, lies beside the model."""
+        """Write a folder that plain transformers loads; the value head, if any, lies beside the model.
+
+        Raises OSError: it cannot be written.
+        """
         super().save_pretrained(path)
         folder, critic = Path(path), Path(path) / CRITIC_FOLDER
-        if self.value_head is not None:
-            save_file(self.value_head.state_dict(), folder / VALUE_HEAD_FILE)
-        if self.critic is not None:
-            with no_progress_bars():
+        with no_progress_bars(), writing(path):
+            if self.value_head is not None:
+                save_file(self.value_head.state_dict(), folder / VALUE_HEAD_FILE)
+            if self.critic is not None:
                 self.critic.save_pretrained(critic)
         mode = stat.S_IMODE((folder / "config.json").stat().st_mode)  # that of the umask
         for weights in (*folder.glob("*.safetensors"), *critic.glob("*.safetensors")):
