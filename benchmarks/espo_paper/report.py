@@ -203,7 +203,8 @@ def _entries(outcomes: Mapping[str, Outcome]) -> list[str]:
     lines = [
         "## Every entry",
         "",
-        "What each entry is, and its mean over seeds with its own 95 % interval, not paired.",
+        "What each entry is, and its mean over seeds with Student's 95 % interval, not paired, cut off where no value "
+        "can be.",
         "",
     ]
     lines += ["| | regime | what | accuracy | at the end | clip fraction | entropy (nats) |", "|---" * 7 + "|"]
@@ -211,9 +212,11 @@ def _entries(outcomes: Mapping[str, Outcome]) -> list[str]:
         for entry in outcome.entries:
             options = ", ".join(f"{name} {_plain(value)}" for name, value in entry.hyperparameters.items())
             what = entry.algo.rpartition(":")[2] + (f": {options}" if options else "")
-            figures = [over_training(outcome.curves, entry.name, ACCURACY), final(outcome.curves, entry.name)]
-            figures += [over_training(outcome.curves, entry.name, metric) for metric in (CLIPPED, ENTROPY)]
-            lines.append(f"| {entry.name} | {regime} | {what} | " + " | ".join(map(_mean, figures)) + " |")
+            shares = [over_training(outcome.curves, entry.name, ACCURACY), final(outcome.curves, entry.name)]
+            shares.append(over_training(outcome.curves, entry.name, CLIPPED))
+            figures = [_mean(values, 1.0) for values in shares]
+            figures.append(_mean(over_training(outcome.curves, entry.name, ENTROPY), np.inf))
+            lines.append(f"| {entry.name} | {regime} | {what} | " + " | ".join(figures) + " |")
     return [*lines, ""]
 
 
@@ -223,9 +226,10 @@ def _plain(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _mean(values: NDArray[np.float64]) -> str:
+def _mean(values: NDArray[np.float64], most: float) -> str:
+    """The mean of values that lie between 0 and ``most``, and its interval, which is cut off there."""
     m = interval(values)
-    return f"{m.mean:.3f}" + (f" [{m.low:.3f}, {m.high:.3f}]" if np.isfinite(m.low) else "")
+    return f"{m.mean:.3f}" + (f" [{max(m.low, 0):.3f}, {min(m.high, most):.3f}]" if np.isfinite(m.low) else "")
 
 
 def _calibrations(outcomes: Mapping[str, Outcome]) -> list[str]:
