@@ -12,7 +12,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -83,16 +83,16 @@ def scratch(parent: Path, prefix: str) -> Iterator[Path]:
     for left in parent.glob(f"{prefix}*"):
         with suppress(OSError), _reserved(left, wait=False):
             shutil.rmtree(left)
-    while True:
-        folder = Path(tempfile.mkdtemp(dir=parent, prefix=prefix))
-        with _reserved(folder, wait=True):
-            if not folder.is_dir():
-                continue  # another process took it for one that had been left
-            try:
-                yield folder
-            finally:
-                shutil.rmtree(folder, ignore_errors=True)
-            return
+    with ExitStack() as held:
+        folder: Path | None = None
+        while folder is None or not folder.is_dir():  # until reserved, another process may take it for one left behind
+            folder = Path(tempfile.mkdtemp(dir=parent, prefix=prefix))
+            with suppress(FileNotFoundError):
+                held.enter_context(_reserved(folder, wait=True))
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager

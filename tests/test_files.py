@@ -6,6 +6,8 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -122,6 +124,19 @@ class TestScratch:
         finally:
             for process in processes:
                 kill(process)
+
+    def test_many_at_a_time_do_not_take_each_others(self, tmp_path):
+        """One that has been made and not yet locked may be taken for one that was left behind: then another is made."""
+
+        def use(number: int) -> bool:
+            with scratch(tmp_path, "x-") as folder:
+                (folder / "a").write_text(str(number))
+                time.sleep(0.001)
+                return (folder / "a").read_text() == str(number)
+
+        with ThreadPoolExecutor(8) as threads:  # a lock belongs to an open file, so threads are as good as processes
+            assert all(threads.map(use, range(100)))
+        assert not os.listdir(tmp_path)
 
     def test_a_link_is_neither_followed_nor_removed(self, tmp_path):
         (tmp_path / "precious").mkdir()
