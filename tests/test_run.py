@@ -261,7 +261,7 @@ class TestAgain:
             raise OSError("Input/output error")
 
         with monkeypatch.context() as patched, pytest.raises(OSError, match="Input/output"):
-            patched.setattr(module.shutil, "rmtree", failing)
+            patched.setattr(shutil, "rmtree", failing)
             run(out, overwrite=True)
         assert (out / "policy").is_dir()
         with pytest.raises(FileNotFoundError, match="ended before it began"):

@@ -245,7 +245,7 @@ def _calibrations(outcomes: Mapping[str, Outcome]) -> list[str]:
         for name, tried in outcome.calibration.tried.items():
             width, aim = outcome.calibration.ranges[name], outcome.calibration.targets[name]
             has_runs = name in {entry.name for entry in outcome.entries}
-            seen = _mean(over_training(outcome.curves, name, CLIPPED)) if has_runs else ""
+            seen = _mean(over_training(outcome.curves, name, CLIPPED), 1.0) if has_runs else ""
             edge = " (the edge)" if width in (min(tried), max(tried)) else ""
             lines.append(
                 f"| {name} | {regime} | {min(tried):g} to {max(tried):g} | {width:g}{edge} | {aim:.3f} "

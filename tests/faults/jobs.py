@@ -117,7 +117,11 @@ def archive_in_place() -> None:
     """A checkpoint is copied to its place instead of renamed."""
     import shutil
 
+    rename = os.replace
+
     def replace(source: Any, target: Any, **_: Any) -> None:
+        if os.path.isdir(source):
+            return rename(source, target)
         shutil.copyfile(source, target)
         os.unlink(source)
 
