@@ -214,23 +214,14 @@ def _tuples(a: Node, b: Node) -> bool | None:
 
 def real_sets(a: Node, b: Node) -> bool | None:
     """Whether two trees are the same set of real numbers; None if undecided or if they are not such sets."""
-    try:
-        left = sets.pieces(a)
-    except sets.NotASet:
-        left = None
-    try:
-        right = sets.pieces(b)
-    except sets.NotASet:
-        right = None
-    if left is not None and right is not None:
-        if different_variables(a, b):
-            return False
-        return sets.same(left, right)
+    left, right = sets.is_set(a), sets.is_set(b)
+    if left and right:
+        return False if different_variables(a, b) else sets.same(a, b)
     if a[0] == b[0] and a[0] in ("cup", "cap"):
         return _matched(_flat(a, a[0]), _flat(b, b[0]))
     if a[0] == b[0] and a[0] in ("diff", "builder"):
         return True if ordered(a[1:], b[1:]) else None
-    if (left is None) != (right is None) and (numeric(a) or numeric(b)):
+    if left != right and (numeric(a) or numeric(b)):
         return False
     return None
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from . import compare  # which imports this module: answers contain relations, and relations contain answers
-from .agree import Point, agree, close, integer_points
-from .evaluate import Evaluator, NotNumeric, Undefined, context
+from .agree import ENOUGH, Point, agree, integers_only
+from .evaluate import Evaluator, NotNumeric
+from .exact import Undefined, divide, same, sign, until_precise
 from .tokens import Node
 from .tree import PLUS_MINUS, SETS, contains, numeric, symbols
 
@@ -97,8 +100,7 @@ def _equations(a: Node, b: Node) -> bool | None:
     f, g = _difference(a), _difference(b)
     if not symbols(f) or symbols(f) != symbols(g) or contains(f, PLUS_MINUS) or contains(g, PLUS_MINUS):
         return False
-    ratio = _constant_ratio(f, g)
-    if ratio is not None and ratio != 0:
+    if _constant_ratio(f, g) is not None:
         return True
     return _solved(a, g) or _solved(b, f) or False
 
@@ -107,29 +109,36 @@ def _difference(relation: Node) -> Node:
     return ("add", (relation[1][0], ("neg", relation[1][1])))
 
 
+def _points(f: Node, g: Node) -> list[Point]:
+    kind = "integer" if integers_only(f, g) else "positive"
+    return [Point(kind, number) for number in range(6)]
+
+
 def _constant_ratio(f: Node, g: Node) -> int | None:
-    """The sign of f/g if the ratio is constant, 0 if it is not real, None if it varies."""
-    ctx, first, seen = context(), None, 0
-    kind = "integer" if integer_points(f, g) else "positive"
-    for number in range(5):
+    """The sign of f/g if the ratio is constant and real, None if it varies or is not known."""
+    return until_precise(lambda ctx: _ratio_sign(f, g, ctx))
+
+
+def _ratio_sign(f: Node, g: Node, ctx: Any) -> int | None:
+    first: Any = None
+    seen = 0
+    for point in _points(f, g):
         try:
-            point = Point(ctx, kind, number)
-            values = [Evaluator(ctx, point).value(tree) for tree in (f, g)]
+            above, below = (Evaluator(ctx, point).value(tree) for tree in (f, g))
         except (Undefined, NotNumeric):
             continue
-        if values[0] == 0 or values[1] == 0:
+        if same(above, 0) or same(below, 0):
             return None
-        ratio = values[0] / values[1]
+        ratio = divide(above, below)
         if first is None:
             first = ratio
-        elif not close(ctx, first, ratio, 28):
+        elif not same(first, ratio):
             return None
         seen += 1
-    if first is None or seen < 3:
-        return None
-    if isinstance(first, ctx.mpc):
-        return 0 if abs(first.imag) > abs(first) / 10**20 else (1 if first.real > 0 else -1)
-    return 1 if first > 0 else -1
+    try:
+        return sign(first) if seen >= ENOUGH else None
+    except Undefined:
+        return None  # not real
 
 
 def _solved(relation: Node, other: Node) -> bool:
@@ -138,23 +147,24 @@ def _solved(relation: Node, other: Node) -> bool:
     name, value = (left, right) if left[0] == "sym" else (right, left)
     if name[0] != "sym" or name[1] in symbols(value):
         return False
-    ctx, seen = context(), 0
-    kind = "integer" if integer_points(value, other) else "positive"
-    for number in range(4):
+    return bool(until_precise(lambda ctx: _is_root(name[1], value, other, ctx)))
+
+
+def _is_root(name: str, value: Node, other: Node, ctx: Any) -> bool:
+    seen = 0
+    for point in _points(value, other):
         try:
-            point = Point(ctx, kind, number)
             root = Evaluator(ctx, point).value(value)
-            found = []
+            found: list[Any] = []
             for shift in (0, 1, 2):
-                point.values[name[1]] = root + shift
+                point.values[name] = root + shift
                 found.append(Evaluator(ctx, point).value(other))
         except (Undefined, NotNumeric):
             continue
-        scale = max(abs(v) for v in found)
-        if scale == 0 or abs(found[0]) > scale / 10**25 or abs(found[2] - 2 * found[1] + found[0]) > scale / 10**25:
+        if not same(found[0], 0) or same(found[1], 0) or not same(found[2], 2 * found[1]):
             return False
         seen += 1
-    return seen >= 3
+    return seen >= ENOUGH
 
 
 def _inequalities(a: Node, b: Node) -> bool | None:
@@ -169,6 +179,6 @@ def _inequalities(a: Node, b: Node) -> bool | None:
     if op_a not in _FLIPPED or op_b not in _FLIPPED:
         return None
     ratio = _constant_ratio(_difference(a), _difference(b)) if symbols(a) else None
-    if ratio is None or ratio == 0:
+    if ratio is None:
         return None if symbols(a) == symbols(b) and op_a != "=" and op_b != "=" else False
     return bool(op_a == (op_b if ratio > 0 else _FLIPPED[op_b]))
