@@ -8,7 +8,8 @@ from typing import Any
 
 from . import sets
 from .agree import agree
-from .relations import relations, without_names
+from .relations import in_decimal, mismatched, relations, without_names
+from .rewrite import MATRIX, one_case, progression, scaled
 from .tokens import Node
 from .tree import PLUS_MINUS, SETS, contains, numeric, symbols
 from .units import conflicting
@@ -21,7 +22,10 @@ def equal(a: Node, b: Node) -> bool | None:
     """Whether two trees are the same answer; None if undecided. Raises ``TooLarge`` beyond the bounds."""
     if a == b:
         return True
+    if mismatched(a, b):
+        return False
     a, b = without_names(a), without_names(b)
+    a, b = one_case(progression(a), progression(b))
     if a == b:
         return True
     kinds = (a[0], b[0])
@@ -43,10 +47,13 @@ def equal(a: Node, b: Node) -> bool | None:
         return _ratios(a, b)
     if kinds[0] in SETS or kinds[1] in SETS:
         return real_sets(a, b)
-    if "matrix" in kinds:
-        return _matrices(a, b)
+    if contains(a, MATRIX) or contains(b, MATRIX):
+        return _matrices(scaled(a), scaled(b))
     if kinds == ("base", "base"):
         return bool(a[1:] == b[1:])
+    for x, y in ((a, b), (b, a)):
+        if x[0] == "base" and x[2] == 10 and numeric(y):
+            return agree(in_decimal(x), y)
     if kinds == ("cases", "cases"):
         return ordered(_cells(a[1]), _cells(b[1])) if [len(r) for r in a[1]] == [len(r) for r in b[1]] else False
     if "base" in kinds or ("tuple" in kinds and (numeric(a) or numeric(b))):

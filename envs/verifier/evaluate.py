@@ -23,7 +23,7 @@ from .tree import symbols
 MAX_STEPS = 4000
 """Maximum number of nodes visited by one evaluation."""
 MAX_DECISION_STEPS = 40_000
-"""Maximum number of nodes visited by all evaluations for one decision. With many digits a node counts more than once."""
+"""Maximum number of nodes visited by all evaluations for one decision. A function of many digits counts more than once."""
 MAX_TERMS = 200
 """Maximum number of terms of a sum or product."""
 
@@ -71,6 +71,9 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
 }
 
 
+_COSTLY = frozenset(("fn", "pow", "root"))
+
+
 class Evaluator:
     """Evaluates trees at one point, with one method per kind of node.
 
@@ -82,7 +85,7 @@ class Evaluator:
     def __init__(self, ctx: Any, point: Any, sign: int = 1, log_base: int = 0, real_roots: bool = False) -> None:
         self.ctx, self.point, self.sign, self.log_base, self.real_roots = ctx, point, sign, log_base, real_roots
         self.steps = min(MAX_STEPS, getattr(_local, "steps_left", MAX_STEPS))
-        self.cost = 1 + (ctx.prec - BITS) // 1024
+        self.cost = 1 + (ctx.prec // BITS) ** 2 // 4
         self.bound: dict[str, Value] = {}
 
     def value(self, node: Node) -> Value | float:
@@ -102,7 +105,7 @@ class Evaluator:
             _local.steps_left = getattr(_local, "steps_left", MAX_DECISION_STEPS) - (allowed - self.steps)
 
     def _value(self, node: Node) -> Any:
-        self.steps -= self.cost
+        self.steps -= self.cost if node[0] in _COSTLY else 1
         if self.steps < 0:
             raise TooLarge
         handler = getattr(self, "_" + node[0], None)
@@ -196,13 +199,13 @@ class Evaluator:
         return bounded(_FUNCTIONS[name](*arguments, self.ctx), self.ctx)
 
     def _app(self, node: Node) -> Any:
-        """An unknown function: an arbitrary function of its name and arguments, the same wherever it occurs."""
+        """An unknown function: an arbitrary one for its name, rational and without symmetries."""
         seed = zlib.crc32(node[1].encode())
         phase = Fraction(seed % 1009, 512) + 1
         value: Any = 1
         for at, argument in enumerate(node[2]):
             x = self._value(argument)
-            value = value + functions.sin(x * phase + at, self.ctx) * (at + 2) + x * phase / 3
+            value = bounded(divide(phase, x * x + phase * x + phase * phase + (at + 1) * value), self.ctx)
         return value
 
     def _sum(self, node: Node) -> Any:

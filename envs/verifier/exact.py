@@ -28,7 +28,7 @@ MAX_BITS = 16_384
 """Highest precision of an evaluation."""
 MAX_EXACT_BITS = 1 << 15
 """Largest numerator or denominator of an exact value; beyond it, a value is a ``Ball``."""
-MAX_MAGNITUDE = 1 << 50
+MAX_MAGNITUDE = 1 << 57
 """Largest binary exponent of a value."""
 NOTHING = -1e18
 """The logarithm of 0."""

@@ -31,7 +31,7 @@ from .exact import (
 )
 from .tokens import TooLarge
 
-MAX_POWER_BITS = 1 << 50
+MAX_POWER_BITS = 1 << 57
 MAX_ARGUMENT_BITS = 64
 """Largest binary exponent of an argument: functions reduce it to a period, which costs time by magnitude."""
 MAX_FACTORIAL = 2000

@@ -30,6 +30,12 @@ __all__ = ["Node", "TooLarge", "Unreadable", "parse"]
 
 _SEPARATOR_TEXT = re.compile(r"[\s,]*(and|or)[\s,]*", re.IGNORECASE)
 
+_QUANTITIES = frozenset(("\\angle", "\\measuredangle", "\\det", "\\dim", "\\mathbb", "P", "E", "Pr", "\\Pr", "Var"))
+_QUANTITY = re.compile(
+    r"\\(?:(?:measured)?angle|det|dim) \(? ?[A-Za-z]{1,3} ?\)?|"
+    r"(?:\\mathbb \{ [EP] \}|\\?Pr|P|E|Var) (?:\([^()]*\)|\[[^\[\]]*\])"
+)
+
 
 @lru_cache(maxsize=8192)
 def _parse_cached(tidied: str, thousands: bool) -> tuple[Node | None, str]:
@@ -126,7 +132,7 @@ class Parser(Arithmetic):
         sides, operators, names = [], [], []
         while True:
             start = self.at
-            sides.append(self.nested(self.set_expression))
+            sides.append(self.named_quantity() or self.nested(self.set_expression))
             names.append(self._is_name(start, self.at, sides[-1]))
             token = self.peek()
             if token == "\\not" and self.peek(1) == "=":
@@ -148,6 +154,17 @@ class Parser(Arithmetic):
             if not operators:
                 return sides[0]
         return ("rel", tuple(sides), tuple(operators), tuple(names))
+
+    def named_quantity(self) -> Node | None:
+        r"""``\angle ABC``, ``\det A``, ``P(A \mid B)`` or ``\mathbb{E}[X]`` before an equals sign: a name; or None."""
+        if self.peek() not in _QUANTITIES or "=" not in self.tokens[self.at :]:
+            return None
+        end = self.tokens.index("=", self.at)
+        text = " ".join(self.tokens[self.at : end])
+        if _QUANTITY.fullmatch(text) is None:
+            return None
+        self.at = end
+        return ("sym", text)
 
     def _is_name(self, start: int, end: int, node: Node) -> bool:
         """Whether a side is merely a name, as in ``x``, ``x_1``, ``f(x)``, ``f^{-1}(x)``, ``(x, y)``."""

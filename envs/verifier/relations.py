@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import Any
 
 from . import compare  # which imports this module: answers contain relations, and relations contain answers
@@ -10,6 +11,10 @@ from .evaluate import Evaluator, NotNumeric
 from .exact import Undefined, divide, same, sign, until_precise
 from .tokens import Node
 from .tree import PLUS_MINUS, SETS, contains, numeric, symbols
+
+
+_NAMES = (("const", "e"), ("const", "i"))
+"""Constants that are names if they are alone on one side: ``e`` of an ellipse."""
 
 
 def without_names(node: Node) -> Node:
@@ -25,14 +30,39 @@ def without_names(node: Node) -> Node:
         return node
     if node[0] != "rel" or set(node[2]) != {"="}:
         return node
-    _, sides, _, names = node
-    start = 1 if names[0] and len(sides) > 2 else 0
+    sides, names = node[1], node[3]
+    start = 1 if len(sides) > 2 and (names[0] or not _constant(sides[0])) else 0
     values = sides[start:]
-    if len(values) < 2 or not all(numeric(side) and not symbols(side) for side in values):
+    if not all(map(_constant, values)) or (values[0] in _NAMES and start == 0):
         return node
-    if all(agree(values[0], side) for side in values[1:]):
-        return values[-1] if start == 0 else ("rel", (sides[0], values[-1]), ("=",), (True, False))
-    return node
+    if not all(agree(in_decimal(values[0]), in_decimal(side)) for side in values[1:]):
+        return node
+    return ("rel", (sides[0], values[-1]), ("=",), (True, False)) if names[0] and start else values[-1]
+
+
+def _constant(side: Node) -> bool:
+    return side[0] == "base" or (numeric(side) and not symbols(side))
+
+
+def in_decimal(node: Node) -> Node:
+    """A number written in a base, as a number; any other tree as it is."""
+    if node[0] != "base" or not 2 <= node[2] <= 10 or not all(int(digit) < node[2] for digit in str(node[1])):
+        return node
+    return ("num", Fraction(int(str(node[1]), node[2])))
+
+
+def mismatched(a: Node, b: Node) -> bool:
+    r"""Whether one is an assignment, and the other an equation that says nothing, such as ``\log_3 27 = 3``."""
+    return any(
+        x[0] == y[0] == "rel" and x[2] == ("=",) and any(x[3]) and set(y[2]) == {"="} and not any(y[3]) and _true(y)
+        for x, y in ((a, b), (b, a))
+    )
+
+
+def _true(relation: Node) -> bool:
+    """Whether an equation between formulas holds whatever its variables are."""
+    sides = [in_decimal(side) for side in relation[1]]
+    return all(map(numeric, sides)) and all(agree(sides[0], side) for side in sides[1:])
 
 
 def relations(a: Node, b: Node) -> bool | None:
@@ -41,14 +71,9 @@ def relations(a: Node, b: Node) -> bool | None:
         return _two_relations(a, b)
     relation, other = (a, b) if a[0] == "rel" else (b, a)
     operators = set(relation[2])
-    if operators == {"="} and len(relation[1]) == 2:
-        value = _named_value(relation)
-        if value is not None:
-            return compare.equal(value, other)
-        return False
     if operators == {"="}:
-        sides, names = relation[1], relation[3]
-        return compare.equal(sides[-1], other) if names[0] else False
+        value = _value(relation)
+        return compare.equal(value, other) if value is not None else False
     if operators == {"in"} and len(relation[1]) == 2 and relation[3][0]:
         return compare.equal(relation[1][1], other)
     if other[0] in ("tuple", "set", "list") or other[0] in SETS:
@@ -57,14 +82,45 @@ def relations(a: Node, b: Node) -> bool | None:
     return False
 
 
-def _named_value(relation: Node) -> Node | None:
-    """The other side of an equation with a name on one side; None if neither side is a name."""
-    left: Node
-    right: Node
-    (left, right), (left_named, right_named) = relation[1], relation[3]
-    if left_named and not (right_named and left[0] == "tuple"):
-        return right
-    return left if right_named else None
+def _value(relation: Node) -> Node | None:
+    """What an equation says that something is: ``x = 1``, ``1 = x``, ``P(A) = 1``, ``(x+1)^2 = x^2+2x+1``; or None."""
+    sides: tuple[Node, ...] = relation[1]
+    names = [name or _quantity(side) for side, name in zip(sides, relation[3], strict=True)]
+    if len(sides) > 2:
+        return sides[-1] if names[0] or _true(relation) else None
+    if names[0] and not (relation[3][1] and sides[0][0] == "tuple"):
+        return sides[1]
+    if relation[3][1] or sides[1] in _NAMES:
+        return sides[0]
+    return sides[1] if _true(relation) else None
+
+
+def _quantity(side: Node) -> bool:
+    r"""Whether a side stands for one quantity: ``e``, ``\sin\theta``, ``\sin^2\theta``, ``|AB|``, ``n!``, ``dy/dx``."""
+    if side in _NAMES:
+        return True
+    if side[0] == "pow":
+        return side[2][0] == "num" and side[1][0] == "fn" and _quantity(side[1])
+    if side[0] == "fn":
+        return bool(symbols(side)) and all(map(_name, side[2:]))
+    return _derivative(side) or (side[0] == "mul" and _derivative(side[1][0]) and all(map(_name, side[1][1:])))
+
+
+def _name(node: Node) -> bool:
+    """Whether a tree consists of letters: ``\\theta``, ``2x``, ``AB``, ``f(x)``."""
+    return node[0] in ("sym", "app") or (
+        node[0] == "mul" and all(factor[0] in ("sym", "num", "app") for factor in node[1])
+    )
+
+
+def _derivative(node: Node) -> bool:
+    return node[0] == "div" and all(_differential(part) for part in node[1:]) and len(node[2][1]) > 1
+
+
+def _differential(node: Node) -> bool:
+    first = node[1][0] if node[0] == "mul" else node
+    first = first[1] if first[0] == "pow" else first
+    return first in (("sym", "d"), ("sym", "\\partial"))
 
 
 def _two_relations(a: Node, b: Node) -> bool | None:
