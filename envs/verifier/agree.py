@@ -130,6 +130,18 @@ def agree(a: Node, b: Node, sign: int = 1) -> bool | None:
     return None if None in verdicts else False
 
 
+def computable(node: Node) -> bool:
+    """Whether a numeric tree has a value, within the bounds, at one of the first points."""
+    for kind in ("positive", "integer"):
+        point = Point(kind, 0)
+        try:
+            if until_precise(lambda ctx, point=point: Evaluator(ctx, point).value(node)) is not None:  # type: ignore[misc]
+                return True
+        except (Undefined, TooLarge, NotNumeric, RecursionError):
+            continue
+    return False
+
+
 def _roots_and_powers(a: Node, b: Node) -> bool:
     return _odd_power(a) != _odd_power(b) and (contains(a, frozenset(("root",))) or contains(b, frozenset(("root",))))
 

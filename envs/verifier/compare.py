@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from fractions import Fraction
 from typing import Any
 
 from . import sets
@@ -139,8 +140,9 @@ def _unordered(a: Node, b: Node) -> bool | None:
     if left is None or right is None:
         only = left if left is not None else right
         if only is not None and len(only) <= MAX_MEMBERS:
+            units = {_unit_of(member)[1] for member in only}
             only = _distinct(only)
-            if len(only) == 1:  # one value, perhaps in two forms
+            if len(only) == 1 and len(units) == 1:  # one value, perhaps in two forms; not 2 boys and 2 girls
                 return equal(only[0], b if left is not None else a)
         return False
     left, right = [_grouped(member) for member in left], [_grouped(member) for member in right]
@@ -278,8 +280,17 @@ def _ratios(a: Node, b: Node) -> bool | None:
         return equal(("div", *terms), other)
     if len(left) != len(right):
         return False
-    products = [(("mul", (x, right[0])), ("mul", (y, left[0]))) for x, y in zip(left[1:], right[1:], strict=True)]
-    return ordered([x for x, _ in products], [y for _, y in products])
+    if len(left) == 2 and (equal(left[1], _ZERO) or equal(right[1], _ZERO)):
+        return ordered(left, right)  # 1:00 is a time
+    if any(all(equal(term, _ZERO) for term in terms) for terms in (left, right)):
+        return False
+    pairs = [(j, k) for j in range(len(left)) for k in range(j)]
+    return ordered(
+        [("mul", (left[j], right[k])) for j, k in pairs], [("mul", (left[k], right[j])) for j, k in pairs]
+    )
+
+
+_ZERO: Node = ("num", Fraction(0))
 
 
 def _units(a: Node, b: Node) -> bool | None:

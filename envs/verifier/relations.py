@@ -73,6 +73,9 @@ def relations(a: Node, b: Node) -> bool | None:
     operators = set(relation[2])
     if operators == {"="}:
         value = _value(relation)
+        # dy/dx = 2x says what dy/dx is, but sin x = cos x not what sin x is
+        if value is not None and _quantity(relation[1][0]) and symbols(value) & symbols(relation[1][0]):
+            value = value if _derivative_in(relation[1][0]) or _true(relation) else None
         return compare.equal(value, other) if value is not None else False
     if operators == {"in"} and len(relation[1]) == 2 and relation[3][0]:
         return compare.equal(relation[1][1], other)
@@ -103,6 +106,10 @@ def _quantity(side: Node) -> bool:
         return side[2][0] == "num" and side[1][0] == "fn" and _quantity(side[1])
     if side[0] == "fn":
         return bool(symbols(side)) and all(map(_name, side[2:]))
+    return _derivative_in(side)
+
+
+def _derivative_in(side: Node) -> bool:
     return _derivative(side) or (side[0] == "mul" and _derivative(side[1][0]) and all(map(_name, side[1][1:])))
 
 
