@@ -4,9 +4,14 @@ import random
 import time
 
 import pytest
-from pairs_of_numbers import equal_pair, unequal_pair
+from pairs_of_numbers import complex_numbers, equal_pair, rationals, surds, unequal_pair
 
+from espo_gym.envs.verifier.agree import Point
 from espo_gym.envs.verifier.decide import decide
+from espo_gym.envs.verifier.evaluate import Evaluator, NotNumeric, allow
+from espo_gym.envs.verifier.exact import Imprecise, Undefined, context, lift, magnitude
+from espo_gym.envs.verifier.parse import TooLarge, Unreadable, parse
+from espo_gym.envs.verifier.tidy import tidy
 
 PAIRS = 1_000_000
 """Number of unequal pairs in the slow search."""
@@ -49,6 +54,41 @@ def test_nothing_unequal_is_accepted_in_a_million_pairs():
             pytest.fail(f"batch {batch} took more than 120 s of CPU")
 
 
+def _values(answer):
+    """An answer's value, as a ``Ball``, at 128 bits and at 2048."""
+    tree = parse(tidy(answer))
+    allow()
+    return [lift(Evaluator(context(bits), Point("positive", 0)).value(tree), context(bits)) for bits in (128, 2048)]
+
+
+def test_errors_are_within_their_bounds():
+    """The same value with sixteen times the digits says how large an error is."""
+    rng, checked = random.Random(3), 0
+    for _ in range(400):
+        one, other = (unequal_pair if rng.random() < 0.5 else equal_pair)(rng)
+        try:
+            rough, fine = _values(rng.choice((one, other)))
+        except (Unreadable, NotNumeric, Undefined, Imprecise, TooLarge):
+            continue
+        error = abs(context(2048).convert(rough.mid) - fine.mid)
+        assert magnitude(error) <= max(rough.error, fine.error + 1) + 1, (one, other)
+        checked += 1
+    assert checked > 200
+
+
+def test_algebraic_numbers_are_not_closer_to_zero_than_their_bound():
+    rng, checked = random.Random(4), 0
+    while checked < 400:
+        one, other = rng.choice((surds, complex_numbers, rationals))(rng)
+        changed = rng.choice((f"10^{{-{rng.randint(1, 400)}}}", rf"\frac{{\sqrt{{3}}}}{{10^{{{rng.randint(1, 400)}}}}}"))
+        tree = parse(tidy(f"{one} - ({other}) + {changed}"))
+        allow()
+        value = lift(Evaluator(context(4096), {}).value(tree), context(4096))
+        if not value.loose:
+            assert magnitude(value.mid) > -value.separation(), (one, other, changed)
+            checked += 1
+
+
 # What was accepted once, each a kind: exact integers, steps, unknown functions, ends of sets, tiny differences, ...
 APART = [
     (r"2^{100}", "1267650600228229401496703205377"),
@@ -80,6 +120,10 @@ APART = [
     ("6x+5 = 18+6 = 23", "23"),
     ("(x+1)^2 = x^2+2x+2", "x^2+2x+2"),
     ("a+b = 7", "7"),
+    ("|x| = 5", "5"),
+    ("6x+5 = 18+5 = 23", "x = 23"),
+    (r"\sin^2 x+\cos^2 x = 1", "1 = 1"),
+    (r"1, 3, \ldots, 2n-1", "(1, 3, 2n-1)"),
     (r"\sin x = \cos x", r"\cos x"),
     (r"e = 2.71", "e"),
     (r"\frac{d}{t} = 5", "5"),

@@ -38,6 +38,8 @@ def equal(a: Node, b: Node) -> bool | None:
         return _units(a, b)
     if numeric(a) and numeric(b):
         return agree(a, b)
+    if "progression" in kinds:
+        return ordered(a[1:], b[1:]) if a[0] == b[0] else False
     if "text" in kinds:
         return _texts(a, b)
     if "list" in kinds or "set" in kinds:

@@ -17,6 +17,9 @@ _NAMES = (("const", "e"), ("const", "i"))
 """Constants that are names if they are alone on one side: ``e`` of an ellipse."""
 
 
+_UNKNOWNS = frozenset("abcdefghijklmnopqrstxy")
+
+
 def without_names(node: Node) -> Node:
     """A chain of equal constants (``2 = 4/2``) becomes its value, and ``x = 1 = 2/2`` becomes ``x = 1``."""
     if node[0] == "list" and len(node[1]) > 1:
@@ -52,11 +55,15 @@ def in_decimal(node: Node) -> Node:
 
 
 def mismatched(a: Node, b: Node) -> bool:
-    r"""Whether one is an assignment, and the other an equation that says nothing, such as ``\log_3 27 = 3``."""
-    return any(
-        x[0] == y[0] == "rel" and x[2] == ("=",) and any(x[3]) and set(y[2]) == {"="} and not any(y[3]) and _true(y)
-        for x, y in ((a, b), (b, a))
-    )
+    r"""Whether one is a relation, and the other an equation without a name that is not the same one side by side.
+
+    ``\log_3 27 = 3`` and ``6x+5 = 18+5 = 23`` have a value, but they are not ``x = 3`` or ``x = 23``, nor ``1 = 1``.
+    """
+    for x, y in ((a, b), (b, a)):
+        if x[0] == y[0] == "rel" and set(y[2]) == {"="} and not any(y[3]) and (_true(y) or without_names(y)[0] != "rel"):
+            alike = x[2] == y[2] and list(map(symbols, x[1])) == list(map(symbols, y[1]))
+            return not (alike and compare.ordered(x[1], y[1]))
+    return False
 
 
 def _true(relation: Node) -> bool:
@@ -105,7 +112,8 @@ def _quantity(side: Node) -> bool:
     if side[0] == "pow":
         return side[2][0] == "num" and side[1][0] == "fn" and _quantity(side[1])
     if side[0] == "fn":
-        return bool(symbols(side)) and all(map(_name, side[2:]))
+        unknown = side[1] == "abs" and side[2][0] == "sym" and side[2][1] in _UNKNOWNS  # |x| = 5 has two solutions
+        return bool(symbols(side)) and all(map(_name, side[2:])) and not unknown
     return _derivative_in(side)
 
 

@@ -44,7 +44,7 @@ def _each(matrix: Node, function: Any) -> Node:
 
 
 def progression(node: Node) -> Node:
-    r"""A list such as ``1, 3, \ldots, 2n-1`` as a pair of its first two members and its last one, if it has such a rule.
+    r"""A list such as ``1, 3, \ldots, 2n-1`` as its first member, its step and its last one, if that is its rule.
 
     A list of numbers is written out instead.
     """
@@ -65,7 +65,7 @@ def progression(node: Node) -> Node:
             return node
         listed = tuple(("num", values[0] + step * k) for k in range(int(count) + 1))
         return ("list", listed, (",",) * int(count)) if node[0] == "list" else ("set", listed)
-    return ("tuple", "\\ldots", (("num", values[0]), ("num", values[0] + step), *after), node[0])
+    return ("progression", ("num", values[0]), ("num", step), *after)
 
 
 _CONSTANT = re.compile(r"[Cc]_?\{?[0-9]\}?")

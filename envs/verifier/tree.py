@@ -53,7 +53,7 @@ def symbols(node: Node) -> frozenset[str]:
 SETS = frozenset(("cup", "cap", "diff", "builder", "R", "empty"))
 PLUS_MINUS = frozenset(("pm", "mp"))
 BARE_LOG = frozenset(("log",))
-_NON_NUMERIC = SETS | {"tuple", "set", "list", "rel", "matrix", "text", "base", "cases", "ratio", "dots"}
+_NON_NUMERIC = SETS | {"tuple", "set", "list", "rel", "matrix", "text", "base", "cases", "ratio", "dots", "progression"}
 
 
 def numeric(node: Node) -> bool:
