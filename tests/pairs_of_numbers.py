@@ -73,7 +73,7 @@ def trigonometric(rng: random.Random) -> Pair:
     q = rng.randint(3, 60)
     p = rng.randint(1, q - 1)
     pi = rf"\frac{{{p}\pi}}{{{q}}}"
-    while 2 * p == q:
+    if 2 * p == q:
         return r"\cos\frac{2\pi}{5}", r"\frac{\sqrt{5}-1}{4}"
     return rng.choice(
         (
@@ -184,8 +184,10 @@ def small(rng: random.Random) -> str:
     """A number that is not 0, mostly a small one."""
     k = rng.choice((rng.randint(1, 12), rng.randint(20, 60), rng.randint(60, 300)))
     return rng.choice(
-        ("1", f"10^{{-{k}}}", rf"\frac{{1}}{{10^{{{k}}}}}", rf"\frac{{\sqrt{{2}}}}{{10^{{{k}}}}}", f"2^{{-{k}}}")
-        + (f"0.{'0' * min(k, 90)}1", f"e^{{-{k}}}", rf"\frac{{\pi}}{{{k}}}")
+        (
+            *("1", f"10^{{-{k}}}", rf"\frac{{1}}{{10^{{{k}}}}}", rf"\frac{{\sqrt{{2}}}}{{10^{{{k}}}}}", f"2^{{-{k}}}"),
+            *(f"0.{'0' * min(k, 90)}1", f"e^{{-{k}}}", rf"\frac{{\pi}}{{{k}}}"),
+        )
     )
 
 
@@ -234,19 +236,26 @@ def collection(rng: random.Random, same: bool) -> Pair:
 
 
 def _relation_or_set(rng: random.Random, same: bool, form: int, ends: list[int]) -> Pair:
-    a, b, c, d = ends
+    a, b, c, _ = ends
     e = "" if same else f"+{small(rng)}"
     if form == 5:
         opening, closing = rng.choice("(["), rng.choice(")]")
         if same:
             return rf"{opening}{a}, \sqrt{{8}}+{b + 501}{closing}", rf"{opening}{a}, 2\sqrt{{2}}+{b + 501}{closing}"
-        other = rng.choice((f"{'([' [opening == '(']}{a}, {b}{closing}", f"{opening}{a}{e}, {b + 99}{closing}"))
+        other = rng.choice((f"{'(['[opening == '(']}{a}, {b}{closing}", f"{opening}{a}{e}, {b + 99}{closing}"))
         return (f"{opening}{a}, {b}{closing}", other)
     if form == 6:
         union = rf"(-\infty, {a}) \cup [{b}, {c}]"
-        return (union, rf"[{b}, {c}] \cup (-\infty, {a}{e})" if same or rng.random() < 0.5 else rf"(-\infty, {a}] \cup [{b}, {c}]")
+        return (
+            union,
+            rf"[{b}, {c}] \cup (-\infty, {a}{e})" if same or rng.random() < 0.5 else rf"(-\infty, {a}] \cup [{b}, {c}]",
+        )
     if form == 7:
-        return (f"x > {a}", rf"({a}, \infty)") if same else (f"x > {a}", rng.choice((rf"x \ge {a}", f"x > {a}{e}", f"y > {a}")))
+        return (
+            (f"x > {a}", rf"({a}, \infty)")
+            if same
+            else (f"x > {a}", rng.choice((rf"x \ge {a}", f"x > {a}{e}", f"y > {a}")))
+        )
     if form == 8:
         k = rng.randint(2, 9)
         lead = abs(a) + 1
@@ -254,7 +263,9 @@ def _relation_or_set(rng: random.Random, same: bool, form: int, ends: list[int])
     m, n = abs(a) + 1, abs(b) + 2
     if same:
         return f"{m}:{n}", f"{3 * m}:{3 * n}"
-    names = rng.choice((("f(2)", "f(3)"), ("g(x)", "f(x)"), ("I(0)", "-I(0)"), (f"{m}_8", f"{m + 1}_8"), ("f(2)", "-f(2)")))
+    names = rng.choice(
+        (("f(2)", "f(3)"), ("g(x)", "f(x)"), ("I(0)", "-I(0)"), (f"{m}_8", f"{m + 1}_8"), ("f(2)", "-f(2)"))
+    )
     return rng.choice((names, (f"{m}:{n}", f"{m}:{n + 1}"), (f"x={m}", f"y={m}"), (f"{m}+{n}={m + n}", f"x={m + n}")))
 
 
@@ -295,7 +306,7 @@ def _apart(rng: random.Random) -> Pair:
             (rf"\sum_{{k=1}}^{{{k}}} \frac{{1}}{{k}}", rf"\sum_{{k=1}}^{{{k + 1}}} \frac{{1}}{{k}}"),
             (rf"\binom{{{k + 9}}}{{{a}}}", rf"\binom{{{k + 10}}}{{{a}}}"),
             (f"x^{{{a}}}", f"x^{{{b}}}"),
-            (rf"e^{{\pi\sqrt{{163}}}}", "262537412640768744"),
+            (r"e^{\pi\sqrt{163}}", "262537412640768744"),
         )
     )
 

@@ -9,7 +9,7 @@ from pairs_of_numbers import complex_numbers, equal_pair, rationals, surds, uneq
 from espo_gym.envs.verifier.agree import Point
 from espo_gym.envs.verifier.decide import decide
 from espo_gym.envs.verifier.evaluate import Evaluator, NotNumeric, allow
-from espo_gym.envs.verifier.exact import Imprecise, Undefined, context, lift, magnitude
+from espo_gym.envs.verifier.exact import Ball, Imprecise, Undefined, context, lift, magnitude
 from espo_gym.envs.verifier.parse import TooLarge, Unreadable, parse
 from espo_gym.envs.verifier.tidy import tidy
 
@@ -54,11 +54,16 @@ def test_nothing_unequal_is_accepted_in_a_million_pairs():
             pytest.fail(f"batch {batch} took more than 120 s of CPU")
 
 
+def _value(answer, bits) -> Ball:
+    allow()
+    value = Evaluator(context(bits), Point("positive", 0)).value(parse(tidy(answer)))
+    assert not isinstance(value, float)
+    return lift(value, context(bits))
+
+
 def _values(answer):
     """An answer's value, as a ``Ball``, at 128 bits and at 2048."""
-    tree = parse(tidy(answer))
-    allow()
-    return [lift(Evaluator(context(bits), Point("positive", 0)).value(tree), context(bits)) for bits in (128, 2048)]
+    return _value(answer, 128), _value(answer, 2048)
 
 
 def test_errors_are_within_their_bounds():
@@ -80,10 +85,10 @@ def test_algebraic_numbers_are_not_closer_to_zero_than_their_bound():
     rng, checked = random.Random(4), 0
     while checked < 400:
         one, other = rng.choice((surds, complex_numbers, rationals))(rng)
-        changed = rng.choice((f"10^{{-{rng.randint(1, 400)}}}", rf"\frac{{\sqrt{{3}}}}{{10^{{{rng.randint(1, 400)}}}}}"))
-        tree = parse(tidy(f"{one} - ({other}) + {changed}"))
-        allow()
-        value = lift(Evaluator(context(4096), {}).value(tree), context(4096))
+        changed = rng.choice(
+            (f"10^{{-{rng.randint(1, 400)}}}", rf"\frac{{\sqrt{{3}}}}{{10^{{{rng.randint(1, 400)}}}}}")
+        )
+        value = _value(f"{one} - ({other}) + {changed}", 4096)
         if not value.loose:
             assert magnitude(value.mid) > -value.separation(), (one, other, changed)
             checked += 1

@@ -2,11 +2,11 @@ r"""Tier 2: decides whether two numeric trees are equal. What makes an acceptanc
 
 * Without variables, the two values are compared as ``exact.py`` compares numbers: rationals exactly, others by a bound
   below which a difference would have to be 0, with as many digits as that takes.
-* With variables, the trees are evaluated at rational points, each compared in the same way. One difference, or a value on
-  one side only, makes them different. An acceptance takes ``ENOUGH`` points at which both have a value and the comparison
-  is certain. A polynomial or a quotient of polynomials is exact at each of them.
-* Functions with steps and corners (floor, ceiling, absolute values, roots) are also compared on both sides of the numbers
-  in the trees; those with steps at 29 integers, and, unless the variables are named like integers, between them.
+* With variables, the trees are evaluated at rational points, each compared in the same way. One difference, or a
+  value on one side only, makes them different. An acceptance takes ``ENOUGH`` points at which both have a value and the
+  comparison is certain. A polynomial or a quotient of polynomials is exact at each of them.
+* Functions with steps and corners (floor, ceiling, absolute values, roots) are also compared on both sides of the
+  numbers in the trees; those with steps at 29 integers and, unless the variables are named like integers, between them.
 * An unknown function, as in ``f(x+1)``, is one arbitrary function of its arguments, so that only what holds for every
   function holds for it.
 * What overflows, takes too many steps or has too few points with values is undecided.
@@ -20,7 +20,7 @@ from fractions import Fraction
 from typing import Any, NamedTuple
 
 from .evaluate import Evaluator, NotNumeric
-from .exact import BITS, Ball, Imprecise, Undefined, context, same, until_precise
+from .exact import Ball, Imprecise, Undefined, context, same, until_precise
 from .tokens import Node, TooLarge
 from .tree import BARE_LOG, contains, numbers, symbols
 
@@ -132,10 +132,14 @@ def agree(a: Node, b: Node, sign: int = 1) -> bool | None:
 
 def computable(node: Node) -> bool:
     """Whether a numeric tree has a value, within the bounds, at one of the first points."""
-    for kind in ("positive", "integer"):
-        point = Point(kind, 0)
+
+    for point in (Point("positive", 0), Point("integer", 0)):
+
+        def value(ctx: Any, point: Point = point) -> Any:
+            return Evaluator(ctx, point).value(node)
+
         try:
-            if until_precise(lambda ctx, point=point: Evaluator(ctx, point).value(node)) is not None:  # type: ignore[misc]
+            if until_precise(value) is not None:
                 return True
         except (Undefined, TooLarge, NotNumeric, RecursionError):
             continue
@@ -182,14 +186,14 @@ def _at_any_precision(a: Node, b: Node, point: Point, reading: _Reading, insist:
     except Imprecise as problem:
         if not insist:
             return None
-        return until_precise(lambda ctx: _at(ctx, a, b, point, reading), problem)  # type: ignore[no-any-return]
+        return until_precise(lambda ctx: _at(ctx, a, b, point, reading), problem)
 
 
 def _at(ctx: Any, a: Node, b: Node, point: Point, reading: _Reading) -> bool | None:
     try:
         left, right = _try(a, ctx, point, reading), _try(b, ctx, point, reading)
         if left is None or right is None:
-            return None if left is right or not point.kind == "positive" else False
+            return None if left is right or point.kind != "positive" else False
         if same(left, right):
             return True
         if point.kind not in ("positive", "integer", "step") and (_complex(left) or _complex(right)):
@@ -207,4 +211,4 @@ def _try(node: Node, ctx: Any, point: Point, reading: _Reading) -> Any:
 
 
 def _complex(value: Any) -> bool:
-    return value.__class__ is Ball and value.complex and not value.imaginary().zero()
+    return isinstance(value, Ball) and value.complex and not value.imaginary().zero()

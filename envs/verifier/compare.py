@@ -287,9 +287,7 @@ def _ratios(a: Node, b: Node) -> bool | None:
     if any(all(equal(term, _ZERO) for term in terms) for terms in (left, right)):
         return False
     pairs = [(j, k) for j in range(len(left)) for k in range(j)]
-    return ordered(
-        [("mul", (left[j], right[k])) for j, k in pairs], [("mul", (left[k], right[j])) for j, k in pairs]
-    )
+    return ordered([("mul", (left[j], right[k])) for j, k in pairs], [("mul", (left[k], right[j])) for j, k in pairs])
 
 
 _ZERO: Node = ("num", Fraction(0))

@@ -1,9 +1,9 @@
 """Tier 2: evaluates trees.
 
 Nothing large is ever computed: exact numbers are bounded, other values are floating-point numbers of fixed precision at
-any magnitude (``exact.py``), the arguments of functions are bounded, sums are bounded, and one evaluation takes a bounded
-number of steps. What exceeds the bounds raises ``TooLarge``, what has no value ``Undefined``, what is not a number at all
-``NotNumeric``, and what needs more digits ``Imprecise``.
+any magnitude (``exact.py``), the arguments of functions are bounded, sums are bounded, and one evaluation takes a
+bounded number of steps. What exceeds the bounds raises ``TooLarge``, what has no value ``Undefined``, what is not a
+number at all ``NotNumeric``, and what needs more digits ``Imprecise``.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from fractions import Fraction
 from math import inf
 from typing import Any
 
-from . import functions
-from .exact import BITS, Ball, Undefined, Value, bounded, divide, imaginary_unit, pi
+from . import functions, integers
+from .exact import BITS, Ball, Undefined, Value, bounded, divide, imaginary_unit, pi, sign
 from .tokens import Node, TooLarge
 from .tree import symbols
 
 MAX_STEPS = 4000
 """Maximum number of nodes visited by one evaluation."""
 MAX_DECISION_STEPS = 40_000
-"""Maximum number of nodes visited by all evaluations for one decision. A function of many digits counts more than once."""
+"""Maximum number of nodes visited by all evaluations for one decision; more for functions of many digits."""
 MAX_TERMS = 200
 """Maximum number of terms of a sum or product."""
 
@@ -62,12 +62,12 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "exp": functions.exp,
     "ln": functions.ln,
     "log10": lambda x, ctx: divide(functions.ln(x, ctx), functions.ln(10, ctx)),
-    "abs": functions.absolute,
-    "floor": lambda x, ctx: functions.floor(x),
-    "ceil": lambda x, ctx: -functions.floor(-x),
-    "fact": functions.factorial,
-    "Gamma": functions.gamma,
-    "binom": functions.binomial,
+    "abs": integers.absolute,
+    "floor": lambda x, ctx: integers.floor(x),
+    "ceil": lambda x, ctx: -integers.floor(-x),
+    "fact": integers.factorial,
+    "Gamma": integers.gamma,
+    "binom": integers.binomial,
 }
 
 
@@ -96,7 +96,8 @@ class Evaluator:
             return -inf
         allowed = self.steps
         try:
-            return self._value(node)
+            value: Value = self._value(node)
+            return value
         except (ZeroDivisionError, ValueError):
             raise Undefined from None
         except OverflowError:
@@ -182,9 +183,9 @@ class Evaluator:
 
     def _root(self, node: Node) -> Any:
         degree, value = self._value(node[1]), self._value(node[2])
-        if degree.__class__ is Ball or degree.denominator != 1 or not 0 < degree <= functions.MAX_ORDER:
+        if isinstance(degree, Ball) or degree.denominator != 1 or not 0 < degree <= functions.MAX_ORDER:
             return functions.power(value, divide(1, degree), self.ctx, real_roots=True)
-        if degree % 2 and not (value.__class__ is Ball and value.complex) and functions.sign(value) < 0:
+        if degree % 2 and not (isinstance(value, Ball) and value.complex) and sign(value) < 0:
             return -functions.root(-value, int(degree), self.ctx)
         return functions.root(value, int(degree), self.ctx)
 
@@ -212,9 +213,9 @@ class Evaluator:
         _, kind, variable, start, end, term = node
         first, last = self._value(start), self._value(end)
         for bound in (first, last):
-            if not functions.is_whole(bound):
+            if not integers.is_whole(bound):
                 raise Undefined
-        first, last = functions.whole(first), functions.whole(last)
+        first, last = integers.whole(first), integers.whole(last)
         if abs(first) > 10**6 or last - first > MAX_TERMS:
             raise TooLarge
         if last < first - 1:  # conventions differ: 0, or minus the terms between

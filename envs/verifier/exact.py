@@ -6,8 +6,8 @@ finite precision, a bound of its error, and how close to 0 it can be without bei
 * *different* if their difference exceeds its error, which is a proof;
 * *equal* if their difference, with its error, is smaller than any difference that numbers so made can have: for sums,
   products, quotients and roots of integers and for sines of rational multiples of pi, the separation bound of Burnikel,
-  Funke, Mehlhorn, Schirra and Schmitt (2001), a proof as well; where other functions occur, or where that bound asks for
-  too many digits, several times the digits that the operands have together;
+  Funke, Mehlhorn, Schirra and Schmitt (2001), a proof as well; where other functions occur, or where that bound asks
+  for too many digits, several times the digits that the operands have together;
 * otherwise ``Imprecise`` is raised, which asks for an evaluation with more digits.
 """
 
@@ -18,7 +18,7 @@ from collections.abc import Callable
 from fractions import Fraction
 from functools import lru_cache
 from math import log1p, prod
-from typing import Any, TypeVar, Union
+from typing import Any, TypeVar
 
 from .tokens import TooLarge
 
@@ -79,12 +79,12 @@ def _magnitude(raw: Any) -> float:
     return NOTHING
 
 
-def _floor(x: Any) -> float:
+def least_magnitude(x: Any) -> float:
     """An e with ``2^e <= |x|``."""
     return magnitude(x) - (2 if hasattr(x, "_mpc_") else 1)
 
 
-def _sum(a: float, b: float) -> float:
+def log_sum(a: float, b: float) -> float:
     """The logarithm of the sum of two numbers with logarithms a and b."""
     if a < b:
         a, b = b, a
@@ -129,10 +129,10 @@ class Ball:
 
     def zero(self) -> bool:
         """Whether it is 0. Raises ``Imprecise`` if that cannot be told."""
-        if _floor(self.mid) > self.error:
+        if least_magnitude(self.mid) > self.error:
             return False
         separation = self.separation()
-        at_most = _sum(magnitude(self.mid), self.error)
+        at_most = log_sum(magnitude(self.mid), self.error)
         if at_most < -separation:
             return True
         raise Imprecise(self.bits + separation + at_most + 16)
@@ -142,7 +142,7 @@ class Ball:
         needed = self.up * (prod(degree for degree, _ in self.roots) - 1) + self.down
         if self.loose:
             needed = 2 * needed + 64
-        return min(needed, 4 * (self.up + self.down) + 256) + 1
+        return float(min(needed, 4 * (self.up + self.down) + 256) + 1)
 
     def real(self) -> Ball:
         """Itself with a real ``mid``. Raises ``Undefined`` if it is not real."""
@@ -154,7 +154,7 @@ class Ball:
 
     def imaginary(self) -> Ball:
         """Its imaginary part."""
-        return Ball(self.mid.imag, self.error, self.up + 1, self.down + 1, self.roots | _UNIT_4, self.loose)
+        return Ball(self.mid.imag, self.error, self.up + 1, self.down + 1, self.roots | UNIT_4, self.loose)
 
     def __neg__(self) -> Ball:
         turn = None if self.turn is None else -self.turn
@@ -168,8 +168,8 @@ class Ball:
             if turn == 0:
                 return 0
         mid = self.mid + b.mid
-        error = _sum(_sum(self.error, b.error), magnitude(mid) - self.bits)
-        up, down = _sum(self.up + b.down, self.down + b.up), self.down + b.down
+        error = log_sum(log_sum(self.error, b.error), magnitude(mid) - self.bits)
+        up, down = log_sum(self.up + b.down, self.down + b.up), self.down + b.down
         return Ball(mid, error, up, down, self.roots | b.roots, self.loose or b.loose, turn)
 
     __radd__ = __add__
@@ -181,34 +181,34 @@ class Ball:
         return -self + other
 
     def __mul__(self, other: Value) -> Value:
-        if not other.__class__ is Ball and other == 0:
+        if not isinstance(other, Ball) and other == 0:
             return 0
         b = lift(other, self.mid.context)
         turn = None
-        if self.turn is not None and other.__class__ is not Ball:
-            turn = self.turn * other  # type: ignore[operator]
+        if self.turn is not None and not isinstance(other, Ball):
+            turn = self.turn * other
         mid = self.mid * b.mid
         size = magnitude(self.mid)
-        error = _sum(self.error + magnitude(b.mid), _sum(b.error + size, self.error + b.error))
-        error = _sum(error, magnitude(mid) - self.bits + 1)
+        error = log_sum(self.error + magnitude(b.mid), log_sum(b.error + size, self.error + b.error))
+        error = log_sum(error, magnitude(mid) - self.bits + 1)
         return Ball(mid, error, self.up + b.up, self.down + b.down, self.roots | b.roots, self.loose or b.loose, turn)
 
     __rmul__ = __mul__
 
     def inverse(self) -> Ball:
         """1 divided by it. Raises ``Undefined`` if it is 0."""
-        if self.error + 1 > _floor(self.mid):
+        if self.error + 1 > least_magnitude(self.mid):
             if self.zero():
                 raise Undefined
             raise Imprecise(self.bits + 64)
         mid = 1 / self.mid
-        error = _sum(self.error - 2 * _floor(self.mid) + 1, magnitude(mid) - self.bits + 1)
+        error = log_sum(self.error - 2 * least_magnitude(self.mid) + 1, magnitude(mid) - self.bits + 1)
         return Ball(mid, error, self.down, self.up, self.roots, self.loose)
 
     # order, for the ends of intervals
 
     def __eq__(self, other: object) -> bool:
-        return not isinstance(other, float) and same(self, other)  # type: ignore[arg-type]
+        return isinstance(other, int | Fraction | Ball) and same(self, other)
 
     def __lt__(self, other: Value | float) -> bool:
         return sign(self - other) < 0 if not isinstance(other, float) else other > 0
@@ -219,14 +219,14 @@ class Ball:
     __hash__ = None  # type: ignore[assignment]
 
 
-Value = Union[int, Fraction, Ball]
+Value = int | Fraction | Ball
 
 
 def lift(x: Value, ctx: Any) -> Ball:
     """A value as a ``Ball``."""
-    if x.__class__ is Ball:
-        return x  # type: ignore[return-value]
-    top, bottom = x.numerator, x.denominator  # type: ignore[union-attr]
+    if isinstance(x, Ball):
+        return x
+    top, bottom = x.numerator, x.denominator
     mid = ctx.mpf(top) if bottom == 1 else ctx.mpf(top) / bottom
     length = top.bit_length()
     error = NOTHING if bottom == 1 and length <= ctx.prec else magnitude(mid) - ctx.prec + 1
@@ -235,38 +235,38 @@ def lift(x: Value, ctx: Any) -> Ball:
 
 def bounded(x: Value, ctx: Any) -> Value:
     """``x``, as a ``Ball`` if it is too long for an exact number."""
-    if x.__class__ is Ball:
+    if isinstance(x, Ball):
         return x
-    if x.numerator.bit_length() + x.denominator.bit_length() > MAX_EXACT_BITS:  # type: ignore[union-attr]
+    if x.numerator.bit_length() + x.denominator.bit_length() > MAX_EXACT_BITS:
         return lift(x, ctx)
     return x
 
 
 def same(a: Value | float, b: Value | float) -> bool:
     """Whether two values are equal. Raises ``Imprecise`` if that cannot be told."""
-    if a.__class__ is Ball or b.__class__ is Ball:
+    if isinstance(a, Ball) or isinstance(b, Ball):
         if isinstance(a, float) or isinstance(b, float):
             return False
         difference = a - b
-        return difference.zero() if difference.__class__ is Ball else difference == 0  # type: ignore[union-attr]
+        return difference.zero() if isinstance(difference, Ball) else difference == 0
     return a == b
 
 
 def sign(x: Value) -> int:
     """-1, 0 or 1. Raises ``Imprecise`` if it cannot be told, ``Undefined`` if ``x`` is not real."""
-    if x.__class__ is not Ball:
-        return (x > 0) - (x < 0)  # type: ignore[operator]
-    x = x.real()  # type: ignore[union-attr]
+    if not isinstance(x, Ball):
+        return (x > 0) - (x < 0)
+    x = x.real()
     return 0 if x.zero() else 1 if x.mid > 0 else -1
 
 
 def divide(a: Value, b: Value) -> Value:
     """The quotient. Raises ``Undefined`` for a division by 0."""
-    if b.__class__ is Ball:
-        return a * b.inverse()  # type: ignore[union-attr,operator]
+    if isinstance(b, Ball):
+        return a * b.inverse()
     if b == 0:
         raise Undefined
-    return a * Fraction(1, b) if b.__class__ is int else a * (1 / b)  # type: ignore[operator]
+    return a * (Fraction(1) / b)
 
 
 @lru_cache(maxsize=1024)
@@ -286,12 +286,12 @@ def unity(n: int) -> frozenset[Any]:
     return frozenset(((_totient(n), ("unity", n)),))
 
 
-_UNIT_4 = unity(4)
+UNIT_4 = unity(4)
 
 
 def imaginary_unit(ctx: Any) -> Ball:
     """The number i."""
-    return Ball(ctx.mpc(0, 1), NOTHING, 0.0, 0.0, _UNIT_4)
+    return Ball(ctx.mpc(0, 1), NOTHING, 0.0, 0.0, UNIT_4)
 
 
 def pi(ctx: Any) -> Ball:

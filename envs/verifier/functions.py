@@ -11,16 +11,15 @@ from fractions import Fraction
 from typing import Any
 
 from .exact import (
-    _UNIT_4,
+    UNIT_4,
     MAX_EXACT_BITS,
     NOTHING,
     Ball,
     Imprecise,
     Undefined,
     Value,
-    _floor,
-    _sum,
-    bounded,
+    least_magnitude,
+    log_sum,
     divide,
     imaginary_unit,
     lift,
@@ -34,17 +33,15 @@ from .tokens import TooLarge
 MAX_POWER_BITS = 1 << 57
 MAX_ARGUMENT_BITS = 64
 """Largest binary exponent of an argument: functions reduce it to a period, which costs time by magnitude."""
-MAX_FACTORIAL = 2000
-"""Largest n whose factorial is computed exactly."""
 MAX_ORDER = 2000
 """Largest n for which the n-th roots of unity are algebraic numbers here, and largest degree of an exact root."""
 
 
-def _made(mid: Any, error: float, of: Ball) -> Ball:
+def made(mid: Any, error: float, of: Ball) -> Ball:
     """A value of a transcendental function: as long as itself and its argument, with more digits if that is small."""
     size, top = max(of.up, of.down), magnitude(mid)
     rounding = top - mid.context.prec + 2
-    error = _sum(error, rounding)
+    error = log_sum(error, rounding)
     down = max(0.0, -max(top, error)) + min(4 * size, size + 256) + 2
     return Ball(mid, error, max(0.0, top), down, of.roots, True)
 
@@ -72,18 +69,18 @@ def _narrow(x: Ball, below: float) -> Ball:
 
 def root(value: Value, degree: int, ctx: Any) -> Value:
     """The principal root; for odd degrees of negative numbers it is complex."""
-    if value.__class__ is not Ball and value >= 0:  # type: ignore[operator]
-        top, bottom = (_exact_root(part, degree) for part in (value.numerator, value.denominator))  # type: ignore
+    if not isinstance(value, Ball) and value >= 0:
+        top, bottom = (_exact_root(part, degree) for part in (value.numerator, value.denominator))
         if top is not None and bottom is not None:
             return Fraction(top, bottom) if bottom != 1 else top
-    if value.__class__ is not Ball and value < 0 and degree == 2:  # type: ignore[operator]
+    if not isinstance(value, Ball) and value < 0 and degree == 2:
         return imaginary_unit(ctx) * root(-value, 2, ctx)
     x = _off_the_cut(lift(value, ctx))
-    if x.error + 1 > _floor(x.mid):
+    if x.error + 1 > least_magnitude(x.mid):
         if x.zero():
             return 0
         raise Imprecise(x.bits + 64)
-    name: Any = value if value.__class__ is not Ball else (str(x.mid), x.up, x.down, x.roots)
+    name: Any = value if not isinstance(value, Ball) else (str(x.mid), x.up, x.down, x.roots)
     # |f'| <= |f| / (degree |x|), at half of |x| at worst twice as much
     if degree == 2:
         mid = ctx.sqrt(x.mid)
@@ -91,7 +88,7 @@ def root(value: Value, degree: int, ctx: Any) -> Value:
         mid = ctx.root(x.mid, degree)
     else:
         mid = ctx.exp(ctx.ln(x.mid) / degree)
-    error = _sum(x.error + magnitude(mid) - _floor(x.mid) + 1, magnitude(mid) - ctx.prec + 3)
+    error = log_sum(x.error + magnitude(mid) - least_magnitude(x.mid) + 1, magnitude(mid) - ctx.prec + 3)
     high, low, k = x.up, x.down, degree
     up, down = ((high + (k - 1) * low) / k, low) if high >= low else (high, ((k - 1) * high + low) / k)
     return Ball(mid, error, up, down, x.roots | {(degree, name)}, x.loose)
@@ -116,52 +113,52 @@ def _exact_root(n: int, degree: int) -> int | None:
 
 def power(base: Value, exponent: Value, ctx: Any, real_roots: bool = False) -> Value:
     """``base ** exponent``. ``real_roots``: an odd root of a negative number is negative, not complex."""
-    if exponent.__class__ is Ball:
-        if base.__class__ is not Ball and base == 0:
+    if isinstance(exponent, Ball):
+        if not isinstance(base, Ball) and base == 0:
             if sign(exponent) <= 0:
                 raise Undefined
             return 0
-        return exp(exponent * ln(base, ctx), ctx)  # type: ignore[operator]
-    q: int = exponent.denominator  # type: ignore[union-attr]
+        return exp(exponent * ln(base, ctx), ctx)
+    q: int = exponent.denominator
     if q == 1:
-        return _whole_power(base, int(exponent), ctx)  # type: ignore[arg-type]
+        return _whole_power(base, int(exponent), ctx)
     if q > MAX_ORDER:
         return power(base, lift(exponent, ctx), ctx)
-    p: int = exponent.numerator  # type: ignore[union-attr]
-    if real_roots and q % 2 and not (base.__class__ is Ball and base.complex) and sign(base) < 0:  # type: ignore
+    p: int = exponent.numerator
+    if real_roots and q % 2 and not (isinstance(base, Ball) and base.complex) and sign(base) < 0:
         return _whole_power(-root(-base, q, ctx), p, ctx)
-    if base.__class__ is not Ball and base == 0 and p < 0:
+    if not isinstance(base, Ball) and base == 0 and p < 0:
         raise Undefined
     return _whole_power(root(base, q, ctx), p, ctx)
 
 
 def _whole_power(base: Value, n: int, ctx: Any) -> Value:
-    if base.__class__ is not Ball:
+    if not isinstance(base, Ball):
         if base == 0:
             if n <= 0:
                 raise Undefined
             return 0
         if n == 0:
             return 1
-        if abs(base) == 1:  # type: ignore[arg-type]
+        if abs(base) == 1:
             return base if n % 2 else 1
-        length = max(base.numerator.bit_length(), base.denominator.bit_length())  # type: ignore[union-attr]
+        length = max(base.numerator.bit_length(), base.denominator.bit_length())
         if length * abs(n) <= MAX_EXACT_BITS:
-            return base**n if n > 0 else 1 / Fraction(base) ** -n  # type: ignore[arg-type,return-value]
+            return base**n if n > 0 else 1 / Fraction(base) ** -n
     x = _off_the_cut(lift(base, ctx))
-    if x.error + 1 > _floor(x.mid):
+    if x.error + 1 > least_magnitude(x.mid):
         if x.zero():
             return _whole_power(0, n, ctx)
         raise Imprecise(x.bits + 64)
     if n == 0:
         return 1
-    if x.mid.__class__ is ctx.mpc and x.mid.real == 0 and x.roots == _UNIT_4 and x.error == NOTHING and abs(x.mid) == 1:
+    if x.mid.__class__ is ctx.mpc and x.mid.real == 0 and x.roots == UNIT_4 and x.error == NOTHING and abs(x.mid) == 1:
         quarter = n % 4 if x.mid.imag > 0 else -n % 4
         return (1, x, -1, -x)[quarter] if x.mid.imag > 0 else (1, -x, -1, x)[quarter]
     steps = float(abs(n).bit_length())
     if steps > 60 or abs(magnitude(x.mid)) * abs(n) > MAX_POWER_BITS:
         raise TooLarge
-    relative = _sum(x.error - _floor(x.mid), -float(ctx.prec)) + steps
+    relative = log_sum(x.error - least_magnitude(x.mid), -float(ctx.prec)) + steps
     if relative > -2:
         raise Imprecise(ctx.prec + relative + 64)
     mid = x.mid**n if not x.complex or abs(n) <= 1000 else ctx.exp(ctx.ln(x.mid) * n)
@@ -175,37 +172,39 @@ def _whole_power(base: Value, n: int, ctx: Any) -> Value:
 
 def exp(value: Value, ctx: Any) -> Value:
     """The exponential function."""
-    if value.__class__ is not Ball and value == 0:
+    if not isinstance(value, Ball) and value == 0:
         return 1
     x = _narrow(lift(value, ctx), -1)
     mid = ctx.exp(x.mid)
-    return _made(mid, magnitude(mid) + x.error + 1, x)
+    return made(mid, magnitude(mid) + x.error + 1, x)
 
 
 def ln(value: Value, ctx: Any) -> Value:
     """The natural logarithm, its principal value. Raises ``Undefined`` for 0."""
-    if value.__class__ is not Ball and value == 1:
+    if not isinstance(value, Ball) and value == 1:
         return 0
     x = _off_the_cut(lift(value, ctx))
-    if x.error + 1 > _floor(x.mid):
+    if x.error + 1 > least_magnitude(x.mid):
         if x.zero():
             raise Undefined
         raise Imprecise(x.bits + 64)
-    return _made(ctx.ln(x.mid), x.error - _floor(x.mid) + 1, x)
+    return made(ctx.ln(x.mid), x.error - least_magnitude(x.mid) + 1, x)
 
 
-_COSINES = {Fraction(0): 1, Fraction(1, 3): Fraction(1, 2), Fraction(1, 2): 0, Fraction(2, 3): Fraction(-1, 2)}
-_COSINES[Fraction(1)] = -1
+_COSINES: dict[Fraction, int | Fraction] = {
+    **{Fraction(0): 1, Fraction(1, 3): Fraction(1, 2), Fraction(1, 2): 0},
+    **{Fraction(2, 3): Fraction(-1, 2), Fraction(1): -1},
+}
 _ANGLES = {Fraction(value): turn for turn, value in _COSINES.items()}
 
 
 def cos(value: Value, ctx: Any) -> Value:
     """The cosine."""
-    if value.__class__ is not Ball:
+    if not isinstance(value, Ball):
         return _wave(value, ctx, ctx.cos) if value else 1
-    if value.turn is None:  # type: ignore[union-attr]
+    if value.turn is None:
         return _wave(value, ctx, ctx.cos)
-    turn = abs(value.turn) % 2  # type: ignore[union-attr,operator]
+    turn = abs(value.turn) % 2
     turn = 2 - turn if turn > 1 else turn
     if turn in _COSINES:
         return _COSINES[turn]
@@ -213,17 +212,17 @@ def cos(value: Value, ctx: Any) -> Value:
     angle = ctx.mpf(turn.numerator) * ctx.pi / turn.denominator
     mid, error = ctx.cos(angle), 6.0 - ctx.prec
     if order > MAX_ORDER:
-        return _made(mid, error, Ball(mid, error, 2.0, float(order.bit_length())))
+        return made(mid, error, Ball(mid, error, 2.0, float(order.bit_length())))
     return Ball(mid, error, 1.0, 1.0, unity(order))
 
 
 def sin(value: Value, ctx: Any) -> Value:
     """The sine."""
-    if value.__class__ is not Ball:
+    if not isinstance(value, Ball):
         return _wave(value, ctx, ctx.sin) if value else 0
-    if value.turn is None:  # type: ignore[union-attr]
+    if value.turn is None:
         return _wave(value, ctx, ctx.sin)
-    return cos(Ball(value.mid, value.error, 0, 0, turn=Fraction(1, 2) - value.turn), ctx)  # type: ignore
+    return cos(Ball(value.mid, value.error, 0, 0, turn=Fraction(1, 2) - value.turn), ctx)
 
 
 def _wave(value: Value, ctx: Any, function: Any) -> Ball:
@@ -231,7 +230,7 @@ def _wave(value: Value, ctx: Any, function: Any) -> Ball:
     error = x.error + 1
     if x.complex:
         error += 1.4427 * abs(float(x.mid.imag)) + 2  # |sin'(x + iy)| <= cosh(y)
-    return _made(function(x.mid), error, x)
+    return made(function(x.mid), error, x)
 
 
 def tangent(value: Value, ctx: Any) -> Value:
@@ -243,132 +242,36 @@ def hyperbolic(name: str, value: Value, ctx: Any) -> Value:
     """The function sinh, cosh or tanh, from exponentials."""
     forth, back = exp(value, ctx), exp(-value, ctx)
     if name == "tanh":
-        return divide(forth - back, forth + back)  # type: ignore[operator]
-    return divide(forth + back if name == "cosh" else forth - back, 2)  # type: ignore[operator]
+        return divide(forth - back, forth + back)
+    return divide(forth + back if name == "cosh" else forth - back, 2)
 
 
 def arccos(value: Value, ctx: Any) -> Value:
     """The inverse of the cosine, its principal value."""
-    if value.__class__ is not Ball and value in _ANGLES:
-        turn = _ANGLES[Fraction(value)]  # type: ignore[arg-type]
+    if not isinstance(value, Ball) and value in _ANGLES:
+        turn = _ANGLES[Fraction(value)]
         return pi(ctx) * turn if turn else 0
     x = _off_the_cut(_narrow(lift(value, ctx), -3))
     if x.complex and magnitude(x.mid.imag) - 1 <= x.error:  # its cuts are on the real axis
         x = x.real()
     # with y in [0, pi], |arccos' y| is at most that at the ends, where it is a square root
-    return _made(ctx.acos(x.mid), x.error / 2 + 2, x)
+    return made(ctx.acos(x.mid), x.error / 2 + 2, x)
 
 
 def arcsin(value: Value, ctx: Any) -> Value:
     """The inverse of the sine, its principal value."""
-    if value.__class__ is not Ball and value == 0:
+    if not isinstance(value, Ball) and value == 0:
         return 0
     return pi(ctx) * Fraction(1, 2) - arccos(value, ctx)
 
 
 def arctan(value: Value, ctx: Any) -> Value:
     """The inverse of the tangent, its principal value."""
-    if value.__class__ is not Ball and abs(value) <= 1 and value in (-1, 0, 1):  # type: ignore[arg-type]
-        return pi(ctx) * Fraction(int(value), 4) if value else 0  # type: ignore[arg-type]
+    if not isinstance(value, Ball) and value in (-1, 0, 1):
+        return pi(ctx) * Fraction(int(value), 4) if value else 0
     x = _narrow(lift(value, ctx), -1)
     if not x.complex:
-        return _made(ctx.atan(x.mid), x.error, x)
+        return made(ctx.atan(x.mid), x.error, x)
     turned = imaginary_unit(ctx) * x
-    logarithms = ln(1 - turned, ctx) - ln(1 + turned, ctx)  # type: ignore[operator]
+    logarithms = ln(1 - turned, ctx) - ln(1 + turned, ctx)
     return imaginary_unit(ctx) * divide(logarithms, 2)
-
-
-def gamma(value: Value, ctx: Any) -> Value:
-    """The gamma function of a real number. Raises ``Undefined`` at its poles."""
-    if value.__class__ is not Ball and value.denominator == 1:  # type: ignore[union-attr]
-        if value <= 0:  # type: ignore[operator]
-            raise Undefined
-        if value <= MAX_FACTORIAL:  # type: ignore[operator]
-            return math.factorial(int(value) - 1)  # type: ignore[arg-type]
-    x = lift(value, ctx)
-    if magnitude(x.mid) > 40:
-        raise TooLarge
-    x = x.real()
-    if x.mid <= 0 or x.error > -2:
-        nearest = ctx.nint(x.mid)
-        if abs(x.mid - nearest) < ctx.ldexp(1, int(max(x.error, -ctx.prec) + 4)):
-            if value.__class__ is Ball and not (x - int(nearest)).zero():  # type: ignore[union-attr]
-                raise Imprecise(x.bits + 64)
-            raise Undefined
-    mid = ctx.gamma(x.mid)
-    slope = magnitude(ctx.psi(0, x.mid)) + 2
-    return _made(mid, magnitude(mid) + x.error + max(0.0, slope), x)
-
-
-def factorial(value: Value, ctx: Any) -> Value:
-    """The factorial, for numbers that are not whole by the gamma function."""
-    return gamma(whole(value) + 1 if is_whole(value) else value + 1, ctx)  # type: ignore[operator]
-
-
-def binomial(n: Value, k: Value, ctx: Any) -> Value:
-    """The binomial coefficient; 0 for negative whole k."""
-    if is_whole(k) and abs(whole(k)) <= 200:
-        result: Value = 1
-        for j in range(whole(k)):
-            result = bounded(divide(result * (n - j), j + 1), ctx)  # type: ignore[operator]
-        return result if whole(k) >= 0 else 0
-    if is_whole(n) and is_whole(k):
-        n, k = whole(n), whole(k)
-        if k < 0 or 0 <= n < k:
-            return 0
-        if 0 <= n <= MAX_FACTORIAL * 4:
-            return math.comb(n, k)
-    return divide(factorial(n, ctx), factorial(k, ctx) * factorial(n - k, ctx))  # type: ignore[operator]
-
-
-# ---- steps
-
-
-def whole(value: Value) -> int:
-    """The integer that ``value`` is. Raises ``Undefined`` if it is none."""
-    if value.__class__ is not Ball:
-        if value.denominator != 1:  # type: ignore[union-attr]
-            raise Undefined
-        return int(value)  # type: ignore[arg-type]
-    x = value.real()  # type: ignore[union-attr]
-    if magnitude(x.mid) > x.bits:
-        raise TooLarge
-    nearest = int(x.mid.context.nint(x.mid))
-    if not (x - nearest).zero():  # type: ignore[union-attr]
-        raise Undefined
-    return nearest
-
-
-def is_whole(value: Value) -> bool:
-    """Whether ``value`` is an integer."""
-    if value.__class__ is not Ball:
-        return bool(value.denominator == 1)  # type: ignore[union-attr]
-    try:
-        whole(value)
-    except Undefined:
-        return False
-    return True
-
-
-def floor(value: Value) -> int:
-    """The largest integer up to ``value``, which must be real."""
-    if value.__class__ is not Ball:
-        return math.floor(value)  # type: ignore[arg-type]
-    x = value.real()  # type: ignore[union-attr]
-    if magnitude(x.mid) > MAX_EXACT_BITS:
-        raise TooLarge
-    if magnitude(x.mid) > x.bits - 8:
-        raise Imprecise(magnitude(x.mid) + 64)
-    nearest = int(x.mid.context.nint(x.mid))
-    return nearest if sign(x - nearest) >= 0 else nearest - 1
-
-
-def absolute(value: Value, ctx: Any) -> Value:
-    """The absolute value."""
-    if value.__class__ is not Ball:
-        return abs(value)  # type: ignore[arg-type]
-    x: Ball = value  # type: ignore[assignment]
-    if not x.complex:
-        turn = None if x.turn is None else abs(x.turn)
-        return Ball(abs(x.mid), x.error, x.up, x.down, x.roots, x.loose, turn)
-    return _made(abs(x.mid), x.error, x)

@@ -13,6 +13,7 @@ A node is a tuple whose first element names its kind:
 ``cup cap diff`` a b    of sets; ``R``, ``empty``
 ``rel`` sides ops names a chain of relations; ``names``: which sides are mere names (``x``, ``f(x)``)
 ``matrix`` rows, ``text`` words, ``base`` digits base, ``ratio`` a b, ``unit`` node unit, ``deg`` node
+``dots``                the dots in ``1, 2, \ldots, n``
 ======================  ==================================================================================
 
 What is not understood raises ``Unreadable``, what exceeds the bounds ``TooLarge``. Nothing is guessed.

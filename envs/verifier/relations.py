@@ -12,7 +12,6 @@ from .exact import Undefined, divide, same, sign, until_precise
 from .tokens import Node
 from .tree import PLUS_MINUS, SETS, contains, numeric, symbols
 
-
 _NAMES = (("const", "e"), ("const", "i"))
 """Constants that are names if they are alone on one side: ``e`` of an ellipse."""
 
@@ -60,7 +59,12 @@ def mismatched(a: Node, b: Node) -> bool:
     ``\log_3 27 = 3`` and ``6x+5 = 18+5 = 23`` have a value, but they are not ``x = 3`` or ``x = 23``, nor ``1 = 1``.
     """
     for x, y in ((a, b), (b, a)):
-        if x[0] == y[0] == "rel" and set(y[2]) == {"="} and not any(y[3]) and (_true(y) or without_names(y)[0] != "rel"):
+        if (
+            x[0] == y[0] == "rel"
+            and set(y[2]) == {"="}
+            and not any(y[3])
+            and (_true(y) or without_names(y)[0] != "rel")
+        ):
             alike = x[2] == y[2] and list(map(symbols, x[1])) == list(map(symbols, y[1]))
             return not (alike and compare.ordered(x[1], y[1]))
     return False
@@ -195,12 +199,12 @@ def _ratio_sign(f: Node, g: Node, ctx: Any) -> int | None:
     seen = 0
     for point in _points(f, g):
         try:
-            above, below = (Evaluator(ctx, point).value(tree) for tree in (f, g))
+            values: list[Any] = [Evaluator(ctx, point).value(tree) for tree in (f, g)]
         except (Undefined, NotNumeric):
             continue
-        if same(above, 0) or same(below, 0):
+        if same(values[0], 0) or same(values[1], 0):
             return None
-        ratio = divide(above, below)
+        ratio = divide(*values)
         if first is None:
             first = ratio
         elif not same(first, ratio):

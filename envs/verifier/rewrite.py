@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from fractions import Fraction
+from itertools import pairwise
 from typing import Any
 
 from .tokens import Node
@@ -57,7 +58,7 @@ def progression(node: Node) -> Node:
         return node
     values = [member[1] for member in before]
     step = values[1] - values[0] if len(values) > 1 else Fraction(1)
-    if step == 0 or any(y - x != step for x, y in zip(values, values[1:], strict=False)):
+    if step == 0 or any(y - x != step for x, y in pairwise(values)):
         return node
     if after and after[0][0] == "num":
         count = (after[0][1] - values[0]) / step

@@ -61,7 +61,7 @@ def same(a: Node, b: Node) -> bool | None:
 
 def _real(node: Node, ctx: Any) -> Any:
     value = constant_value(node, ctx)
-    return value.real() if value.__class__ is Ball else value  # type: ignore[union-attr]
+    return value.real() if isinstance(value, Ball) else value
 
 
 def _point(value: Any) -> Piece:
