@@ -17,10 +17,11 @@ a second opinion                         ``audit`` (re-checks verdicts), ``secon
 =======================================  ==============================================================================
 
 What makes an acceptance sound: strings are accepted if they are the same up to spacing, plain numbers if they are the
-same rational (``quantity``), words and choices if they are the same; formulas by the rules in ``agree``, on numbers that
-``exact`` compares; lists, sets and matrices member by member, and the ends of intervals as numbers; equations side by
-side, by a constant ratio, or by a solution that is linear, each certain at several points; an equation and a bare value
-if the equation says that something is that value (``relations``). What math-verify accepts is as sound as math-verify is.
+same rational (``quantity``), words and choices if they are the same; formulas by the rules in ``agree``, on numbers
+that ``exact`` compares; lists, sets and matrices member by member, and the ends of intervals as numbers; equations side
+by side, by a constant ratio, or by a solution that is linear, each certain at several points; an equation and a bare
+value if the equation says that something is that value (``relations``). What math-verify accepts is as sound as
+math-verify is.
 
 No answer is ever evaluated as code, and a failure is a verdict of its own kind (``no_verdict``), never "incorrect".
 """

@@ -11,18 +11,18 @@ from fractions import Fraction
 from typing import Any
 
 from .exact import (
-    UNIT_4,
     MAX_EXACT_BITS,
     NOTHING,
+    UNIT_4,
     Ball,
     Imprecise,
     Undefined,
     Value,
-    least_magnitude,
-    log_sum,
     divide,
     imaginary_unit,
+    least_magnitude,
     lift,
+    log_sum,
     magnitude,
     pi,
     sign,
