@@ -10,6 +10,8 @@ import math
 import random
 from collections.abc import Callable
 
+import mpmath
+
 Pair = tuple[str, str]
 
 
@@ -276,6 +278,19 @@ def equal_pair(rng: random.Random) -> Pair:
     return rng.choice((*NUMBERS, *FORMULAS))(rng)
 
 
+def _convergent(rng: random.Random) -> Pair:
+    """A multiple of an irrational number and the integer next to it, as near as integers come."""
+    with mpmath.workdps(700):
+        named = ((r"\pi", +mpmath.pi), (r"\sqrt{2}", mpmath.sqrt(2)), (r"\ln 2", mpmath.ln(2)), ("e", +mpmath.e))
+        text, x = rng.choice(named)
+        rest, p, p_before, q, q_before = x, 1, 0, 0, 1
+        for _ in range(rng.randint(3, 250)):
+            a = int(mpmath.floor(rest))
+            p, p_before, q, q_before = a * p + p_before, p, a * q + q_before, q
+            rest = 1 / (rest - a)
+    return rng.choice(((rf"{q} \cdot {text}", str(p)), (text, rf"\frac{{{p}}}{{{q}}}")))
+
+
 def _apart(rng: random.Random) -> Pair:
     """Different numbers that are near, or functions that differ at few places."""
     n, k = rng.getrandbits(rng.randint(20, 600)) + 2, rng.randint(2, 120)
@@ -307,6 +322,8 @@ def _apart(rng: random.Random) -> Pair:
             (rf"\binom{{{k + 9}}}{{{a}}}", rf"\binom{{{k + 10}}}{{{a}}}"),
             (f"x^{{{a}}}", f"x^{{{b}}}"),
             (r"e^{\pi\sqrt{163}}", "262537412640768744"),
+            _convergent(rng),
+            (rf"x+\prod_{{k=1}}^{{{k}}}(x-k)", "x"),
         )
     )
 

@@ -100,6 +100,8 @@ APART = [
     (r"\lceil x \rceil", r"\lfloor x \rfloor"),
     (r"\lfloor\sqrt{n-1}\rfloor", r"\lfloor\sqrt{n-2}\rfloor"),
     (r"\lfloor 2x \rfloor", r"2\lfloor x \rfloor"),
+    (r"x+\prod_{k=1}^{30}(x-k)", "x"),
+    (r"1267650600228229401496703205376\pi", "3982440750641303168863879013504"),
     ("I(0)", "-I(0)"),
     ("f(2)", "g(2)"),
     ("f(x+3)-3f(x+2)+3f(x+1)-f(x)", "0"),

@@ -17,6 +17,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator
 from fractions import Fraction
+from itertools import chain
 from typing import Any, NamedTuple
 
 from .evaluate import Evaluator, NotNumeric
@@ -24,15 +25,16 @@ from .exact import Ball, Imprecise, Undefined, context, same, until_precise
 from .tokens import Node, TooLarge
 from .tree import BARE_LOG, contains, numbers, symbols
 
+MAX_UNDECIDED = 8
+"""Number of undecided points after which no more digits are spent on another."""
 ENOUGH = 3
 """Number of points at which two trees with variables must certainly agree."""
 POINTS = (("positive", 0), ("positive", 1), ("positive", 2), ("negative", 3), ("mixed", 4), ("large", 5))
 """Where trees with variables are evaluated. Values at negative points count only if both are real."""
-_MORE = tuple(("positive", number) for number in range(6, 12))
+_MORE = range(60, 66)
 """Where they are also evaluated if few of ``POINTS`` have values."""
 _STEPS = frozenset(("floor", "ceil"))
 _CORNERS = frozenset(("floor", "ceil", "abs", "root"))
-_WHOLE = frozenset(("sum", "fact", "binom"))
 _WHOLE_NAMES = frozenset("ijklmnpqKMN")
 _DENOMINATOR = 2039
 
@@ -40,8 +42,10 @@ _DENOMINATOR = 2039
 class Point:
     """Values of the variables, determined by their names and the number of the point, no two equal as a rule."""
 
-    def __init__(self, kind: str, number: int, near: Fraction = Fraction(0)) -> None:
-        self.kind, self.number, self.near = kind, number, near
+    def __init__(
+        self, kind: str, number: int, near: Fraction = Fraction(0), whole: frozenset[str] = frozenset()
+    ) -> None:
+        self.kind, self.number, self.near, self.whole = kind, number, near, whole
         self.values: dict[str, Any] = {}
 
     def __getitem__(self, name: str) -> Any:
@@ -52,7 +56,7 @@ class Point:
         return value
 
     def _value(self, name: str, seed: int) -> int | Fraction:
-        if self.kind == "integer":
+        if name in self.whole and self.kind != "step":
             return 3 + seed % 23 + 2 * self.number
         if self.kind == "step":  # each of 1 to 29 once, in an order that depends on the name
             stride = 1 + zlib.crc32(name.encode()) % 28
@@ -76,40 +80,48 @@ class _Reading(NamedTuple):
     real_roots: bool
 
 
-def integers_only(a: Node, b: Node) -> bool:
-    """Whether the trees are meant for integers only, as powers of -1, sums and factorials are."""
-    return any(contains(node, _WHOLE) or _alternates(node) for node in (a, b))
-
-
-def _alternates(node: Any) -> bool:
-    if not isinstance(node, tuple) or not node:
-        return False
-    if node[0] == "pow" and symbols(node[2]) and not symbols(node[1]):
-        base = node[1]
-        if base[0] == "neg" or base == ("const", "i"):
-            return True
-    return any(_alternates(child) for child in node)
+def integers_in(*trees: Node) -> frozenset[str]:
+    """The variables that stand for integers: in bounds of sums, factorials, powers of -1, and, by name, in floors."""
+    found: set[str] = set()
+    waiting: list[Any] = list(trees)
+    while waiting:
+        node = waiting.pop()
+        if not isinstance(node, tuple) or not node:
+            continue
+        kind = node[0]
+        if kind == "sum":
+            found |= symbols(node[3:5])
+        elif kind == "fn" and node[1] in ("fact", "binom"):
+            found |= symbols(node[2:])
+        elif kind == "fn" and node[1] in _STEPS:
+            found |= symbols(node[2]) & _WHOLE_NAMES
+        elif kind == "pow" and not symbols(node[1]) and (node[1][0] == "neg" or node[1] == ("const", "i")):
+            found |= symbols(node[2])
+        waiting.extend(node)
+    return frozenset(found)
 
 
 def points(a: Node, b: Node, names: frozenset[str]) -> Iterator[Point]:
     """The points at which two trees are compared."""
-    steps = contains(a, _STEPS) or contains(b, _STEPS)
-    whole = integers_only(a, b) or (steps and names <= _WHOLE_NAMES)
-    if steps:
-        yield from (Point("step", number) for number in range(29))
-        if not whole:
-            yield from (Point("twelfth", number) for number in range(12))
+    whole = integers_in(a, b)
+    if contains(a, _STEPS) or contains(b, _STEPS):
+        yield from (Point("step", number, whole=whole) for number in range(29))
+        if not names <= whole:
+            yield from (Point("twelfth", number, whole=whole) for number in range(12))
+    yield from (Point(kind, number, whole=whole) for kind, number in POINTS)
     if whole:
-        yield from (Point("integer", number) for number in range(6))
-        return
-    yield from (Point(kind, number) for kind, number in POINTS)
+        yield Point("positive", 50, whole=whole)
     if contains(a, _CORNERS) or contains(b, _CORNERS):
         literals = sorted({abs(n) for node in (a, b) for n in numbers(node) if 1 < abs(n) < 10**9}, reverse=True)[:4]
         for number, literal in enumerate(literals):
             for at in (literal, -literal):
-                yield from (Point("near", 20 + 2 * number + side, at) for side in (0, 1))
+                yield from (Point("near", 20 + 2 * number + side, at, whole) for side in (0, 1))
         if literals:
-            yield from (Point("large", 40 + side, 3 * literals[0] * (1 - 2 * side)) for side in (0, 1))
+            yield from (Point("large", 40 + side, 3 * literals[0] * (1 - 2 * side), whole) for side in (0, 1))
+
+
+def _more(a: Node, b: Node) -> Iterator[Point]:
+    yield from (Point("positive", number, whole=integers_in(a, b)) for number in _MORE)
 
 
 def agree(a: Node, b: Node, sign: int = 1) -> bool | None:
@@ -133,7 +145,7 @@ def agree(a: Node, b: Node, sign: int = 1) -> bool | None:
 def computable(node: Node) -> bool:
     """Whether a numeric tree has a value, within the bounds, at one of the first points."""
 
-    for point in (Point("positive", 0), Point("integer", 0)):
+    for point in (Point("positive", 0), Point("positive", 1, whole=integers_in(node))):
 
         def value(ctx: Any, point: Point = point) -> Any:
             return Evaluator(ctx, point).value(node)
@@ -165,18 +177,15 @@ def _agree(a: Node, b: Node, reading: _Reading) -> bool | None:
     names = symbols(a) | symbols(b)
     if not names:
         return _at_any_precision(a, b, Point("positive", 0), reading)
-    agreed = 0
-    for point in points(a, b, names):
-        verdict = _at_any_precision(a, b, point, reading, agreed < ENOUGH)
+    agreed = undecided = 0
+    for point in chain(points(a, b, names), _more(a, b)):
+        if agreed >= ENOUGH and point.number in _MORE:
+            break
+        verdict = _at_any_precision(a, b, point, reading, insist=agreed < ENOUGH and undecided < MAX_UNDECIDED)
         if verdict is False:
             return False
         agreed += verdict is True
-    if agreed < ENOUGH:
-        for kind, number in _MORE:
-            verdict = _at_any_precision(a, b, Point(kind, number), reading)
-            if verdict is False:
-                return False
-            agreed += verdict is True
+        undecided += verdict is None
     return True if agreed >= ENOUGH else None
 
 
@@ -196,7 +205,7 @@ def _at(ctx: Any, a: Node, b: Node, point: Point, reading: _Reading) -> bool | N
             return None if left is right or point.kind != "positive" else False
         if same(left, right):
             return True
-        if point.kind not in ("positive", "integer", "step") and (_complex(left) or _complex(right)):
+        if point.kind not in ("positive", "step") and (_complex(left) or _complex(right)):
             return None
     except (TooLarge, NotNumeric, RecursionError):
         return None

@@ -85,7 +85,7 @@ class Evaluator:
     def __init__(self, ctx: Any, point: Any, sign: int = 1, log_base: int = 0, real_roots: bool = False) -> None:
         self.ctx, self.point, self.sign, self.log_base, self.real_roots = ctx, point, sign, log_base, real_roots
         self.steps = min(MAX_STEPS, getattr(_local, "steps_left", MAX_STEPS))
-        self.cost = 1 + (ctx.prec // BITS) ** 2 // 4
+        self.cost = (ctx.prec // BITS) ** 2
         self.bound: dict[str, Value] = {}
 
     def value(self, node: Node) -> Value | float:
@@ -114,11 +114,17 @@ class Evaluator:
             raise NotNumeric
         return handler(node)
 
+    def _kept(self, value: Value) -> Value:
+        """``value``, as a ``Ball`` if it is too long; long exact numbers take time."""
+        if not isinstance(value, Ball):
+            self.steps -= (value.numerator.bit_length() + value.denominator.bit_length()) >> 7
+        return bounded(value, self.ctx)
+
     # ---- leaves
 
     def _num(self, node: Node) -> Any:
         value = node[1]
-        return bounded(value.numerator if value.denominator == 1 else value, self.ctx)
+        return self._kept(value.numerator if value.denominator == 1 else value)
 
     def _sym(self, node: Node) -> Any:
         bound = self.bound.get(node[1])
@@ -141,20 +147,20 @@ class Evaluator:
     def _add(self, node: Node) -> Any:
         total = self._value(node[1][0])
         for term in node[1][1:]:
-            total = bounded(total + self._value(term), self.ctx)
+            total = self._kept(total + self._value(term))
         return total
 
     def _mul(self, node: Node) -> Any:
         product = self._value(node[1][0])
         for factor in node[1][1:]:
-            product = bounded(product * self._value(factor), self.ctx)
+            product = self._kept(product * self._value(factor))
         return product
 
     def _neg(self, node: Node) -> Any:
         return -self._value(node[1])
 
     def _div(self, node: Node) -> Any:
-        return bounded(divide(self._value(node[1]), self._value(node[2])), self.ctx)
+        return self._kept(divide(self._value(node[1]), self._value(node[2])))
 
     def _ratio(self, node: Node) -> Any:
         if len(node[1]) > 2:
@@ -197,7 +203,7 @@ class Evaluator:
         if name == "log":
             value = functions.ln(arguments[0], self.ctx)
             return divide(value, functions.ln(10, self.ctx)) if self.log_base == 10 else value
-        return bounded(_FUNCTIONS[name](*arguments, self.ctx), self.ctx)
+        return self._kept(_FUNCTIONS[name](*arguments, self.ctx))
 
     def _app(self, node: Node) -> Any:
         """An unknown function: an arbitrary one for its name, rational and without symmetries."""
@@ -206,7 +212,7 @@ class Evaluator:
         value: Any = 1
         for at, argument in enumerate(node[2]):
             x = self._value(argument)
-            value = bounded(divide(phase, x * x + phase * x + phase * phase + (at + 1) * value), self.ctx)
+            value = self._kept(divide(phase, x * x + phase * x + phase * phase + (at + 1) * value))
         return value
 
     def _sum(self, node: Node) -> Any:
@@ -225,7 +231,7 @@ class Evaluator:
         for k in range(first, last + 1):
             self.bound[variable] = k
             value = self._value(term)
-            total = bounded(total + value if kind == "sum" else total * value, self.ctx)
+            total = self._kept(total + value if kind == "sum" else total * value)
         if outer is None:
             self.bound.pop(variable, None)  # it was never bound if there are no terms
         else:

@@ -139,9 +139,11 @@ class Ball:
 
     def separation(self) -> float:
         """It is 0 if it is smaller than 2 to the power of minus this."""
-        needed = self.up * (prod(degree for degree, _ in self.roots) - 1) + self.down
-        if self.loose:
-            needed = 2 * needed + 64
+        degree = prod(degree for degree, _ in self.roots)
+        if self.loose:  # q pi - p may be 1/q for long p and q
+            needed = 2 * max(self.up, self.up * (degree - 1) + self.down) + 64
+        else:
+            needed = self.up * (degree - 1) + self.down
         return float(min(needed, 4 * (self.up + self.down) + 256) + 1)
 
     def real(self) -> Ball:

@@ -42,7 +42,8 @@ def made(mid: Any, error: float, of: Ball) -> Ball:
     size, top = max(of.up, of.down), magnitude(mid)
     rounding = top - mid.context.prec + 2
     error = log_sum(error, rounding)
-    down = max(0.0, -max(top, error)) + min(4 * size, size + 256) + 2
+    small = max(0.0, -max(magnitude(of.mid), of.error))  # sin x - x is x^3
+    down = max(0.0, -max(top, error)) + size + 3 * small + 2
     return Ball(mid, error, max(0.0, top), down, of.roots, True)
 
 

@@ -9,7 +9,7 @@ from .exact import MAX_EXACT_BITS, Ball, Imprecise, Undefined, Value, bounded, d
 from .functions import made
 from .tokens import TooLarge
 
-MAX_FACTORIAL = 2000
+MAX_FACTORIAL = 3000
 """Largest n whose factorial is computed exactly."""
 
 
@@ -18,7 +18,7 @@ def gamma(value: Value, ctx: Any) -> Value:
     if not isinstance(value, Ball) and value.denominator == 1:
         if value <= 0:
             raise Undefined
-        if value <= MAX_FACTORIAL:
+        if value <= MAX_FACTORIAL + 1:
             return math.factorial(int(value) - 1)
     x = lift(value, ctx)
     if magnitude(x.mid) > 40:
@@ -51,7 +51,7 @@ def binomial(n: Value, k: Value, ctx: Any) -> Value:
         n, k = whole(n), whole(k)
         if k < 0 or 0 <= n < k:
             return 0
-        if 0 <= n <= MAX_FACTORIAL * 4:
+        if 0 <= n <= MAX_FACTORIAL:
             return math.comb(n, k)
     return divide(factorial(n, ctx), factorial(k, ctx) * factorial(n - k, ctx))
 

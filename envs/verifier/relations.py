@@ -6,7 +6,7 @@ from fractions import Fraction
 from typing import Any
 
 from . import compare  # which imports this module: answers contain relations, and relations contain answers
-from .agree import ENOUGH, Point, agree, integers_only
+from .agree import ENOUGH, Point, agree, integers_in
 from .evaluate import Evaluator, NotNumeric
 from .exact import Undefined, divide, same, sign, until_precise
 from .tokens import Node
@@ -185,8 +185,8 @@ def _difference(relation: Node) -> Node:
 
 
 def _points(f: Node, g: Node) -> list[Point]:
-    kind = "integer" if integers_only(f, g) else "positive"
-    return [Point(kind, number) for number in range(6)]
+    whole = integers_in(f, g)
+    return [Point("positive", number, whole=whole) for number in range(6)]
 
 
 def _constant_ratio(f: Node, g: Node) -> int | None:
