@@ -6,14 +6,22 @@ r"""Is the final answer of a completion equal to the reference? Usable alone: ``
 finding the answer                       ``extract`` (boxes, tags, "the answer is"), ``tidy`` (one spelling)
 tier 1: numbers and words                ``quantity`` (exact rationals), ``units``, ``words`` (choices, prose)
 tier 2: formulas                         ``tokens``, ``commands``, ``atoms``, ``arithmetic``, ``parse`` (LaTeX to trees,
-                                         which ``parse`` describes), ``tree`` (questions about them), ``evaluate`` (40
-                                         digits), ``agree`` (at several points), ``compare``, ``relations``, ``sets``
-                                         (whole answers)
+                                         which ``parse`` describes), ``tree`` (questions about them), ``rewrite``,
+                                         ``exact`` (numbers with their errors), ``functions`` and ``integers`` (of such
+                                         numbers), ``evaluate``, ``agree`` (at several points), ``compare``,
+                                         ``relations``, ``sets`` (whole answers)
 tier 3: everything else                  ``worker`` (math-verify in a process that can be killed), ``_child`` (that
                                          process)
 putting it together                      ``decide`` (tiers 1 and 2 for one pair), ``verify`` (batches, cache, tier 3)
 a second opinion                         ``audit`` (re-checks verdicts), ``second_opinion`` (its independent method)
 =======================================  ==============================================================================
+
+What makes an acceptance sound: strings are accepted if they are the same up to spacing, plain numbers if they are the
+same rational (``quantity``), words and choices if they are the same; formulas by the rules in ``agree``, on numbers
+that ``exact`` compares; lists, sets and matrices member by member, and the ends of intervals as numbers; equations side
+by side, by a constant ratio, or by a solution that is linear, each certain at several points; an equation and a bare
+value if the equation says that something is that value (``relations``). What math-verify accepts is as sound as
+math-verify is.
 
 No answer is ever evaluated as code, and a failure is a verdict of its own kind (``no_verdict``), never "incorrect".
 """

@@ -204,7 +204,7 @@ class Arithmetic(Atoms):
             elif token == "°":
                 self.at += 1
                 node = ("deg", node)
-            elif token == "(" and node[0] == "sym" and (node[1].endswith("'") or node[1] in FUNCTION_LETTERS):
+            elif token == "(" and node[0] == "sym" and self.applied(node[1]):
                 node = ("app", node[1], self.arguments())
             elif token == "(" and node[0] == "pow" and node[1][0] == "sym" and node[1][1] in FUNCTION_LETTERS:
                 if node[2] != ("neg", ("num", Fraction(1))):
@@ -212,6 +212,10 @@ class Arithmetic(Atoms):
                 node = ("app", node[1][1] + "^-1", self.arguments())
             else:
                 return node
+
+    def applied(self, name: str) -> bool:
+        """Whether the parenthesis after a letter holds an argument: after f always, after I if it is one number."""
+        return name.endswith("'") or name in FUNCTION_LETTERS or (self.peek(1)[:1].isdigit() and self.peek(2) == ")")
 
     def arguments(self) -> tuple[Node, ...]:
         """The arguments of an unknown function, in parentheses."""

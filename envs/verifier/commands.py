@@ -74,6 +74,8 @@ class Commands(Cursor):
         r"""What follows the LaTeX command ``\name``, together with it."""
         if name in _CONSTANTS:
             return _CONSTANTS[name]
+        if name in ("ldots", "dots", "cdots"):
+            return ("dots",)
         if name in GREEK:
             return ("sym", "\\" + name)
         if name == "frac":

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from fractions import Fraction
 from typing import Any
 
 from . import sets
 from .agree import agree
-from .relations import relations, without_names
+from .relations import in_decimal, mismatched, relations, without_names
+from .rewrite import MATRIX, one_case, progression, scaled
 from .tokens import Node
 from .tree import PLUS_MINUS, SETS, contains, numeric, symbols
 from .units import conflicting
@@ -21,7 +23,10 @@ def equal(a: Node, b: Node) -> bool | None:
     """Whether two trees are the same answer; None if undecided. Raises ``TooLarge`` beyond the bounds."""
     if a == b:
         return True
+    if mismatched(a, b):
+        return False
     a, b = without_names(a), without_names(b)
+    a, b = one_case(progression(a), progression(b))
     if a == b:
         return True
     kinds = (a[0], b[0])
@@ -33,6 +38,8 @@ def equal(a: Node, b: Node) -> bool | None:
         return _units(a, b)
     if numeric(a) and numeric(b):
         return agree(a, b)
+    if "progression" in kinds:
+        return ordered(a[1:], b[1:]) if a[0] == b[0] else False
     if "text" in kinds:
         return _texts(a, b)
     if "list" in kinds or "set" in kinds:
@@ -43,10 +50,13 @@ def equal(a: Node, b: Node) -> bool | None:
         return _ratios(a, b)
     if kinds[0] in SETS or kinds[1] in SETS:
         return real_sets(a, b)
-    if "matrix" in kinds:
-        return _matrices(a, b)
+    if contains(a, MATRIX) or contains(b, MATRIX):
+        return _matrices(scaled(a), scaled(b))
     if kinds == ("base", "base"):
         return bool(a[1:] == b[1:])
+    for x, y in ((a, b), (b, a)):
+        if x[0] == "base" and x[2] == 10 and numeric(y):
+            return agree(in_decimal(x), y)
     if kinds == ("cases", "cases"):
         return ordered(_cells(a[1]), _cells(b[1])) if [len(r) for r in a[1]] == [len(r) for r in b[1]] else False
     if "base" in kinds or ("tuple" in kinds and (numeric(a) or numeric(b))):
@@ -132,8 +142,9 @@ def _unordered(a: Node, b: Node) -> bool | None:
     if left is None or right is None:
         only = left if left is not None else right
         if only is not None and len(only) <= MAX_MEMBERS:
+            units = {_unit_of(member)[1] for member in only}
             only = _distinct(only)
-            if len(only) == 1:  # one value, perhaps in two forms
+            if len(only) == 1 and len(units) == 1:  # one value, perhaps in two forms; not 2 boys and 2 girls
                 return equal(only[0], b if left is not None else a)
         return False
     left, right = [_grouped(member) for member in left], [_grouped(member) for member in right]
@@ -214,23 +225,14 @@ def _tuples(a: Node, b: Node) -> bool | None:
 
 def real_sets(a: Node, b: Node) -> bool | None:
     """Whether two trees are the same set of real numbers; None if undecided or if they are not such sets."""
-    try:
-        left = sets.pieces(a)
-    except sets.NotASet:
-        left = None
-    try:
-        right = sets.pieces(b)
-    except sets.NotASet:
-        right = None
-    if left is not None and right is not None:
-        if different_variables(a, b):
-            return False
-        return sets.same(left, right)
+    left, right = sets.is_set(a), sets.is_set(b)
+    if left and right:
+        return False if different_variables(a, b) else sets.same(a, b)
     if a[0] == b[0] and a[0] in ("cup", "cap"):
         return _matched(_flat(a, a[0]), _flat(b, b[0]))
     if a[0] == b[0] and a[0] in ("diff", "builder"):
         return True if ordered(a[1:], b[1:]) else None
-    if (left is None) != (right is None) and (numeric(a) or numeric(b)):
+    if left != right and (numeric(a) or numeric(b)):
         return False
     return None
 
@@ -280,8 +282,15 @@ def _ratios(a: Node, b: Node) -> bool | None:
         return equal(("div", *terms), other)
     if len(left) != len(right):
         return False
-    products = [(("mul", (x, right[0])), ("mul", (y, left[0]))) for x, y in zip(left[1:], right[1:], strict=True)]
-    return ordered([x for x, _ in products], [y for _, y in products])
+    if len(left) == 2 and (equal(left[1], _ZERO) or equal(right[1], _ZERO)):
+        return ordered(left, right)  # 1:00 is a time
+    if any(all(equal(term, _ZERO) for term in terms) for terms in (left, right)):
+        return False
+    pairs = [(j, k) for j in range(len(left)) for k in range(j)]
+    return ordered([("mul", (left[j], right[k])) for j, k in pairs], [("mul", (left[k], right[j])) for j, k in pairs])
+
+
+_ZERO: Node = ("num", Fraction(0))
 
 
 def _units(a: Node, b: Node) -> bool | None:

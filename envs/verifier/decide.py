@@ -7,6 +7,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from ..verdict import Status
+from .agree import computable
 from .compare import equal
 from .evaluate import allow, exhausted
 from .extract import last_box
@@ -106,7 +107,12 @@ def second_tier(given: str, wanted: str) -> Decision:
         verdict = None
     if verdict is None:  # a number that cannot be evaluated here is not given to sympy either
         series = contains(tree, _SERIES) or contains(gold, _SERIES)
-        beyond = exhausted() or (numeric(tree) and numeric(gold) and not series)
+        numbers = numeric(tree) and numeric(gold)
+        spent = exhausted()
+        allow()
+        if numbers and computable(gold) and not computable(tree) and not contains(tree, _SERIES):
+            return Decision("incorrect", "numeric")  # what is too large to be computed is no answer to what is not
+        beyond = spent or (numbers and not series)
         return Decision(None, "numeric", "too_long") if beyond else _UNDECIDED
     return Decision("correct" if verdict else "incorrect", "numeric")
 

@@ -1,32 +1,31 @@
-"""Tier 2: evaluates trees to 40 digits.
+"""Tier 2: evaluates trees.
 
-Nothing large is ever computed: values are floating-point numbers of fixed precision at any magnitude, the arguments of
-functions are bounded, sums are bounded, and one evaluation takes a bounded number of steps. What exceeds the bounds
-raises ``TooLarge``, what has no value ``Undefined``, what is not a number at all ``NotNumeric``.
+Nothing large is ever computed: exact numbers are bounded, other values are floating-point numbers of fixed precision at
+any magnitude (``exact.py``), the arguments of functions are bounded, sums are bounded, and one evaluation takes a
+bounded number of steps. What exceeds the bounds raises ``TooLarge``, what has no value ``Undefined``, what is not a
+number at all ``NotNumeric``, and what needs more digits ``Imprecise``.
 """
 
 from __future__ import annotations
 
 import threading
 import zlib
+from collections.abc import Callable
+from fractions import Fraction
+from math import inf
 from typing import Any
 
+from . import functions, integers
+from .exact import BITS, Ball, Undefined, Value, bounded, divide, imaginary_unit, pi, sign
 from .tokens import Node, TooLarge
 from .tree import symbols
 
-DIGITS = 40
 MAX_STEPS = 4000
 """Maximum number of nodes visited by one evaluation."""
 MAX_DECISION_STEPS = 40_000
-"""Maximum number of nodes visited by all evaluations for one decision."""
+"""Maximum number of nodes visited by all evaluations for one decision; more for functions of many digits."""
 MAX_TERMS = 200
 """Maximum number of terms of a sum or product."""
-_MAX_ARGUMENT_BITS = 64
-_MAX_POWER_BITS = 1 << 62
-
-
-class Undefined(Exception):
-    """The tree has no value here: a division by zero, a pole, infinity minus infinity."""
 
 
 class NotNumeric(Exception):
@@ -34,21 +33,6 @@ class NotNumeric(Exception):
 
 
 _local = threading.local()
-
-
-def context(digits: int = DIGITS) -> Any:
-    """An mpmath context with ``digits`` digits, one per thread, because its precision is mutable state."""
-    contexts = _local.__dict__.setdefault("contexts", {})
-    if digits not in contexts:
-        import mpmath
-
-        contexts[digits] = mpmath.MPContext()
-        contexts[digits].dps = digits
-    return contexts[digits]
-
-
-_MPMATH = {"arcsin": "asin", "arccos": "acos", "arctan": "atan"}
-_MPMATH |= {name: name for name in ("sin", "cos", "sinh", "cosh", "tanh", "exp", "floor", "ceil")}
 
 
 def allow(steps: int = MAX_DECISION_STEPS) -> None:
@@ -61,35 +45,68 @@ def exhausted() -> bool:
     return bool(getattr(_local, "steps_left", 1) <= 0)
 
 
+_FUNCTIONS: dict[str, Callable[..., Any]] = {
+    "sin": functions.sin,
+    "cos": functions.cos,
+    "tan": functions.tangent,
+    "cot": lambda x, ctx: divide(functions.cos(x, ctx), functions.sin(x, ctx)),
+    "sec": lambda x, ctx: divide(1, functions.cos(x, ctx)),
+    "csc": lambda x, ctx: divide(1, functions.sin(x, ctx)),
+    "arcsin": functions.arcsin,
+    "arccos": functions.arccos,
+    "arctan": functions.arctan,
+    "arccot": lambda x, ctx: pi(ctx) * Fraction(1, 2) - functions.arctan(x, ctx),
+    "sinh": lambda x, ctx: functions.hyperbolic("sinh", x, ctx),
+    "cosh": lambda x, ctx: functions.hyperbolic("cosh", x, ctx),
+    "tanh": lambda x, ctx: functions.hyperbolic("tanh", x, ctx),
+    "exp": functions.exp,
+    "ln": functions.ln,
+    "log10": lambda x, ctx: divide(functions.ln(x, ctx), functions.ln(10, ctx)),
+    "abs": integers.absolute,
+    "floor": lambda x, ctx: integers.floor(x),
+    "ceil": lambda x, ctx: -integers.floor(-x),
+    "fact": integers.factorial,
+    "Gamma": integers.gamma,
+    "binom": integers.binomial,
+}
+
+
+_COSTLY = frozenset(("fn", "pow", "root"))
+
+
 class Evaluator:
     """Evaluates trees at one point, with one method per kind of node.
 
-    ``point`` maps the names of variables to values, ``sign`` (1 or -1) is the sign that plus-minus stands for, and
-    ``log_base`` the base of a bare log (10, or 0 for e).
+    ``point`` maps the names of variables to values, ``sign`` (1 or -1) is the sign that plus-minus stands for,
+    ``log_base`` the base of a bare log (10, or 0 for e), and ``real_roots`` makes ``(-8)^{1/3}`` -2, which otherwise is
+    complex, as ``\\sqrt[3]{-8}`` always is -2.
     """
 
-    def __init__(self, ctx: Any, point: Any, sign: int = 1, log_base: int = 0) -> None:
-        self.ctx, self.point, self.sign, self.log_base = ctx, point, sign, log_base
+    def __init__(self, ctx: Any, point: Any, sign: int = 1, log_base: int = 0, real_roots: bool = False) -> None:
+        self.ctx, self.point, self.sign, self.log_base, self.real_roots = ctx, point, sign, log_base, real_roots
         self.steps = min(MAX_STEPS, getattr(_local, "steps_left", MAX_STEPS))
-        self.bound: dict[str, Any] = {}
+        self.cost = (ctx.prec // BITS) ** 2
+        self.bound: dict[str, Value] = {}
 
-    def value(self, node: Node) -> Any:
-        """The value of a tree. Raises ``Undefined``, ``NotNumeric`` or ``TooLarge`` if it has none."""
+    def value(self, node: Node) -> Value | float:
+        """The value of a tree, a float if it is infinite. Raises an exception named above if it has none."""
+        if node == ("const", "inf"):
+            return inf
+        if node == ("neg", ("const", "inf")):
+            return -inf
         allowed = self.steps
         try:
-            result = self._value(node)
+            value: Value = self._value(node)
+            return value
         except (ZeroDivisionError, ValueError):
             raise Undefined from None
         except OverflowError:
             raise TooLarge from None
         finally:
             _local.steps_left = getattr(_local, "steps_left", MAX_DECISION_STEPS) - (allowed - self.steps)
-        if self.ctx.isnan(result):
-            raise Undefined
-        return result
 
     def _value(self, node: Node) -> Any:
-        self.steps -= 1
+        self.steps -= self.cost if node[0] in _COSTLY else 1
         if self.steps < 0:
             raise TooLarge
         handler = getattr(self, "_" + node[0], None)
@@ -97,13 +114,17 @@ class Evaluator:
             raise NotNumeric
         return handler(node)
 
+    def _kept(self, value: Value) -> Value:
+        """``value``, as a ``Ball`` if it is too long; long exact numbers take time."""
+        if not isinstance(value, Ball):
+            self.steps -= (value.numerator.bit_length() + value.denominator.bit_length()) >> 7
+        return bounded(value, self.ctx)
+
     # ---- leaves
 
     def _num(self, node: Node) -> Any:
         value = node[1]
-        if value.denominator == 1:
-            return self.ctx.mpf(value.numerator)
-        return self.ctx.mpf(value.numerator) / value.denominator
+        return self._kept(value.numerator if value.denominator == 1 else value)
 
     def _sym(self, node: Node) -> Any:
         bound = self.bound.get(node[1])
@@ -114,37 +135,37 @@ class Evaluator:
         if name in self.bound:  # a sum over i
             return self.bound[name]
         if name == "pi":
-            return +self.ctx.pi
+            return pi(self.ctx)
         if name == "e":
-            return +self.ctx.e
+            return functions.exp(1, self.ctx)
         if name == "i":
-            return self.ctx.mpc(0, 1)
-        return self.ctx.inf
+            return imaginary_unit(self.ctx)
+        raise Undefined  # infinity in a formula
 
     # ---- arithmetic
 
     def _add(self, node: Node) -> Any:
         total = self._value(node[1][0])
         for term in node[1][1:]:
-            total = total + self._value(term)
+            total = self._kept(total + self._value(term))
         return total
 
     def _mul(self, node: Node) -> Any:
         product = self._value(node[1][0])
         for factor in node[1][1:]:
-            product = product * self._value(factor)
+            product = self._kept(product * self._value(factor))
         return product
 
     def _neg(self, node: Node) -> Any:
         return -self._value(node[1])
 
     def _div(self, node: Node) -> Any:
-        return self._value(node[1]) / self._value(node[2])
+        return self._kept(divide(self._value(node[1]), self._value(node[2])))
 
     def _ratio(self, node: Node) -> Any:
         if len(node[1]) > 2:
             raise NotNumeric
-        return self._value(node[1][0]) / self._value(node[1][1])
+        return divide(self._value(node[1][0]), self._value(node[1][1]))
 
     def _pm(self, node: Node) -> Any:
         return self._value(node[1]) + self.sign * self._value(node[2])
@@ -153,162 +174,64 @@ class Evaluator:
         return self._value(node[1]) - self.sign * self._value(node[2])
 
     def _deg(self, node: Node) -> Any:
-        return self._value(node[1]) * self.ctx.pi / 180
+        return self._value(node[1]) * (pi(self.ctx) * Fraction(1, 180))
 
     def _unit(self, node: Node) -> Any:
         if node[2] != "%":
             raise NotNumeric
-        return self._value(node[1]) / 100
+        return divide(self._value(node[1]), 100)
 
     def _pow(self, node: Node) -> Any:
-        base, exponent = self._value(node[1]), self._value(node[2])
-        return self._power(base, exponent)
-
-    def _power(self, base: Any, exponent: Any) -> Any:
-        ctx = self.ctx
-        if not (ctx.isfinite(base) and ctx.isfinite(exponent)):
-            raise Undefined
-        if exponent == 0:
-            if base == 0:
-                raise Undefined
-            return ctx.one
-        if base == 0:
-            if ctx.re(exponent) < 0:
-                raise Undefined
-            return ctx.zero
-        self._bounded(exponent)
-        whole = ctx.isint(exponent)
-        if whole and abs(exponent) <= (1 << 60):
-            whole_exponent = int(ctx.re(exponent))
-            if isinstance(base, ctx.mpf) or abs(whole_exponent) <= 1000:
-                if abs(ctx.mag(base)) * abs(whole_exponent) > _MAX_POWER_BITS:
-                    raise TooLarge
-                return base**whole_exponent
-        logarithm = ctx.ln(base) * exponent
-        self._bounded(logarithm)
-        return ctx.exp(logarithm)
-
-    def _bounded(self, value: Any) -> None:
-        """Raise ``TooLarge`` for large values: functions reduce them to a period, which costs time by magnitude."""
-        if not self.ctx.isfinite(value):
-            raise Undefined
-        if value and self.ctx.mag(value) > _MAX_ARGUMENT_BITS:
-            raise TooLarge
+        exponent = self._value(node[2])
+        if node[1] == ("const", "e") and "e" not in self.bound:
+            return functions.exp(exponent, self.ctx)
+        return functions.power(self._value(node[1]), exponent, self.ctx, self.real_roots)
 
     def _root(self, node: Node) -> Any:
         degree, value = self._value(node[1]), self._value(node[2])
-        ctx = self.ctx
-        if degree == 2:
-            return ctx.sqrt(value)
-        if value == 0:
-            return value
-        if isinstance(value, ctx.mpf) and value < 0 and self._odd(degree):
-            return -self._power(-value, 1 / degree)
-        return self._power(value, 1 / degree)
+        if isinstance(degree, Ball) or degree.denominator != 1 or not 0 < degree <= functions.MAX_ORDER:
+            return functions.power(value, divide(1, degree), self.ctx, real_roots=True)
+        if degree % 2 and not (isinstance(value, Ball) and value.complex) and sign(value) < 0:
+            return -functions.root(-value, int(degree), self.ctx)
+        return functions.root(value, int(degree), self.ctx)
 
     # ---- functions
 
     def _fn(self, node: Node) -> Any:
         name = node[1]
         arguments = [self._value(argument) for argument in node[2:]]
-        for argument in arguments:
-            self._bounded(argument)
-        if name == "fact":
-            return self._factorial(arguments[0])
-        if name == "binom":
-            n, k = arguments
-            if not self.ctx.isint(k) or abs(k) > 200:
-                self._small(n)
-                self._small(k)
-                return self.ctx.binomial(n, k)
-            product, k = self.ctx.one, self.ctx.re(k)
-            for j in range(int(k)):
-                product = product * (n - j) / (j + 1)
-            return product if k >= 0 else self.ctx.zero
-        if name in _MPMATH:
-            return getattr(self.ctx, _MPMATH[name])(arguments[0])
-        return getattr(self, "_f_" + name)(arguments[0])
-
-    def _odd(self, value: Any) -> bool:
-        """Whether a number is an odd integer. Of more bits than the precision has, it is even."""
-        return bool(self.ctx.isint(value) and self.ctx.mag(value) <= self.ctx.prec and int(self.ctx.re(value)) % 2)
-
-    def _real(self, value: Any) -> Any:
-        if self.ctx.im(value) != 0:
-            raise Undefined
-        return self.ctx.re(value)
-
-    def _small(self, value: Any) -> None:
-        if value and self.ctx.mag(value) > 40:
-            raise TooLarge
-
-    def _factorial(self, value: Any) -> Any:
-        self._small(value)
-        return self.ctx.gamma(value + 1)
-
-    def _f_tan(self, x: Any) -> Any:
-        return self.ctx.sin(x) / self._away_from_zero(self.ctx.cos(x))
-
-    def _f_cot(self, x: Any) -> Any:
-        return self.ctx.cos(x) / self._away_from_zero(self.ctx.sin(x))
-
-    def _f_sec(self, x: Any) -> Any:
-        return 1 / self._away_from_zero(self.ctx.cos(x))
-
-    def _f_csc(self, x: Any) -> Any:
-        return 1 / self._away_from_zero(self.ctx.sin(x))
-
-    def _away_from_zero(self, x: Any) -> Any:
-        if self.ctx.mag(x) < -self.ctx.prec + 8:
-            raise Undefined
-        return x
-
-    def _f_arccot(self, x: Any) -> Any:
-        return self.ctx.pi / 2 - self.ctx.atan(x)
-
-    def _f_ln(self, x: Any) -> Any:
-        if x == 0:
-            raise Undefined
-        return self.ctx.ln(x)
-
-    def _f_log(self, x: Any) -> Any:
-        return self._f_ln(x) / (self.ctx.ln(10) if self.log_base == 10 else 1)
-
-    def _f_log10(self, x: Any) -> Any:
-        return self._f_ln(x) / self.ctx.ln(10)
-
-    def _f_abs(self, x: Any) -> Any:
-        return abs(x)
-
-    def _f_Gamma(self, x: Any) -> Any:
-        self._small(x)
-        return self.ctx.gamma(x)
+        if name == "log":
+            value = functions.ln(arguments[0], self.ctx)
+            return divide(value, functions.ln(10, self.ctx)) if self.log_base == 10 else value
+        return self._kept(_FUNCTIONS[name](*arguments, self.ctx))
 
     def _app(self, node: Node) -> Any:
-        """An unknown function: an arbitrary function of its name and arguments, the same wherever it occurs."""
+        """An unknown function: an arbitrary one for its name, rational and without symmetries."""
         seed = zlib.crc32(node[1].encode())
-        phase, value = self.ctx.mpf(seed % 1009) / 512 + 1, self.ctx.one
+        phase = Fraction(seed % 1009, 512) + 1
+        value: Any = 1
         for at, argument in enumerate(node[2]):
             x = self._value(argument)
-            self._bounded(x)
-            value = value + self.ctx.sin(x * phase + at) * (at + 2) + x * phase / 3
+            value = self._kept(divide(phase, x * x + phase * x + phase * phase + (at + 1) * value))
         return value
 
     def _sum(self, node: Node) -> Any:
         _, kind, variable, start, end, term = node
-        first, last = self._real(self._value(start)), self._real(self._value(end))
+        first, last = self._value(start), self._value(end)
+        for bound in (first, last):
+            if not integers.is_whole(bound):
+                raise Undefined
+        first, last = integers.whole(first), integers.whole(last)
         if abs(first) > 10**6 or last - first > MAX_TERMS:
             raise TooLarge
-        if not (self.ctx.isint(first) and self.ctx.isint(last)):
-            raise Undefined
         if last < first - 1:  # conventions differ: 0, or minus the terms between
             raise Undefined
         outer = self.bound.get(variable)
-        total = self.ctx.zero if kind == "sum" else self.ctx.one
-        for k in range(int(first), int(last) + 1):
-            self.bound[variable] = self.ctx.mpf(k)
+        total: Any = 0 if kind == "sum" else 1
+        for k in range(first, last + 1):
+            self.bound[variable] = k
             value = self._value(term)
-            total = total + value if kind == "sum" else total * value
+            total = self._kept(total + value if kind == "sum" else total * value)
         if outer is None:
             self.bound.pop(variable, None)  # it was never bound if there are no terms
         else:
@@ -325,15 +248,15 @@ class Evaluator:
 def _determinant(rows: list[list[Any]]) -> Any:
     if len(rows) == 1:
         return rows[0][0]
-    total = 0
+    total: Any = 0
     for column, cell in enumerate(rows[0]):
         minor = [row[:column] + row[column + 1 :] for row in rows[1:]]
-        total = total + (-1) ** column * cell * _determinant(minor)
+        total = total + cell * _determinant(minor) * (-1) ** column
     return total
 
 
-def constant_value(node: Node, digits: int = DIGITS) -> Any:
-    """The value of a tree without variables. Raises ``Undefined``, ``NotNumeric`` or ``TooLarge`` if it has none."""
+def constant_value(node: Node, ctx: Any) -> Value | float:
+    """The value of a tree without variables. Raises ``NotNumeric`` if it has variables, and what ``value`` raises."""
     if symbols(node):
         raise NotNumeric
-    return Evaluator(context(digits), {}).value(node)
+    return Evaluator(ctx, {}).value(node)

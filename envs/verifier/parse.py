@@ -13,6 +13,7 @@ A node is a tuple whose first element names its kind:
 ``cup cap diff`` a b    of sets; ``R``, ``empty``
 ``rel`` sides ops names a chain of relations; ``names``: which sides are mere names (``x``, ``f(x)``)
 ``matrix`` rows, ``text`` words, ``base`` digits base, ``ratio`` a b, ``unit`` node unit, ``deg`` node
+``dots``                the dots in ``1, 2, \ldots, n``
 ======================  ==================================================================================
 
 What is not understood raises ``Unreadable``, what exceeds the bounds ``TooLarge``. Nothing is guessed.
@@ -29,6 +30,12 @@ from .tokens import GREEK, RELATIONS, SET_OPERATIONS, Node, TooLarge, Unreadable
 __all__ = ["Node", "TooLarge", "Unreadable", "parse"]
 
 _SEPARATOR_TEXT = re.compile(r"[\s,]*(and|or)[\s,]*", re.IGNORECASE)
+
+_QUANTITIES = frozenset(("\\angle", "\\measuredangle", "\\det", "\\dim", "\\mathbb", "P", "E", "Pr", "\\Pr", "Var"))
+_QUANTITY = re.compile(
+    r"\\(?:(?:measured)?angle|det|dim) \(? ?[A-Za-z]{1,3} ?\)?|"
+    r"(?:\\mathbb \{ [EP] \}|\\?Pr|P|E|Var) (?:\([^()]*\)|\[[^\[\]]*\])"
+)
 
 
 @lru_cache(maxsize=8192)
@@ -126,7 +133,7 @@ class Parser(Arithmetic):
         sides, operators, names = [], [], []
         while True:
             start = self.at
-            sides.append(self.nested(self.set_expression))
+            sides.append(self.named_quantity() or self.nested(self.set_expression))
             names.append(self._is_name(start, self.at, sides[-1]))
             token = self.peek()
             if token == "\\not" and self.peek(1) == "=":
@@ -148,6 +155,17 @@ class Parser(Arithmetic):
             if not operators:
                 return sides[0]
         return ("rel", tuple(sides), tuple(operators), tuple(names))
+
+    def named_quantity(self) -> Node | None:
+        r"""``\angle ABC``, ``\det A``, ``P(A \mid B)`` or ``\mathbb{E}[X]`` before an equals sign: a name; or None."""
+        if self.peek() not in _QUANTITIES or "=" not in self.tokens[self.at :]:
+            return None
+        end = self.tokens.index("=", self.at)
+        text = " ".join(self.tokens[self.at : end])
+        if _QUANTITY.fullmatch(text) is None:
+            return None
+        self.at = end
+        return ("sym", text)
 
     def _is_name(self, start: int, end: int, node: Node) -> bool:
         """Whether a side is merely a name, as in ``x``, ``x_1``, ``f(x)``, ``f^{-1}(x)``, ``(x, y)``."""

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+from typing import Any
+
 from . import compare  # which imports this module: answers contain relations, and relations contain answers
-from .agree import Point, agree, close, integer_points
-from .evaluate import Evaluator, NotNumeric, Undefined, context
+from .agree import ENOUGH, Point, agree, integers_in
+from .evaluate import Evaluator, NotNumeric
+from .exact import Undefined, divide, same, sign, until_precise
 from .tokens import Node
 from .tree import PLUS_MINUS, SETS, contains, numeric, symbols
+
+_NAMES = (("const", "e"), ("const", "i"))
+"""Constants that are names if they are alone on one side: ``e`` of an ellipse."""
+
+
+_UNKNOWNS = frozenset("abcdefghijklmnopqrstxy")
 
 
 def without_names(node: Node) -> Node:
@@ -22,14 +32,48 @@ def without_names(node: Node) -> Node:
         return node
     if node[0] != "rel" or set(node[2]) != {"="}:
         return node
-    _, sides, _, names = node
-    start = 1 if names[0] and len(sides) > 2 else 0
+    sides, names = node[1], node[3]
+    start = 1 if len(sides) > 2 and (names[0] or not _constant(sides[0])) else 0
     values = sides[start:]
-    if len(values) < 2 or not all(numeric(side) and not symbols(side) for side in values):
+    if not all(map(_constant, values)) or (values[0] in _NAMES and start == 0):
         return node
-    if all(agree(values[0], side) for side in values[1:]):
-        return values[-1] if start == 0 else ("rel", (sides[0], values[-1]), ("=",), (True, False))
-    return node
+    if not all(agree(in_decimal(values[0]), in_decimal(side)) for side in values[1:]):
+        return node
+    return ("rel", (sides[0], values[-1]), ("=",), (True, False)) if names[0] and start else values[-1]
+
+
+def _constant(side: Node) -> bool:
+    return side[0] == "base" or (numeric(side) and not symbols(side))
+
+
+def in_decimal(node: Node) -> Node:
+    """A number written in a base, as a number; any other tree as it is."""
+    if node[0] != "base" or not 2 <= node[2] <= 10 or not all(int(digit) < node[2] for digit in str(node[1])):
+        return node
+    return ("num", Fraction(int(str(node[1]), node[2])))
+
+
+def mismatched(a: Node, b: Node) -> bool:
+    r"""Whether one is a relation, and the other an equation without a name that is not the same one side by side.
+
+    ``\log_3 27 = 3`` and ``6x+5 = 18+5 = 23`` have a value, but they are not ``x = 3`` or ``x = 23``, nor ``1 = 1``.
+    """
+    for x, y in ((a, b), (b, a)):
+        if (
+            x[0] == y[0] == "rel"
+            and set(y[2]) == {"="}
+            and not any(y[3])
+            and (_true(y) or without_names(y)[0] != "rel")
+        ):
+            alike = x[2] == y[2] and list(map(symbols, x[1])) == list(map(symbols, y[1]))
+            return not (alike and compare.ordered(x[1], y[1]))
+    return False
+
+
+def _true(relation: Node) -> bool:
+    """Whether an equation between formulas holds whatever its variables are."""
+    sides = [in_decimal(side) for side in relation[1]]
+    return all(map(numeric, sides)) and all(agree(sides[0], side) for side in sides[1:])
 
 
 def relations(a: Node, b: Node) -> bool | None:
@@ -38,14 +82,12 @@ def relations(a: Node, b: Node) -> bool | None:
         return _two_relations(a, b)
     relation, other = (a, b) if a[0] == "rel" else (b, a)
     operators = set(relation[2])
-    if operators == {"="} and len(relation[1]) == 2:
-        value = _named_value(relation)
-        if value is not None:
-            return compare.equal(value, other)
-        return False
     if operators == {"="}:
-        sides, names = relation[1], relation[3]
-        return compare.equal(sides[-1], other) if names[0] else False
+        value = _value(relation)
+        # dy/dx = 2x says what dy/dx is, but sin x = cos x not what sin x is
+        if value is not None and _quantity(relation[1][0]) and symbols(value) & symbols(relation[1][0]):
+            value = value if _derivative_in(relation[1][0]) or _true(relation) else None
+        return compare.equal(value, other) if value is not None else False
     if operators == {"in"} and len(relation[1]) == 2 and relation[3][0]:
         return compare.equal(relation[1][1], other)
     if other[0] in ("tuple", "set", "list") or other[0] in SETS:
@@ -54,14 +96,50 @@ def relations(a: Node, b: Node) -> bool | None:
     return False
 
 
-def _named_value(relation: Node) -> Node | None:
-    """The other side of an equation with a name on one side; None if neither side is a name."""
-    left: Node
-    right: Node
-    (left, right), (left_named, right_named) = relation[1], relation[3]
-    if left_named and not (right_named and left[0] == "tuple"):
-        return right
-    return left if right_named else None
+def _value(relation: Node) -> Node | None:
+    """What an equation says that something is: ``x = 1``, ``1 = x``, ``P(A) = 1``, ``(x+1)^2 = x^2+2x+1``; or None."""
+    sides: tuple[Node, ...] = relation[1]
+    names = [name or _quantity(side) for side, name in zip(sides, relation[3], strict=True)]
+    if len(sides) > 2:
+        return sides[-1] if names[0] or _true(relation) else None
+    if names[0] and not (relation[3][1] and sides[0][0] == "tuple"):
+        return sides[1]
+    if relation[3][1] or sides[1] in _NAMES:
+        return sides[0]
+    return sides[1] if _true(relation) else None
+
+
+def _quantity(side: Node) -> bool:
+    r"""Whether a side stands for one quantity: ``e``, ``\sin\theta``, ``\sin^2\theta``, ``|AB|``, ``n!``, ``dy/dx``."""
+    if side in _NAMES:
+        return True
+    if side[0] == "pow":
+        return side[2][0] == "num" and side[1][0] == "fn" and _quantity(side[1])
+    if side[0] == "fn":
+        unknown = side[1] == "abs" and side[2][0] == "sym" and side[2][1] in _UNKNOWNS  # |x| = 5 has two solutions
+        return bool(symbols(side)) and all(map(_name, side[2:])) and not unknown
+    return _derivative_in(side)
+
+
+def _derivative_in(side: Node) -> bool:
+    return _derivative(side) or (side[0] == "mul" and _derivative(side[1][0]) and all(map(_name, side[1][1:])))
+
+
+def _name(node: Node) -> bool:
+    """Whether a tree consists of letters: ``\\theta``, ``2x``, ``AB``, ``f(x)``."""
+    return node[0] in ("sym", "app") or (
+        node[0] == "mul" and all(factor[0] in ("sym", "num", "app") for factor in node[1])
+    )
+
+
+def _derivative(node: Node) -> bool:
+    return node[0] == "div" and all(_differential(part) for part in node[1:]) and len(node[2][1]) > 1
+
+
+def _differential(node: Node) -> bool:
+    first = node[1][0] if node[0] == "mul" else node
+    first = first[1] if first[0] == "pow" else first
+    return first in (("sym", "d"), ("sym", "\\partial"))
 
 
 def _two_relations(a: Node, b: Node) -> bool | None:
@@ -97,8 +175,7 @@ def _equations(a: Node, b: Node) -> bool | None:
     f, g = _difference(a), _difference(b)
     if not symbols(f) or symbols(f) != symbols(g) or contains(f, PLUS_MINUS) or contains(g, PLUS_MINUS):
         return False
-    ratio = _constant_ratio(f, g)
-    if ratio is not None and ratio != 0:
+    if _constant_ratio(f, g) is not None:
         return True
     return _solved(a, g) or _solved(b, f) or False
 
@@ -107,29 +184,36 @@ def _difference(relation: Node) -> Node:
     return ("add", (relation[1][0], ("neg", relation[1][1])))
 
 
+def _points(f: Node, g: Node) -> list[Point]:
+    whole = integers_in(f, g)
+    return [Point("positive", number, whole=whole) for number in range(6)]
+
+
 def _constant_ratio(f: Node, g: Node) -> int | None:
-    """The sign of f/g if the ratio is constant, 0 if it is not real, None if it varies."""
-    ctx, first, seen = context(), None, 0
-    kind = "integer" if integer_points(f, g) else "positive"
-    for number in range(5):
+    """The sign of f/g if the ratio is constant and real, None if it varies or is not known."""
+    return until_precise(lambda ctx: _ratio_sign(f, g, ctx))
+
+
+def _ratio_sign(f: Node, g: Node, ctx: Any) -> int | None:
+    first: Any = None
+    seen = 0
+    for point in _points(f, g):
         try:
-            point = Point(ctx, kind, number)
-            values = [Evaluator(ctx, point).value(tree) for tree in (f, g)]
+            values: list[Any] = [Evaluator(ctx, point).value(tree) for tree in (f, g)]
         except (Undefined, NotNumeric):
             continue
-        if values[0] == 0 or values[1] == 0:
+        if same(values[0], 0) or same(values[1], 0):
             return None
-        ratio = values[0] / values[1]
+        ratio = divide(*values)
         if first is None:
             first = ratio
-        elif not close(ctx, first, ratio, 28):
+        elif not same(first, ratio):
             return None
         seen += 1
-    if first is None or seen < 3:
-        return None
-    if isinstance(first, ctx.mpc):
-        return 0 if abs(first.imag) > abs(first) / 10**20 else (1 if first.real > 0 else -1)
-    return 1 if first > 0 else -1
+    try:
+        return sign(first) if seen >= ENOUGH else None
+    except Undefined:
+        return None  # not real
 
 
 def _solved(relation: Node, other: Node) -> bool:
@@ -138,23 +222,24 @@ def _solved(relation: Node, other: Node) -> bool:
     name, value = (left, right) if left[0] == "sym" else (right, left)
     if name[0] != "sym" or name[1] in symbols(value):
         return False
-    ctx, seen = context(), 0
-    kind = "integer" if integer_points(value, other) else "positive"
-    for number in range(4):
+    return bool(until_precise(lambda ctx: _is_root(name[1], value, other, ctx)))
+
+
+def _is_root(name: str, value: Node, other: Node, ctx: Any) -> bool:
+    seen = 0
+    for point in _points(value, other):
         try:
-            point = Point(ctx, kind, number)
             root = Evaluator(ctx, point).value(value)
-            found = []
+            found: list[Any] = []
             for shift in (0, 1, 2):
-                point.values[name[1]] = root + shift
+                point.values[name] = root + shift
                 found.append(Evaluator(ctx, point).value(other))
         except (Undefined, NotNumeric):
             continue
-        scale = max(abs(v) for v in found)
-        if scale == 0 or abs(found[0]) > scale / 10**25 or abs(found[2] - 2 * found[1] + found[0]) > scale / 10**25:
+        if not same(found[0], 0) or same(found[1], 0) or not same(found[2], 2 * found[1]):
             return False
         seen += 1
-    return seen >= 3
+    return seen >= ENOUGH
 
 
 def _inequalities(a: Node, b: Node) -> bool | None:
@@ -169,6 +254,6 @@ def _inequalities(a: Node, b: Node) -> bool | None:
     if op_a not in _FLIPPED or op_b not in _FLIPPED:
         return None
     ratio = _constant_ratio(_difference(a), _difference(b)) if symbols(a) else None
-    if ratio is None or ratio == 0:
+    if ratio is None:
         return None if symbols(a) == symbols(b) and op_a != "=" and op_b != "=" else False
     return bool(op_a == (op_b if ratio > 0 else _FLIPPED[op_b]))

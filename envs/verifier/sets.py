@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from math import inf
 from typing import Any, NamedTuple
 
-from .agree import close
-from .evaluate import DIGITS, NotNumeric, Undefined, constant_value, context
+from .evaluate import NotNumeric, constant_value
+from .exact import Ball, Imprecise, Undefined, context, until_precise
 from .tokens import Node, TooLarge
 from .tree import contains, symbols
 
@@ -13,7 +14,7 @@ MAX_PIECES = 50
 
 
 class Piece(NamedTuple):
-    """An interval or a point; the ends are mpmath numbers."""
+    """An interval or a point; the ends are values as in ``exact.py``, or infinite."""
 
     low: Any
     low_closed: bool
@@ -28,41 +29,39 @@ class NotASet(Exception):
     """The tree is not a set of real numbers, or one that could not be computed."""
 
 
-def pieces(node: Node) -> Pieces:
-    """The set that a tree describes, in normal form. Raises ``NotASet`` or ``TooLarge``."""
+def pieces(node: Node, ctx: Any) -> Pieces:
+    """The set that a tree describes, in normal form. Raises ``NotASet``, ``TooLarge`` or ``Imprecise``."""
     try:
-        return _normal(_pieces(node))
+        return _normal(_pieces(node, ctx))
     except (Undefined, NotNumeric, TypeError):
         raise NotASet from None
 
 
-def same(a: Pieces, b: Pieces) -> bool:
-    """Whether two sets in normal form are equal, with ends compared to 30 digits."""
-    ctx = context()
-    return len(a) == len(b) and all(
-        x.low_closed == y.low_closed
-        and x.high_closed == y.high_closed
-        and _same_end(ctx, x.low, y.low)
-        and _same_end(ctx, x.high, y.high)
-        for x, y in zip(a, b, strict=True)
-    )
+def is_set(node: Node) -> bool:
+    """Whether a tree is a set of real numbers, as far as ``BITS`` bits show. Raises ``TooLarge``."""
+    try:
+        pieces(node, context())
+    except NotASet:
+        return False
+    except Imprecise:
+        pass
+    return True
 
 
-def _same_end(ctx: Any, a: Any, b: Any) -> bool:
-    return bool(a == b) or close(ctx, a, b, DIGITS - 10) or bool(abs(a - b) < ctx.mpf(10) ** (10 - DIGITS))
+def same(a: Node, b: Node) -> bool | None:
+    """Whether two trees describe the same set, its ends compared as numbers are; None if undecided.
+
+    Raises ``TooLarge``.
+    """
+    try:
+        return until_precise(lambda ctx: pieces(a, ctx) == pieces(b, ctx))
+    except NotASet:
+        return None
 
 
-def _real(node: Node) -> Any:
-    value = _extended(node)
-    if isinstance(value, context().mpc):
-        raise NotASet
-    return value
-
-
-def _extended(node: Node) -> Any:
-    if node[0] == "neg" and node[1] == ("const", "inf"):
-        return -context().inf
-    return constant_value(node)
+def _real(node: Node, ctx: Any) -> Any:
+    value = constant_value(node, ctx)
+    return value.real() if isinstance(value, Ball) else value
 
 
 def _point(value: Any) -> Piece:
@@ -70,41 +69,41 @@ def _point(value: Any) -> Piece:
 
 
 def _line() -> Piece:
-    return Piece(-context().inf, False, context().inf, False)
+    return Piece(-inf, False, inf, False)
 
 
-def _pieces(node: Node) -> Pieces:
+def _pieces(node: Node, ctx: Any) -> Pieces:
     kind = node[0]
     if kind == "tuple" and len(node[2]) == 2:
-        low, high = _real(node[2][0]), _real(node[2][1])
+        low, high = _real(node[2][0], ctx), _real(node[2][1], ctx)
         if low > high:
             raise NotASet
-        infinite = (low == -context().inf, high == context().inf)
+        infinite = (low == -inf, high == inf)
         return [Piece(low, node[1] == "[" and not infinite[0], high, node[3] == "]" and not infinite[1])]
     if kind == "set":
-        return [_point(_real(member)) for member in node[1]]
+        return [_point(_real(member, ctx)) for member in node[1]]
     if kind == "R":
         return [_line()]
     if kind == "empty":
         return []
     if kind == "cup":
-        return _pieces(node[1]) + _pieces(node[2])
+        return _pieces(node[1], ctx) + _pieces(node[2], ctx)
     if kind == "cap":
-        return _intersection(_normal(_pieces(node[1])), _normal(_pieces(node[2])))
+        return _intersection(_normal(_pieces(node[1], ctx)), _normal(_pieces(node[2], ctx)))
     if kind == "diff":
-        return _intersection(_normal(_pieces(node[1])), _complement(_normal(_pieces(node[2]))))
+        return _intersection(_normal(_pieces(node[1], ctx)), _complement(_normal(_pieces(node[2], ctx))))
     if kind == "builder":
         names = symbols(node[1]) if node[1][0] != "rel" else symbols(node[1][1][0])
         if len(names) != 1:
             raise NotASet
-        found = _conditions(node[2], next(iter(names)))
+        found = _conditions(node[2], next(iter(names)), ctx)
         return (
             found
             if node[1][0] != "rel"
-            else _intersection(_normal(_conditions(node[1], next(iter(names)))), _normal(found))
+            else _intersection(_normal(_conditions(node[1], next(iter(names)), ctx)), _normal(found))
         )
     if kind in ("rel", "list"):
-        return _conditions(node, variable(node))
+        return _conditions(node, variable(node), ctx)
     raise NotASet
 
 
@@ -116,13 +115,13 @@ def variable(node: Node) -> str:
     return next(iter(names))
 
 
-def _conditions(node: Node, name: str) -> Pieces:
+def _conditions(node: Node, name: str, ctx: Any) -> Pieces:
     """The values of ``name`` that one or several relations allow."""
     if node[0] == "rel":
-        return _relation(node, name)
+        return _relation(node, name, ctx)
     if node[0] != "list" or not all(member[0] == "rel" for member in node[1]):
         raise NotASet
-    sets = [_normal(_relation(member, name)) for member in node[1]]
+    sets = [_normal(_relation(member, name, ctx)) for member in node[1]]
     separators = set(node[2])
     if separators == {"or"}:
         return [piece for found in sets for piece in found]
@@ -137,14 +136,14 @@ def _conditions(node: Node, name: str) -> Pieces:
 _FLIPPED = {"<": ">", ">": "<", "<=": ">=", ">=": "<=", "!=": "!=", "=": "="}
 
 
-def _relation(node: Node, name: str) -> Pieces:
+def _relation(node: Node, name: str, ctx: Any) -> Pieces:
     _, sides, operators, _ = node
     result = [_line()]
     for left, operator, right in zip(sides, operators, sides[1:], strict=False):
         if left == ("sym", name):
-            found = _pieces(right) if operator == "in" else _ray(operator, _real(right))
+            found = _pieces(right, ctx) if operator == "in" else _ray(operator, _real(right, ctx))
         elif right == ("sym", name) and operator != "in":
-            found = _ray(_FLIPPED[operator], _real(left))
+            found = _ray(_FLIPPED[operator], _real(left, ctx))
         else:
             raise NotASet
         result = _intersection(_normal(result), _normal(found))
@@ -152,7 +151,6 @@ def _relation(node: Node, name: str) -> Pieces:
 
 
 def _ray(operator: str, end: Any) -> Pieces:
-    inf = context().inf
     if operator in (">", ">="):
         return [Piece(end, operator == ">=", inf, False)]
     if operator in ("<", "<="):
@@ -194,9 +192,9 @@ def _intersection(a: Pieces, b: Pieces) -> Pieces:
 
 
 def _complement(found: Pieces) -> Pieces:
-    result, low, closed = [], -context().inf, False
+    result, low, closed = [], -inf, False
     for piece in found:
         result.append(Piece(low, closed, piece.low, not piece.low_closed))
         low, closed = piece.high, not piece.high_closed
-    result.append(Piece(low, closed, context().inf, False))
+    result.append(Piece(low, closed, inf, False))
     return [p for p in result if p.low < p.high or (p.low == p.high and p.low_closed and p.high_closed)]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from fractions import Fraction
+
 from .tokens import Node
 
 
@@ -17,6 +20,17 @@ def contains(node: Node, kinds: frozenset[str]) -> bool:
             return True
         waiting.extend([child for child in here if child.__class__ is tuple])
     return False
+
+
+def numbers(node: Node) -> Iterator[Fraction]:
+    """The numbers written in a tree."""
+    waiting: list[Node] = [node]
+    while waiting:
+        here = waiting.pop()
+        if here and here[0] == "num":
+            yield here[1]
+        else:
+            waiting.extend([child for child in here if child.__class__ is tuple])
 
 
 def symbols(node: Node) -> frozenset[str]:
@@ -39,7 +53,7 @@ def symbols(node: Node) -> frozenset[str]:
 SETS = frozenset(("cup", "cap", "diff", "builder", "R", "empty"))
 PLUS_MINUS = frozenset(("pm", "mp"))
 BARE_LOG = frozenset(("log",))
-_NON_NUMERIC = SETS | {"tuple", "set", "list", "rel", "matrix", "text", "base", "cases", "ratio"}
+_NON_NUMERIC = SETS | {"tuple", "set", "list", "rel", "matrix", "text", "base", "cases", "ratio", "dots", "progression"}
 
 
 def numeric(node: Node) -> bool:
