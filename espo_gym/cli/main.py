@@ -20,6 +20,7 @@ from .options import known_elsewhere
 from .reports import inspect_command, plot_command, report_command
 from .tables import make_table, print_table
 from .train import train_command
+from .verify import verify_command
 
 
 class Commands(click.Group):
@@ -104,6 +105,7 @@ for command in (
     report_command,
     inspect_command,
     plot_command,
+    verify_command,
 ):
     main.add_command(command)
 
