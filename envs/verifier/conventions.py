@@ -81,7 +81,7 @@ PRESETS = {
         equation_value=True,
         constant_renamed=True,
     ),
-    "qwen": Conventions(tolerance=1e-4, parentheses=True, constant_renamed=True),
+    "qwen": Conventions(tolerance=1e-4, parentheses=True),
     "verl": Conventions(tolerance=1e-4),
 }
 """Conventions by name. Those of other graders hold what they accept, as far as it makes no wrong answer correct."""
@@ -219,7 +219,13 @@ def _equation_value(given: str, wanted: str) -> tuple[str, str] | None:
         return None
     left, right = a[1]
     terms = left[1] if left[0] == "add" else (left,)
-    if right == ("num", 0) or len(symbols(left)) < 2 or symbols(right) or not all(symbols(term) for term in terms) or any(a[3]):
+    if (
+        right == ("num", 0)
+        or len(symbols(left)) < 2
+        or symbols(right)
+        or not all(symbols(term) for term in terms)
+        or any(a[3])
+    ):
         return None
     return given.rpartition("=")[2].strip(), wanted
 

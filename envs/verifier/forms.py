@@ -15,14 +15,14 @@ from typing import Any
 
 from ..verdict import Verdict
 from .parse import Node, TooLarge, Unreadable, parse
-from .polynomial import NotAPolynomial, Polynomial, constant, polynomial
+from .polynomial import MAX_DEGREE, NotAPolynomial, Polynomial, constant, polynomial
 from .tidy import tidy
 
 Form = Callable[[str, str], bool]
 """From an answer and its reference, as written, to whether the answer is in the form."""
 
-MAX_RADICAND = 10**15
-"""Largest number under a root that counts as simplified."""
+MAX_RADICAND, MAX_INDEX = 10**12, 40
+"""Largest number under a root, and largest index of a root, that count as simplified."""
 
 
 def decimal_places(n: int) -> Form:
@@ -96,38 +96,33 @@ def _nodes(node: Any) -> Iterator[Node]:
 # ---- polynomials
 
 
-def _factors(node: Node) -> list[Node]:
-    """The factors of a product as written, a power as often as its exponent says. Raises NotAPolynomial."""
+def _factors(node: Node, times: int = 1) -> list[tuple[Polynomial, int]]:
+    """The factors of a product as written, and how often each occurs. Raises NotAPolynomial."""
     kind = node[0]
     if kind == "mul":
-        return [factor for child in node[1] for factor in _factors(child)]
+        return [factor for child in node[1] for factor in _factors(child, times)]
     if kind == "neg":
-        return _factors(node[1])
-    if kind == "pow" and constant(node[2]) in range(1, 101):
-        return _factors(node[1]) * int(constant(node[2]) or 0)
+        return _factors(node[1], times)
+    if kind == "pow" and (exponent := constant(node[2])) is not None and exponent in range(1, MAX_DEGREE + 1):
+        return _factors(node[1], times * int(exponent))
     if kind == "div" and constant(node[2]):
-        return [*_factors(node[1]), node[2]]
-    return [node]
+        return [*_factors(node[1], times), (polynomial(node[2]), times)]
+    return [(polynomial(node), times)]
 
 
 def _factored(answer: Node, reference: Node) -> bool:
     """As many factors as the reference. What divides all terms of a factor must be a factor of its own."""
-    own, known = ([polynomial(factor) for factor in _factors(node)] for node in (answer, reference))
-    if any(len(factor) > 1 and _content(factor.values()) != 1 for factor in own if _integral(factor)):
+    own, known = _factors(answer), _factors(reference)
+    if any(len(factor) > 1 and _divisor(factor.values()) > 1 for factor, _ in own):
         return False
-    return sum(map(_varies, own)) >= sum(map(_varies, known))
+    counts = [sum(times for factor, times in factors if any(factor)) for factors in (own, known)]  # without numbers
+    return counts[0] >= counts[1]
 
 
-def _varies(factor: Polynomial) -> bool:
-    return any(monomial for monomial in factor)
-
-
-def _integral(factor: Polynomial) -> bool:
-    return all(value.denominator == 1 for value in factor.values())
-
-
-def _content(values: Iterable[Fraction]) -> int:
-    return gcd(*(int(value) for value in values))
+def _divisor(values: Iterable[Fraction]) -> int:
+    """The largest number that divides all ``values``; 0 if they are not integers."""
+    values = list(values)
+    return gcd(*map(int, values)) if all(value.denominator == 1 for value in values) else 0
 
 
 def _expanded(answer: Node, reference: Node) -> bool:
@@ -161,11 +156,11 @@ _FRACTION = re.compile(
 
 def _lowest_terms(answer: str, reference: str) -> bool:
     """No fraction, also in a mixed number, can be reduced by a number; nothing is written as a decimal."""
+    if not _of_trees(lambda own, known: _reduced(own))(answer, reference):
+        return False
     given = tidy(answer)
     pairs = [(int(m[1] or m[3]), int(m[2] or m[4])) for m in _FRACTION.finditer(given)]  # mixed numbers have no tree
-    if re.search(r"\.[0-9]", given) or any(bottom == 1 or gcd(top, bottom) != 1 for top, bottom in pairs):
-        return False
-    return _of_trees(lambda own, known: _reduced(own))(answer, reference)
+    return "." not in given and all(bottom > 1 and gcd(top, bottom) == 1 for top, bottom in pairs)
 
 
 def _reduced(node: Node) -> bool:
@@ -173,7 +168,7 @@ def _reduced(node: Node) -> bool:
     for part in _nodes(node):
         if part[0] == "div":
             values = [value for side in part[1:] for value in polynomial(side).values()]
-            if any(value.denominator != 1 for value in values) or _content(values) != 1 or constant(part[2]) in (1, -1):
+            if _divisor(values) != 1 or constant(part[2]) in (1, -1):
                 return False
     return True
 
@@ -201,7 +196,7 @@ def _is_simple_root(node: Node) -> bool:
     index, radicand = constant(node[1]), constant(node[2])
     if radicand is None:  # the root of a sum with a root, or of a formula
         return bool(node[2][0] != "div")
-    if index is None or index.denominator != 1 or index < 2 or radicand.denominator != 1:
+    if index is None or index not in range(2, MAX_INDEX + 1) or radicand.denominator != 1:
         return False
     if not 1 < abs(radicand) <= MAX_RADICAND:
         return False
@@ -245,7 +240,13 @@ def _prime(number: int) -> bool:
         odd, twos = odd // 2, twos + 1
     for witness in _WITNESSES:
         power = pow(witness, odd, number)
-        if power != 1 and all(pow(power, 2**k, number) != number - 1 for k in range(twos)):
+        if power in (1, number - 1):
+            continue
+        for _ in range(twos - 1):
+            power = power * power % number
+            if power == number - 1:
+                break
+        else:
             return False
     return True
 

@@ -7,14 +7,19 @@ from fractions import Fraction
 from .parse import Node
 
 MAX_TERMS = 200
-MAX_DEGREE = 100
+MAX_DEGREE = 60
+MAX_STEPS = 2_000
+"""Most products of terms in one multiplication."""
+MAX_BITS = 2_048
+"""Most bits of a numerator or a denominator."""
 
-Monomial = tuple[tuple[Node, int], ...]
-"""The variables of a term with their exponents, in a fixed order; empty for a constant."""
+Monomial = frozenset[tuple[Node, int]]
+"""The variables of a term with their exponents; empty for a constant."""
 Polynomial = dict[Monomial, Fraction]
 """The coefficients, none of them 0."""
 
-_ONE: Polynomial = {(): Fraction(1)}
+_UNIT: Monomial = frozenset()
+_ONE: Polynomial = {_UNIT: Fraction(1)}
 _VARIABLES = ("sym", "const", "root", "fn", "app")
 
 
@@ -26,11 +31,11 @@ def polynomial(node: Node) -> Polynomial:
     """The polynomial that a tree is. Raises ``NotAPolynomial``."""
     kind = node[0]
     if kind == "num":
-        return {(): node[1]} if node[1] else {}
+        return {_UNIT: node[1]} if node[1] else {}
     if kind in _VARIABLES:
-        return {((node, 1),): Fraction(1)}
+        return {frozenset(((node, 1),)): Fraction(1)}
     if kind == "neg":
-        return _times({(): Fraction(-1)}, polynomial(node[1]))
+        return _times({_UNIT: Fraction(-1)}, polynomial(node[1]))
     if kind == "add":
         total: Polynomial = {}
         for term in node[1]:
@@ -54,7 +59,7 @@ def polynomial(node: Node) -> Polynomial:
         divisor = constant(node[2])
         if not divisor:
             raise NotAPolynomial
-        return _times({(): 1 / divisor}, polynomial(node[1]))
+        return _times({_UNIT: 1 / divisor}, polynomial(node[1]))
     raise NotAPolynomial
 
 
@@ -72,7 +77,7 @@ def constant(node: Node) -> Fraction | None:
 
 
 def _times(a: Polynomial, b: Polynomial) -> Polynomial:
-    if len(a) * len(b) > MAX_TERMS * MAX_TERMS:
+    if len(a) * len(b) > MAX_STEPS or _degree(a) + _degree(b) > MAX_DEGREE:
         raise NotAPolynomial
     total: Polynomial = {}
     for left, x in a.items():
@@ -80,8 +85,12 @@ def _times(a: Polynomial, b: Polynomial) -> Polynomial:
             exponents = dict(left)
             for variable, exponent in right:
                 exponents[variable] = exponents.get(variable, 0) + exponent
-            monomial = tuple(sorted(exponents.items(), key=repr))
+            monomial = frozenset(exponents.items())
             total[monomial] = total.get(monomial, Fraction(0)) + x * y
-    if len(total) > MAX_TERMS or any(abs(v.numerator) >> 4096 or v.denominator >> 4096 for v in total.values()):
+    if len(total) > MAX_TERMS or any((abs(v.numerator) | v.denominator) >> MAX_BITS for v in total.values()):
         raise NotAPolynomial
     return {monomial: value for monomial, value in total.items() if value}
+
+
+def _degree(polynomial: Polynomial) -> int:
+    return max((sum(exponent for _, exponent in monomial) for monomial in polynomial), default=0)

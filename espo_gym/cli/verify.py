@@ -28,7 +28,7 @@ MAX_DISAGREEMENTS, SLOWEST = 20, 5
 @click.argument("completion", required=False)
 @click.argument("reference", required=False)
 @click.option(
-    "--jsonl", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Grade a file of JSON lines instead."
+    "--jsonl", type=click.Path(path_type=Path), help="Grade a file of JSON lines instead."
 )
 @click.option("--completion-field", default="completion", help="Its field with the output of a model.")
 @click.option("--reference-field", default="reference", help="Its field with the right answer.")
@@ -53,6 +53,8 @@ def verify_command(
         if completion is not None:
             raise click.UsageError("give a completion and a reference, or --jsonl, not both")
         rows = list(_rows(jsonl, completion_field, reference_field, grade_field, source_field))
+        if not rows:
+            raise ValueError(f"{jsonl} is empty; each line is an object with a completion and its reference")
         _report(rows, _verdicts(rows, conventions), graded=grade_field is not None)
         return
     if completion is None or reference is None:
@@ -72,8 +74,7 @@ class Row:
 
 
 def _rows(path: Path, completion: str, reference: str, grade: str | None, source: str | None) -> Iterator[Row]:
-    """The rows of a file. Raises ValueError that names the line for a malformed one, or if there is none."""
-    line = 0
+    """The rows of a file. Raises ValueError that names the line for a malformed one."""
     with path.open(encoding="utf-8", errors="replace") as file:
         for line, text in enumerate(file, 1):
             if not text.strip():
@@ -92,8 +93,6 @@ def _rows(path: Path, completion: str, reference: str, grade: str | None, source
                 None if grade is None else _grade(row, grade, where),
                 "" if source is None else str(_field(row, source, where, "--source-field")),
             )
-    if line == 0:
-        raise ValueError(f"{path} is empty; each line is an object with the fields {completion!r} and {reference!r}")
 
 
 def _field(row: dict[str, Any], name: str, where: str, option: str) -> Any:
