@@ -1,5 +1,6 @@
 """Conventions: each accepts what it says, nothing wrong, and nothing at all unless it is chosen."""
 
+import sys
 from dataclasses import fields
 
 import gymnasium as gym
@@ -201,6 +202,25 @@ def test_conventions_change_no_verdict_but_incorrect():
     assert {v.status for v in strict} == {"correct", "incorrect", "no_answer", "no_verdict"}
     for before, after in zip(strict, verify(completions, references, conventions=everything), strict=True):
         assert after == before or (before.status, after.status) == ("incorrect", "correct")
+
+
+def test_only_an_incorrect_is_looked_at_again(monkeypatch):
+    monkeypatch.setattr(
+        sys.modules["espo_gym.envs.verifier.verify"], "accepted_by", lambda *args: ("all", "7", "numeric")
+    )
+    completions = [r"\boxed{7}", r"\boxed{8}", "I do not know.", r"\boxed{7}"]
+    verdicts = verify(completions, ["7", "7", "7", r"\foo(\bar\sqrt"], conventions="lenient")
+    assert [v.status for v in verdicts] == ["correct", "correct", "no_answer", "no_verdict"]
+    assert [v.reason for v in verdicts][:2] == [None, "convention: all"]
+
+
+def test_a_bug_in_a_convention_is_no_wrong_answer(monkeypatch):
+    def broken(*args):
+        raise KeyError("mine")
+
+    monkeypatch.setattr(sys.modules["espo_gym.envs.verifier.verify"], "accepted_by", broken)
+    verdict = judged("8", "7", "lenient")
+    assert (verdict.status, verdict.reason, verdict.detail) == ("no_verdict", "crash", "KeyError: 'mine'")
 
 
 def test_the_audit_has_no_opinion_where_a_convention_decided():

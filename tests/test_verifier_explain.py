@@ -105,13 +105,14 @@ def invoke(*args: object) -> Result:
 
 @pytest.fixture
 def graded(tmp_path) -> Path:
-    """Four right and two wrong answers, one of which was graded otherwise, and one without an answer."""
+    """Three right answers, one of them graded otherwise, two wrong ones, no answer, and a reference nobody can read."""
     rows = [
-        {"output": r"\boxed{7}", "gold": "7", "grade": True, "set": "a"},
-        {"output": r"\boxed{7.0}", "gold": 7, "grade": 1, "set": "a"},
-        {"output": r"\boxed{8}", "gold": "7", "grade": False, "set": "a"},
+        {"output": r"\boxed{7}", "gold": "7", "grade": True, "set": "[i]a"},
+        {"output": r"\boxed{7.0}", "gold": 7, "grade": 1, "set": "[i]a"},
+        {"output": r"\boxed{8}", "gold": "7", "grade": False, "set": "[i]a"},
         {"output": r"\boxed{\frac{14}{2}}", "gold": "7", "grade": False, "set": "b"},
         {"output": "\\boxed{[bold]\x1b[31m}", "gold": "7", "grade": None, "set": "b"},
+        {"output": r"\boxed{7}", "gold": r"\foo(\bar\sqrt", "grade": True, "set": "b"},
         {"output": "I do not know.", "gold": "7", "grade": 0.0, "set": "b"},
     ]
     path = tmp_path / "outputs.jsonl"
@@ -135,7 +136,7 @@ def test_a_file(graded):
     assert result.exit_code == 0, result.output
     lines = [" ".join(line.split()) for line in result.output.splitlines()]
     accuracies = lines[lines.index("Accuracy") + 2 :]
-    assert [line.split(" [")[0] for line in accuracies[:3]] == ["a 2 3 0.667", "b 1 3 0.333", "all 3 6 0.500"]
+    assert [line.split(" [")[0] for line in accuracies[:3]] == ["[i]a 2 3 0.667", "b 1 3 0.333", "all 3 6 0.500"]
     assert {"correct 3", "incorrect 2", "no_answer refusal 1"} <= set(lines)
     at = lines.index("Disagreements with the recorded grade: 1 of 5")
     assert lines[at + 2].startswith("7 correct rational") and lines[at + 2].endswith(r"\frac{14}{2} 7")

@@ -27,9 +27,7 @@ MAX_DISAGREEMENTS, SLOWEST = 20, 5
 @click.command("verify")
 @click.argument("completion", required=False)
 @click.argument("reference", required=False)
-@click.option(
-    "--jsonl", type=click.Path(path_type=Path), help="Grade a file of JSON lines instead."
-)
+@click.option("--jsonl", type=click.Path(path_type=Path), help="Grade a file of JSON lines instead.")
 @click.option("--completion-field", default="completion", help="Its field with the output of a model.")
 @click.option("--reference-field", default="reference", help="Its field with the right answer.")
 @click.option("--grade-field", help="Its field with a grade to compare with: true or false, 1 or 0.")
