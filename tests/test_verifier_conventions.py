@@ -196,7 +196,7 @@ def test_conventions_change_no_verdict_but_incorrect():
     everything = Conventions(**{f.name: 0.01 if f.name == "tolerance" else True for f in fields(Conventions)})
     pairs = [pair for table in (EQUAL, DIFFERENT) for pairs in table.values() for pair in pairs]
     completions = [f"\\boxed{{{a}}}" for a, _ in pairs] + ["I do not know.", r"\boxed{}", "<think>", r"\boxed{7}"]
-    references = [b for _, b in pairs] + ["1", "1", "1", r"\foo(\bar\sqrt"]
+    references = [b for _, b in pairs] + ["1", "1", "1", ""]
     strict = verify(completions, references)
     assert strict == verify(completions, references, conventions=STRICT)
     assert {v.status for v in strict} == {"correct", "incorrect", "no_answer", "no_verdict"}
@@ -209,7 +209,7 @@ def test_only_an_incorrect_is_looked_at_again(monkeypatch):
         sys.modules["espo_gym.envs.verifier.verify"], "accepted_by", lambda *args: ("all", "7", "numeric")
     )
     completions = [r"\boxed{7}", r"\boxed{8}", "I do not know.", r"\boxed{7}"]
-    verdicts = verify(completions, ["7", "7", "7", r"\foo(\bar\sqrt"], conventions="lenient")
+    verdicts = verify(completions, ["7", "7", "7", ""], conventions="lenient")
     assert [v.status for v in verdicts] == ["correct", "correct", "no_answer", "no_verdict"]
     assert [v.reason for v in verdicts][:2] == [None, "convention: all"]
 

@@ -112,7 +112,7 @@ def graded(tmp_path) -> Path:
         {"output": r"\boxed{8}", "gold": "7", "grade": False, "set": "[i]a"},
         {"output": r"\boxed{\frac{14}{2}}", "gold": "7", "grade": False, "set": "b"},
         {"output": "\\boxed{[bold]\x1b[31m}", "gold": "7", "grade": None, "set": "b"},
-        {"output": r"\boxed{7}", "gold": r"\foo(\bar\sqrt", "grade": True, "set": "b"},
+        {"output": r"\boxed{7}", "gold": "", "grade": True, "set": "b"},
         {"output": "I do not know.", "gold": "7", "grade": 0.0, "set": "b"},
     ]
     path = tmp_path / "outputs.jsonl"
