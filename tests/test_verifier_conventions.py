@@ -2,6 +2,7 @@
 
 import sys
 from dataclasses import fields
+from typing import Any
 
 import gymnasium as gym
 import pytest
@@ -106,16 +107,17 @@ REJECTED = {
 }
 
 
+ON: dict[str, Any] = {f.name: 1e-4 if f.name == "tolerance" else True for f in fields(Conventions)}
+
+
 def only(name: str) -> Conventions:
     """The conventions with one field on."""
-    return Conventions(**{name: 1e-4 if name == "tolerance" else True})
+    return Conventions(**{name: ON[name]})
 
 
 def all_but(name: str) -> Conventions:
     """The conventions with every field on but one."""
-    return Conventions(
-        **{f.name: 1e-4 if f.name == "tolerance" else True for f in fields(Conventions) if f.name != name}
-    )
+    return Conventions(**{other: on for other, on in ON.items() if other != name})
 
 
 def judged(answer: str, reference: str, conventions: Conventions | str):
@@ -193,7 +195,7 @@ def test_tolerance_is_relative_and_has_an_edge():
 
 
 def test_conventions_change_no_verdict_but_incorrect():
-    everything = Conventions(**{f.name: 0.01 if f.name == "tolerance" else True for f in fields(Conventions)})
+    everything = Conventions(**ON | {"tolerance": 0.01})
     pairs = [pair for table in (EQUAL, DIFFERENT) for pairs in table.values() for pair in pairs]
     completions = [f"\\boxed{{{a}}}" for a, _ in pairs] + ["I do not know.", r"\boxed{}", "<think>", r"\boxed{7}"]
     references = [b for _, b in pairs] + ["1", "1", "1", ""]
@@ -264,9 +266,9 @@ def test_a_tolerance_out_of_range(tolerance):
 
 def test_a_field_of_another_type():
     with pytest.raises(TypeError, match="True or False"):
-        Conventions(parentheses=1)
+        Conventions(**ON | {"parentheses": 1})
     with pytest.raises(TypeError, match="a number"):
-        Conventions(tolerance=True)
+        Conventions(**ON | {"tolerance": True})
 
 
 def test_a_data_set_names_its_conventions(tmp_path):
