@@ -47,20 +47,23 @@ dist: $(VENV)/installed-dev
 	rm -rf dist && mkdir -p build
 	$(BIN)/python -m build --outdir dist . > build/dist.log
 
-# That wheel, alone in a new environment, far from the checkout.
+# That wheel in a new environment, far from the checkout: alone, and with what training needs.
 wheel-check: dist
 	rm -rf build/wheel-check && mkdir -p build/wheel-check
 	$(PYTHON) -m venv build/wheel-check/venv
 	build/wheel-check/venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
+		dist/*.whl
+	cd build/wheel-check && venv/bin/python ../../tests/check_wheel.py alone
+	build/wheel-check/venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
 		$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) torch
 	build/wheel-check/venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
-		dist/*.whl
+		"$$(echo dist/*.whl)[train]"
 	cd build/wheel-check && venv/bin/python ../../tests/check_wheel.py
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) torch
-	$(PIP) --editable .
+	$(PIP) --editable ".[train]"
 	touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed

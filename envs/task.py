@@ -7,13 +7,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from string import Formatter
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from .checks import check_choice, check_template
 from .rng_streams import seeded
 from .verdict import Verdict
+
+if TYPE_CHECKING:
+    from .verifier import Conventions
 
 BOXED = "Please reason step by step, and put your final answer within \\boxed{}."
 MAX_DRAWS = 10_000
@@ -76,6 +79,11 @@ class Task(ABC):
     """"audit" re-checks a share of the verdicts with an independent method, see ``verifier/audit.py``."""
     audit_share: float = 0.1
     """The share of verdicts that are re-checked, above 0 and at most 1."""
+    conventions: str | Conventions = "strict"
+    """What the verifier accepts besides an equal answer, see ``verifier/conventions.py``."""
+    form: str | Callable[[str, str], bool] | None = None
+    """The form in which a right answer must be written, see ``verifier/forms.py``: its name, or a function of answer
+    and reference. None: any."""
 
     def __init__(
         self, *, system_prompt: str | None = None, verifier: str = "standard", audit_share: float = 0.1
@@ -103,9 +111,10 @@ class Task(ABC):
     @any_thread
     def verify(self, completions: Sequence[str], problems: Sequence[Problem]) -> list[Verdict]:
         """One verdict per completion, for the problem with the same index."""
-        from .verifier import verify  # loaded on first use: importing the environments stays cheap
+        from .verifier import in_form, verify  # loaded on first use: importing the environments stays cheap
 
-        return verify(completions, [problem.answer for problem in problems])
+        verdicts = verify(completions, [problem.answer for problem in problems], conventions=self.conventions)
+        return verdicts if self.form is None else in_form(verdicts, self.form)
 
     def feedback(self, problem: Problem, completion: str, verdict: Verdict, turn: int) -> str:
         """What the model reads after a wrong completion if another turn is left; ``turn`` counts from 1."""

@@ -29,11 +29,16 @@ class Verdict:
     """Wall-clock seconds spent on this verdict."""
     reason: str | None = None
     """Why there is no verdict (``timeout``, ``memory``, ``crash``, ``unreadable_reference``, ``too_long``) or no
-    answer."""
+    answer, which ``Conventions`` made the answer correct, or which form it lacks. None if the two texts decided.
+    """
     audit: Status | None = None
     """The outcome of an independent second check, if one was made."""
     detail: str | None = field(default=None, compare=False)
     """What is known of a ``crash``: for example the last words of a worker that does not start."""
+    rule: str | None = field(default=None, compare=False)
+    """The rule by which the answer was found, if ``verify`` found it."""
+    reference: str | None = field(default=None, compare=False)
+    """What the answer was compared with, if ``verify`` compared it."""
 
     @property
     def correct(self) -> bool:
@@ -49,3 +54,20 @@ class Verdict:
     def reward(self) -> float:
         """1.0 for a correct answer, else 0.0. Meaningless if ``has_verdict`` is false."""
         return float(self.correct)
+
+    def explain(self) -> str:
+        """A few plain lines: which answer was found by which rule, how both sides were read, what decided and why.
+
+        Control characters are escaped and long texts cut, so that it can be printed whatever the completion contains.
+        """
+        from .verifier.explain import explain  # only where somebody reads it
+
+        return explain(
+            self.status,
+            answer=self.answer,
+            reference=self.reference,
+            rule=self.rule,
+            tier=self.tier,
+            reason=self.reason,
+            detail=self.detail,
+        )

@@ -10,6 +10,7 @@ if not Path(__file__).with_name("envs").is_dir():
     __path__.append(str(Path(__file__).parents[1]))
 
 from . import envs as envs  # registers the environments; loads no torch
+from .extras import advice as _advice
 from .plugins import register_environments as _register_environments
 
 if TYPE_CHECKING:
@@ -116,7 +117,12 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     for module, names in _HOMES.items():
         if name in names:
-            return getattr(import_module(f"{__name__}.{module}"), name)
+            try:
+                return getattr(import_module(f"{__name__}.{module}"), name)
+            except ModuleNotFoundError as error:
+                if said := _advice(error):
+                    raise ImportError(said) from error
+                raise
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

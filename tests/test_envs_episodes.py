@@ -101,7 +101,9 @@ def test_the_split_of_one_episode():
 @pytest.mark.parametrize("turns", [1, 3])
 def test_a_failing_verifier_is_not_a_wrong_answer(monkeypatch, turns):
     failure = Verdict("no_verdict", reason="timeout")
-    monkeypatch.setattr(espo_gym.envs.verifier, "verify", lambda completions, references: [failure] * len(completions))
+    monkeypatch.setattr(
+        espo_gym.envs.verifier, "verify", lambda completions, references, **_: [failure] * len(completions)
+    )
     kwargs = {"task": Retry(attempts=turns)} if turns > 1 else {"task": Addition}
     env = TextEnv(**kwargs)
     env.reset(seed=0)

@@ -2,6 +2,8 @@
 
 import ast
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import espo_gym
+from espo_gym import extras
 
 ROOT = Path(__file__).resolve().parents[1]
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
@@ -144,6 +147,82 @@ def test_the_constraints_satisfy_what_is_declared():
 )
 def test_no_version_is_admitted_that_is_known_to_run_code_from_a_file(name, vulnerable):
     assert not requirements()[name].specifier.contains(vulnerable)
+
+
+def test_the_extra_for_training_is_what_its_advice_names():
+    extra = {canonicalize_name(Requirement(r).name) for r in project()["project"]["optional-dependencies"]["train"]}
+    assert extra == set(map(canonicalize_name, extras.TRAINING))
+    assert not extra & {canonicalize_name(Requirement(r).name) for r in project()["project"]["dependencies"]}
+
+
+WITHOUT = f"""
+import sys
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {(*extras.TRAINING, "tokenizers", "pandas")!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+sys.meta_path.insert(0, Missing())
+"""
+
+
+def without_training(code: str) -> str:
+    """What ``code`` prints where the packages of the extra ``train`` cannot be imported."""
+    command = [sys.executable, "-c", WITHOUT + code]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_environments_and_the_verifier_need_no_torch():
+    printed = without_training("""
+import gymnasium, espo_gym
+from espo_gym.envs import verify
+from espo_gym.envs.verifier import audit, close
+env = gymnasium.make("espo_gym/Addition-v0", verifier="audit", audit_share=1.0)
+env.reset(seed=0); env.step("1")
+gymnasium.make_vec("espo_gym/Countdown-v0", num_envs=2).reset(seed=0)
+verdicts = verify([r"\\boxed{x+1}", r"\\int_0^1 x dx"], ["1+x", "1/2"])
+print([v.status for v in verdicts], verdicts[1].tier, audit(verdicts, ["1+x", "1/2"]).rate)
+close()
+""")
+    assert printed == "['correct', 'correct'] math-verify 0.0\n"
+
+
+def test_the_command_line_without_training_works_or_says_what_to_install():
+    printed = without_training("""
+from click.testing import CliRunner
+from espo_gym.cli.main import main
+run = lambda words: CliRunner().invoke(main, words.split())
+assert "correct" in run("verify 7 7").output
+listed = run("list")
+assert listed.exit_code == 0 and "espo_gym/Addition-v0" in listed.output, listed.output
+print(listed.output.splitlines()[0])
+evaluate = "eval espo_gym/teaching --env espo_gym/Addition-v0"
+for words in ("train --out x", evaluate, "compare --out x", "report .", "plot ."):
+    failed = run(words)
+    assert failed.exit_code == 1 and failed.output.count("Error") == 1, failed.output
+    print(failed.output)
+""")
+    assert len(re.findall(r"is not installed\. Training, .*: pip install 'espo-gym\[train\]'", printed)) == 6
+    assert printed.startswith("No algorithms: torch is not installed. ")
+
+
+def test_the_names_that_need_training_say_what_to_install():
+    assert (
+        without_training("""
+import espo_gym
+for name in ("ESPO", "Policy", "LiveTable", "compare"):
+    try:
+        getattr(espo_gym, name)
+    except ImportError as error:
+        assert "pip install 'espo-gym[train]'" in str(error), error
+    else:
+        raise AssertionError(name)
+""")
+        == ""
+    )
+    assert extras.advice(ModuleNotFoundError("No module named 'mine'", name="mine")) is None
+    assert extras.advice(ImportError("torch is broken")) is None
 
 
 def test_the_versions_that_are_installed_are_audited():

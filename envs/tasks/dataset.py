@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from os import PathLike
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +12,9 @@ import numpy.typing as npt
 from ..checks import check_choice, check_template
 from ..task import BOXED, Problem, Task, split_of, stable_hash
 from .dataset_rows import Row, field, load_hub, read_jsonl, reference
+
+if TYPE_CHECKING:
+    from ..verifier import Conventions
 
 HASH_SPLITS = ("train", "validation", "test")
 
@@ -51,6 +54,8 @@ class Dataset(Task):
     | `question` | `str` | `"question"` | the field with the question |
     | `answer` | `str` | `"answer"` | the field with the reference answer |
     | `template` | `str` | `"{question}"` | the prompt with the field `{question}` |
+    | `conventions` | `str`, `Conventions` | `"strict"` | what the verifier accepts besides an equal answer |
+    | `form` | `str`, function | `None` | the form in which a right answer must be written, such as `"factored"` |
     | `system_prompt` | `str` | `None` | for chat models; `None` asks for an answer in `\boxed{}`, `""` is none |
     | `verifier` | `str` | `"standard"` | `"audit"` re-checks a share of the verdicts with an independent method |
     | `audit_share` | `float` | `0.1` | that share, above 0 and at most 1 |
@@ -95,15 +100,25 @@ class Dataset(Task):
         question: str | None = None,
         answer: str | None = None,
         template: str = "{question}",
+        conventions: str | Conventions | None = None,
+        form: str | Callable[[str, str], bool] | None = None,
         **kwargs: Any,
     ) -> None:
         """Reads all problems.
 
         Raises FileNotFoundError if a file is missing, ImportError without the package ``datasets``, OSError if a data
-        set cannot be loaded, and ValueError for a malformed row, a data set without problems, a bad template, or unless
-        exactly one of ``path`` and ``dataset`` is given.
+        set cannot be loaded, and ValueError for a malformed row, a data set without problems, a bad template, unknown
+        conventions, an unknown form, or unless exactly one of ``path`` and ``dataset`` is given.
         """
         super().__init__(**kwargs)
+        if conventions is not None:
+            from ..verifier.conventions import conventions_of
+
+            self.conventions = conventions_of(conventions)
+        if form is not None:
+            from ..verifier.forms import form_of
+
+            self.form = form_of(form)[1]
         self.template = check_template("template", template, ("question",))
         self.question_field = question or self.question_field
         self.answer_field = answer or self.answer_field
@@ -192,6 +207,8 @@ class GSM8K(Dataset):
     | `question` | `str` | `"question"` | the field with the question |
     | `answer` | `str` | `"answer"` | the field with the reference answer |
     | `template` | `str` | `"{question}"` | the prompt with the field `{question}` |
+    | `conventions` | `str`, `Conventions` | `"strict"` | what the verifier accepts besides an equal answer |
+    | `form` | `str`, function | `None` | the form in which a right answer must be written, such as `"factored"` |
     | `system_prompt` | `str` | `None` | for chat models; `None` asks for an answer in `\boxed{}`, `""` is none |
     | `verifier` | `str` | `"standard"` | `"audit"` re-checks a share of the verdicts with an independent method |
     | `audit_share` | `float` | `0.1` | that share, above 0 and at most 1 |
@@ -244,6 +261,8 @@ class MATH500(Dataset):
     | `question` | `str` | `"problem"` | the field with the question |
     | `answer` | `str` | `"answer"` | the field with the reference answer |
     | `template` | `str` | `"{question}"` | the prompt with the field `{question}` |
+    | `conventions` | `str`, `Conventions` | `"strict"` | what the verifier accepts besides an equal answer |
+    | `form` | `str`, function | `None` | the form in which a right answer must be written, such as `"factored"` |
     | `system_prompt` | `str` | `None` | for chat models; `None` asks for an answer in `\boxed{}`, `""` is none |
     | `verifier` | `str` | `"standard"` | `"audit"` re-checks a share of the verdicts with an independent method |
     | `audit_share` | `float` | `0.1` | that share, above 0 and at most 1 |
@@ -298,6 +317,8 @@ class AIME(Dataset):
     | `question` | `str` | `"problem"` | the field with the question |
     | `answer` | `str` | `"answer"` | the field with the reference answer |
     | `template` | `str` | `"{question}"` | the prompt with the field `{question}` |
+    | `conventions` | `str`, `Conventions` | `"strict"` | what the verifier accepts besides an equal answer |
+    | `form` | `str`, function | `None` | the form in which a right answer must be written, such as `"factored"` |
     | `system_prompt` | `str` | `None` | for chat models; `None` asks for an answer in `\boxed{}`, `""` is none |
     | `verifier` | `str` | `"standard"` | `"audit"` re-checks a share of the verdicts with an independent method |
     | `audit_share` | `float` | `0.1` | that share, above 0 and at most 1 |

@@ -13,6 +13,9 @@ tier 2: formulas                         ``tokens``, ``commands``, ``atoms``, ``
 tier 3: everything else                  ``worker`` (math-verify in a process that can be killed), ``_child`` (that
                                          process)
 putting it together                      ``decide`` (tiers 1 and 2 for one pair), ``verify`` (batches, cache, tier 3)
+what users choose                        ``conventions`` (what else is accepted), ``rounding`` (numbers that differ
+                                         little), ``forms`` (how an answer must be written), ``polynomial``
+what users read                          ``explain`` (a verdict in words)
 a second opinion                         ``audit`` (re-checks verdicts), ``second_opinion`` (its independent method)
 =======================================  ==============================================================================
 
@@ -28,7 +31,9 @@ No answer is ever evaluated as code, and a failure is a verdict of its own kind 
 
 from ..verdict import Verdict
 from .audit import Audit, Disagreement, audit
+from .conventions import Conventions
 from .extract import extract_answer
+from .forms import in_form
 from .verify import close, verify
 
-__all__ = ["Audit", "Disagreement", "Verdict", "audit", "close", "extract_answer", "verify"]
+__all__ = ["Audit", "Conventions", "Disagreement", "Verdict", "audit", "close", "extract_answer", "in_form", "verify"]

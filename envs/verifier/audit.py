@@ -55,6 +55,8 @@ def audit(verdicts: Sequence[Verdict], references: Sequence[str], *, share: floa
     for at, (verdict, reference) in enumerate(zip(verdicts, references, strict=True)):
         if rng.random() >= share or verdict.answer is None or verdict.status not in ("correct", "incorrect"):
             continue
+        if verdict.reason:  # a convention or a form decided, of which the audit knows nothing
+            continue
         same = second_opinion(verdict.answer, read_reference(reference), random.Random(rng.getrandbits(64)))
         if same is None:
             continue

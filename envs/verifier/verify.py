@@ -6,8 +6,10 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import replace
 
 from ..verdict import Verdict
+from .conventions import STRICT, Conventions, accepted_by, conventions_of
 from .decide import Decision, decide, normalized, read_reference, screened
 from .extract import extract
 from .tidy import tidy
@@ -23,6 +25,7 @@ def verify(
     completions: Sequence[str],
     references: Sequence[str],
     *,
+    conventions: str | Conventions = "strict",
     deadline: float = 2.0,
     batch_deadline: float = 60.0,
     memory_mb: int = 1024,
@@ -34,24 +37,28 @@ def verify(
 
     Args:
         completions, references: sequences of equal length.
+        conventions: what else is accepted: a ``Conventions``, or the name of one, see ``conventions.PRESETS``.
         deadline: seconds for one item in the worker.
         batch_deadline: seconds for all items in the worker. A batch takes at most ``batch_deadline + deadline`` seconds
             there, plus the time to start workers.
         memory_mb: address space of the worker in MiB.
 
     Any failure is a ``no_verdict`` with a reason. Raises TypeError if an argument is not a sequence of strings,
-    ValueError for different lengths or a limit that is not positive.
+    ValueError for different lengths, a limit that is not positive or unknown conventions.
     """
+    chosen = conventions_of(conventions)
     completions, references = _checked(completions, "completions"), _checked(references, "references")
     if len(completions) != len(references):
         raise ValueError(f"{len(completions)} completions but {len(references)} references; one reference for each")
     if not (deadline > 0 and batch_deadline > 0 and memory_mb > 0):
         raise ValueError(f"deadlines and memory must be positive, not {deadline}, {batch_deadline}, {memory_mb}")
     verdicts: list[Verdict | None] = [None] * len(completions)
+    rules: list[str] = []
     waiting: dict[tuple[str, str], list[int]] = {}
     for at, (completion, reference) in enumerate(zip(completions, references, strict=True)):
         begin = time.perf_counter()
         found, rule = extract(completion)
+        rules.append(rule)
         if found is None:
             verdicts[at] = Verdict("no_answer", seconds=time.perf_counter() - begin, reason=rule)
             continue
@@ -60,12 +67,13 @@ def verify(
         if decision.status is None and decision.reason is None:
             waiting.setdefault(pair, []).append(at)
         else:
-            verdicts[at] = _verdict(found, decision, time.perf_counter() - begin)
+            verdicts[at] = _verdict(pair, rule, decision, time.perf_counter() - begin)
     for pair, (decision, seconds) in _third_tier(list(waiting), deadline, batch_deadline, memory_mb).items():
         for at in waiting[pair]:
-            verdicts[at] = _verdict(pair[0], decision, seconds)
+            verdicts[at] = _verdict(pair, rules[at], decision, seconds)
             seconds = 0.0
-    return [verdict for verdict in verdicts if verdict is not None]
+    final = [verdict for verdict in verdicts if verdict is not None]
+    return final if chosen == STRICT else [_under(chosen, verdict) for verdict in final]
 
 
 def _checked(texts: Sequence[str], name: str) -> Sequence[str]:
@@ -77,13 +85,51 @@ def _checked(texts: Sequence[str], name: str) -> Sequence[str]:
     return texts
 
 
-def _verdict(answer: str, decision: Decision, seconds: float) -> Verdict:
+def _verdict(pair: tuple[str, str], rule: str, decision: Decision, seconds: float) -> Verdict:
+    answer, reference = pair
+    return Verdict(
+        decision.status or "no_verdict",
+        answer,
+        _spelling(answer),
+        decision.tier,
+        seconds,
+        decision.reason,
+        detail=decision.detail,
+        rule=rule,
+        reference=reference,
+    )
+
+
+def _spelling(answer: str) -> str:
     try:
-        spelling = normalized(answer)
+        return normalized(answer)
     except Exception:
-        spelling = answer
-    status = decision.status or "no_verdict"
-    return Verdict(status, answer, spelling, decision.tier, seconds, decision.reason, detail=decision.detail)
+        return answer
+
+
+def _under(chosen: Conventions, verdict: Verdict) -> Verdict:
+    """``verdict``, or the one that the conventions make of an incorrect one."""
+    if verdict.status != "incorrect":
+        return verdict
+    begin = time.perf_counter()
+    try:
+        accepted = accepted_by(verdict.answer or "", verdict.rule or "", verdict.reference or "", chosen)
+    except (MemoryError, RecursionError):
+        accepted = None
+    except Exception as error:  # the boundary, as in _decide
+        detail = f"{type(error).__name__}: {error}"
+        return replace(verdict, status="no_verdict", tier=None, reason="crash", detail=detail)
+    if accepted is None:
+        return verdict
+    names, given, tier = accepted
+    return replace(
+        verdict,
+        status="correct",
+        normalized=_spelling(given),
+        tier=tier,
+        seconds=verdict.seconds + time.perf_counter() - begin,
+        reason=f"convention: {names}",
+    )
 
 
 # ---- the cache
@@ -118,6 +164,7 @@ def _remember(pair: tuple[str, str], decision: Decision) -> None:
 
 def clear_cache() -> None:
     """Forget all cached decisions."""
+    accepted_by.cache_clear()
     with _CACHE_LOCK:
         _CACHE.clear()
 

@@ -11,6 +11,7 @@ import click
 import gymnasium as gym
 
 from espo_gym.experiments.stopping import Stopped
+from espo_gym.extras import advice
 from espo_gym.terminal import outlets
 
 HINT = "espo-gym --traceback ... shows where it came from"
@@ -31,6 +32,8 @@ def in_words(error: BaseException) -> str:
     """The message of ``error``, without the environment's arguments, which Gymnasium appends to it."""
     if isinstance(error, MemoryError):
         return "out of memory: make the batch or the model smaller, or take a machine with more"
+    if said := advice(error):
+        return said
     return str(error).partition(" was raised from the environment creator")[0] or type(error).__name__
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from espo_gym import __version__
+from espo_gym.extras import advice
 
 from .compare import compare_command
 from .errors import report_errors
@@ -20,6 +21,7 @@ from .options import known_elsewhere
 from .reports import inspect_command, plot_command, report_command
 from .tables import make_table, print_table
 from .train import train_command
+from .verify import verify_command
 
 
 class Commands(click.Group):
@@ -46,13 +48,22 @@ def main(context: click.Context, traceback: bool) -> None:
 @report_errors
 def list_command() -> None:
     """Algorithms with their presets, environments, and bundled policies. Those of installed packages are among them."""
-    import gymnasium as gym
+    try:
+        _list_algorithms()
+    except ModuleNotFoundError as error:
+        if (said := advice(error)) is None:
+            raise
+        click.echo(f"No algorithms: {said}\n")
+    _list_environments()
+
+
+def _list_algorithms() -> None:
+    """Raises ModuleNotFoundError without the packages that algorithms need."""
     from rich.markup import escape
 
     from espo_gym.algorithms import ALGORITHMS, PolicyOptimizer
     from espo_gym.algorithms.registry import resolve
-    from espo_gym.envs.registration import import_named
-    from espo_gym.plugins import installed_algorithms, installed_environments, package_of
+    from espo_gym.plugins import installed_algorithms
     from espo_gym.policy import BUNDLED
 
     table = make_table(header=False)
@@ -72,6 +83,16 @@ def list_command() -> None:
         table.add_row(name, escape(_summary(cls)))
         table.add_row("", escape(", ".join(own)), style="dim")
     print_table(table, "Algorithms, with their own options as the preset paper has them")
+    click.echo("\nBundled policies\n" + ", ".join(BUNDLED) + "\n")
+
+
+def _list_environments() -> None:
+    import gymnasium as gym
+    from rich.markup import escape
+
+    from espo_gym.envs.registration import import_named
+    from espo_gym.plugins import installed_environments, package_of
+
     table = make_table(header=False)
     others = installed_environments()
     for env_id, spec in sorted(gym.registry.items()):
@@ -87,8 +108,7 @@ def list_command() -> None:
                 click.echo(f"Warning: no environment {where}: {module} has no attribute {attribute!r}", err=True)
                 continue
             table.add_row(env_id, escape(_summary(task)))
-    print_table(table, "\nEnvironments")
-    click.echo("\nBundled policies\n" + ", ".join(BUNDLED))
+    print_table(table, "Environments")
 
 
 def _summary(cls: type) -> str:
@@ -104,6 +124,7 @@ for command in (
     report_command,
     inspect_command,
     plot_command,
+    verify_command,
 ):
     main.add_command(command)
 
