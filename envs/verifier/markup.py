@@ -1,0 +1,90 @@
+r"""Takes an answer out of the markup around it: ``4`` out of `` **`4`**. ``"""
+
+# ruff: noqa: RUF001 (quotes and operators as models write them)
+
+from __future__ import annotations
+
+import re
+
+MAX_WRAPPERS = 12
+"""Maximum number of layers of markup around an answer that are removed."""
+MAX_CALCULATION = 2_000
+"""Longest calculation whose result is read, in characters."""
+
+_HTML = re.compile(r"</?(?:script|span|div|p|b|i|strong|em|code|br)\b[^<>]{0,80}>")
+FENCE = re.compile(r"```\w*[ \t]*\n(.*?)(?:```|\Z)", re.DOTALL)
+BOLD = re.compile(r"(?<![\w)\]}*])\*\*(?=[^\s*])([^*\n]{1,400})(?<=\S)\*\*(?![\w(*])|\\textbf\{([^{}\n]{1,400})\}")
+_QUOTES = (("`", "`"), ('"', '"'), ("“", "”"), ("``", "''"))
+_DELIMITERS = (("$$", "$$"), ("\\[", "\\]"), ("\\(", "\\)"), ("$", "$"))
+DOLLAR = re.compile(r"(?<!\\)\$")
+_INNER_DELIMITER = re.compile(r"(?<!\\)\\[()\[\]]")
+
+
+def unwrapped(text: str) -> str:
+    """An answer without the markup around it: bold, quotes, code, HTML and the delimiters of formulas."""
+    if "<" in text:
+        text = _HTML.sub(" ", text)
+    for _ in range(MAX_WRAPPERS):
+        before = text
+        text = text.strip().strip("*").strip()
+        if text.startswith("```"):
+            fence = FENCE.match(text)
+            text = fence.group(1).strip() if fence else text.strip("`")
+        text = _undelimited(unquoted(text)).rstrip(".。").strip()
+        if text == before:
+            break
+    if text.startswith("\\begin{align"):
+        lines = [line for line in text.split("\\\\") if line.strip() and not line.strip().startswith("\\end")]
+        text = lines[-1].rpartition("=")[2].replace("&", " ") if lines else ""
+        text = text.partition("\\end{align")[0].strip().rstrip(".")
+    return BOLD.sub(lambda bold: bold.group(1) or bold.group(2), text) if "**" in text else text
+
+
+def unquoted(text: str) -> str:
+    """``text`` without quotes or backticks around all of it."""
+    for opening, closing in _QUOTES:
+        inside = text[len(opening) : -len(closing)]
+        if text.startswith(opening) and text.endswith(closing) and inside and opening not in inside:
+            return inside.strip()
+    return text.strip("`") if text.count("`") == 1 else text
+
+
+def _undelimited(text: str) -> str:
+    for opening, closing in _DELIMITERS:
+        if not text.startswith(opening) or len(text) <= len(opening):
+            continue
+        rest = text[len(opening) :]
+        at = rest.rfind(closing)
+        while at > 0 and rest[at - 1] == "\\":  # \$ is money, \\] a row
+            at = rest.rfind(closing, 0, at)
+        if at < 0:
+            return rest.strip()
+        inside, after = rest[:at], rest[at + len(closing) :]
+        if opening[0] == "$":
+            whole = not after.strip(" .,;:*") and not DOLLAR.search(inside)
+            return inside.strip() if whole else text
+        if opening not in inside:
+            return inside.strip() if not DOLLAR.search(inside) else text
+        return _INNER_DELIMITER.sub("$", text)  # several formulas: "\(x\) or \(y\)"
+    if text.endswith("$") and len(DOLLAR.findall(text)) == 1:
+        return text[:-1].strip()  # the other one stands before the marker
+    return text
+
+
+_STEP = re.compile(r"[-+*/^×÷·().0-9\s$]*[0-9][-+*/^×÷·().0-9\s$]*=(?:[^=]*=)*\s*([^=]*[0-9][^=]*)")
+
+
+def result(text: str) -> str:
+    """The result of a calculation: ``131`` of ``64 + 67 = 131``, ``18`` of the scratch pad ``9+1=10,10+8=18,18``."""
+    if "=" not in text or len(text) > MAX_CALCULATION:
+        return text
+    separator = ", " if ", " in text else ","
+    if text.count("=") == 1 and separator == "," and re.search(r"=\s*\$?\d{1,3}(?:,\d{3})+(?:\.\d+)?\s*$", text):
+        separator = ";"  # 700+600=1,300
+    *steps, last = re.split(r"[;\n]\s*|" + separator, text)
+    if not all(_STEP.fullmatch(step) for step in steps):
+        return text
+    match = _STEP.fullmatch(last)
+    if match:
+        return match.group(1).strip()
+    return last.strip() if steps and "=" not in last else text

@@ -1,0 +1,303 @@
+r"""Reads the value that a phrase or a sentence gives: ``81`` in "There are **81** lattice points within 5 units."
+
+A phrase follows a marker such as "the answer is"; a sentence may stand anywhere. Both are read by the same principle:
+what several values are named for without a choice is all of them ("5 or 6"), and a value that the sentence denies,
+asks for or only restates is none. Takes time linear in the length of the text.
+"""
+
+# ruff: noqa: RUF001 (operators and punctuation as models write them)
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import NamedTuple
+
+from .markup import BOLD, DOLLAR, FENCE, unwrapped
+
+MAX_PHRASE = 2_000
+"""Characters after a marker that are read."""
+MAX_CLOSING = 4_000
+"""Characters at the end of a text in which the closing sentence is looked for."""
+
+# ---- where values stand
+
+_OPENING = re.compile(r"(?<!\\)(?:\\\[|\\\(|\$\$?|\\begin\{align)")
+_CLOSING = {"\\[": "\\]", "\\(": "\\)", "$$": "$$", "\\begin{align": "\\end{align"}
+_PROSE = re.compile(r"(?<![A-Za-z])[A-Za-z]{3,}[ ,.]+[A-Za-z]{2,}[ ,.]+[A-Za-z]{2,}")
+_TEXT_ARGUMENT = re.compile(r"\\(?:text|mathrm|mbox|textbf|textnormal)\s*\{[^{}]*\}")
+_NUMBER = r"(?:\d[\d,]*\d|\d)(?:\.\d+)?(?:[eE][-+]?\d+)?(?::\d+)*(?:\s?\\?%)?|\.\d+"
+_BRACED = r"\{(?:[^{}\n]|\{(?:[^{}\n]|\{[^{}\n]*\})*\})*\}"
+_BRACKETED = r"[(\[](?:[^()\[\]\n]|\([^()\n]{0,99}\)){1,200}[)\]]"
+_ATOM = rf"{_NUMBER}|{_BRACED}|{_BRACKETED}|\\[A-Za-z]+|\\[{{}}|,;!]|(?<![A-Za-z\\])[A-Za-z](?![A-Za-z])|[!'°π∞√½¼¾⅓⅔]"
+_RUN = re.compile(rf"[-+±−]?(?:{_ATOM})(?:[ \t]{{0,3}}[-+*/^_=<>|≤≥≠≈±×÷·−]+[ \t]{{0,3}}|{_ATOM})*")
+_HOLDS_VALUE = re.compile(r"[0-9π∞√½¼¾⅓⅔]|\\[A-Za-z]")
+_WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{3,}")
+_CHOICE = re.compile(r"\b(?:option|choice|statement|letter)\s+\(?([A-J])\)?(?![\w'])|\(([A-J])\)", re.IGNORECASE)
+_NAME = re.compile(r"[\s$\\()]*[A-Za-z][\s$\\()]*")
+
+
+class Value(NamedTuple):
+    """A value in a sentence: where it stands, with its delimiters, and how it is written."""
+
+    start: int
+    end: int
+    kind: str
+    """``formula``, ``plain``, ``bold`` or ``choice``."""
+    text: str
+
+
+def _formulas(text: str) -> list[tuple[int, int]]:
+    """The spans of the formulas with their delimiters. A pair of dollar signs around prose is two prices."""
+    spans, at = [], 0
+    while opening := _OPENING.search(text, at):
+        at = opening.end()
+        if opening.group() == "$":
+            closing = DOLLAR.search(text, at)
+            if closing is None or not _is_formula(text[at : closing.start()], text[closing.end() : closing.end() + 1]):
+                continue
+            end = closing.end()
+        else:
+            end = text.find(_CLOSING[opening.group()], at)
+            if end < 0:
+                continue
+            end = text.find("}", end) + 1 or len(text) if opening.group().startswith("\\b") else end + 2
+        spans.append((opening.start(), end))
+        at = end
+    return spans
+
+
+def _is_formula(inside: str, after: str) -> bool:
+    if not inside.strip() or "\n\n" in inside or (inside[-1].isspace() and not inside[0].isspace()):
+        return False
+    return not after.isdigit() and not is_prose(inside)
+
+
+def _values(text: str) -> list[Value]:
+    """All values in a sentence, in order."""
+    found = []
+    for bold in BOLD.finditer(text):
+        inside = bold.group(1) or bold.group(2)
+        first = _WORD.search(inside)
+        value = _HOLDS_VALUE.search(inside)
+        if (value and not (first and first.start() < value.start())) or _leads(text, bold.start()):
+            found.append(Value(bold.start(), bold.end(), "bold", inside))
+    rest = _without(text, found)
+    found += [Value(start, end, "formula", text[start:end]) for start, end in _formulas(rest)]
+    rest = _without(rest, found)
+    for choice in _CHOICE.finditer(rest):
+        if choice.group(1) or _leads(text, choice.start()) or not text[choice.end() :].strip(" .*"):
+            found.append(Value(choice.start(), choice.end(), "choice", f"({choice.group(1) or choice.group(2)})"))
+    rest = _without(rest, found)
+    for run in _RUN.finditer(rest):
+        start, written = run.start(), run.group()
+        if _WORD.search(_TEXT_ARGUMENT.sub("", written)) and (number := re.search(_NUMBER, written)):
+            start, written = start + number.start(), number.group()
+        written = written.rstrip(" \t-+*/^_=<>|([{,")
+        if _HOLDS_VALUE.search(written) and text[start - 1 : start] != "#":
+            found.append(Value(start, start + len(written), "plain", written))
+    return sorted(found)
+
+
+def _without(text: str, values: list[Value]) -> str:
+    """``text`` with line breaks for values that were found, so that nothing else is found in or across them."""
+    pieces, at = [], 0
+    for value in sorted(values):
+        pieces += [text[at : value.start], "\n" * (value.end - value.start)]
+        at = value.end
+    return "".join((*pieces, text[at:]))
+
+
+# ---- sentences
+
+_SENTENCE_END = re.compile(r"[.!?](?=\s|$|\*\*|[\"”])|\n|[。！？；]|，(?=\s*[\u4e00-\u9fff])")
+_VERB = re.compile(
+    r"(?<![\\A-Za-z{])(?:is|are|was|were|be|has|have|had|there|it|she|he|they|we|you|would|will|can|could|must|needs?|"
+    r"gets?|gives?|equals?|costs?|takes?|because|since|so)(?![A-Za-z}])|[\u4e00-\u9fff]{2}",
+    re.IGNORECASE,
+)
+_LEAD = re.compile(
+    r"(?:^|[:：=≈是为于有得选]|\b(?:is|are|was|were|be|equals?|equal to|becomes?|obtain|gets?|gives?|giving|yields?|ha[sd]|"
+    r"have|as|to|approximately|about|only|exactly|therefore|thus|hence|so))[\s*,]*$",
+    re.IGNORECASE,
+)
+_EITHER = re.compile(r"[\s,$(]*(?:[a-z]{1,12}\s+)?(?:or|或者?)\s*(?:about |approximately |maybe |perhaps |possibly |even )?")
+_AND = re.compile(r"\s*(?:and|且|和|[-+*/×])\s*")
+_COMMA = re.compile(r"\s*(?:,\s*|;\s*|、)(?:(?:\.\.\.|…|\\[lc]?dots)\s*,?\s*)?(?:and\s+|or\s+)?")
+_HEDGE = re.compile(
+    r"\b(?:(?:could|might|may)(?: also)? be|maybe|perhaps|possibly|alternatively|either)\W*(?:it(?: i|')s )?$|可能是?\s*$",
+    re.IGNORECASE,
+)
+_DENIED_AFTER = re.compile(
+    r"\W*(?:\w+\W+){0,2}?(?:is|are|was|were|do|does|did|can|could|would|will|has|have|should)\s*(?:not\b|n['’]t\b)|"
+    r"\W*(?:cannot|fails?)\b|\s*不|[^.]*\b(?:wrong|incorrect|not correct|not right|mistaken)\b",
+    re.IGNORECASE,
+)
+_DENIED_BEFORE = re.compile(r"(?:\bnot|n['’]t|\bnever|不[是等为]于?)\s+(?:equal(?: to)? |be |exactly |just )?$", re.IGNORECASE)
+_ASKED = re.compile(
+    r"(?:\b(?:to|let us|let's|we|can|will|must|should|please|how)|^\W*(?:so|now|first|next|then)?)\W+(?:now )?"
+    r"(?:find|simplify|solve|evaluate|compute|calculate|determine|factor|expand|rewrite|express|write|prove|consider)\b"
+    r"[^,=:]*$",
+    re.IGNORECASE,
+)
+_UNFINISHED = re.compile(
+    r"\s*(?:can|could|may|must|should|needs? to|ha(?:s|ve) to|(?:is|are) (?:to be|equal|equivalent|written|given|defined))\b"
+)
+_CLAUSE = re.compile(r"\b(?:when|if|where|since|because|for which|while|whenever|given|among|out of|within)\b")
+_CIRCUMSTANCE = re.compile(
+    r"\b(?:in|after|during|within|per|every|each|for|at|by|on|of|from|over|out of)"
+    r"(?: (?:the|every|each|an?|her|his|their|its))?(?: (?:first|last|next|other))? $"
+)
+_OPENS_WITH_NUMBER = re.compile(r"\W*(?:(?:so|thus|therefore|hence|then)\b\W*)?")
+
+
+def first_sentence(text: str) -> str:
+    """``text`` up to the end of its first sentence. A full stop in a formula or a number does not end it."""
+    return next(_sentences(text))
+
+
+def _sentences(text: str) -> Iterator[str]:
+    formulas, at, begin = _formulas(text), 0, 0
+    for end in _SENTENCE_END.finditer(text):
+        while at < len(formulas) and formulas[at][1] <= end.start():
+            at += 1
+        if at == len(formulas) or formulas[at][0] > end.start():
+            yield text[begin : end.start() + (end.group() in "?？")]
+            begin = end.end()
+    yield text[begin:]
+
+
+def is_prose(text: str) -> bool:
+    """Whether ``text`` has three words in a row."""
+    return _PROSE.search(_TEXT_ARGUMENT.sub("", text)) is not None
+
+
+def is_sentence(text: str) -> bool:
+    """Whether ``text`` says something about an answer rather than being one."""
+    return is_prose(text) or _VERB.search(_TEXT_ARGUMENT.sub("", text)) is not None
+
+
+class Statement(NamedTuple):
+    """The value that a sentence gives, or None if it names values but gives none of them."""
+
+    value: str | None
+
+
+def statement(sentence: str) -> Statement | None:
+    """What a sentence gives as a value; None if it names no value at all."""
+    sentence = sentence.strip()
+    if sentence.startswith("**") and sentence.endswith("**") and sentence.count("**") == 2:
+        sentence = sentence[2:-2]
+    values = _values(sentence)
+    if not values:
+        return None
+    values = [value for value in values if not _denied(sentence, value)]
+    if not values:
+        return Statement(None)
+    if any(_HEDGE.search(sentence[max(0, value.start - 40) : value.start]) for value in values):
+        return Statement(" or ".join(dict.fromkeys(_read(value) for value in values)))
+    first, last = _group(sentence, values, _chosen(sentence, values))
+    if first == last:
+        return Statement(None if _unfinished(sentence, values[last]) else _read(values[last]))
+    return Statement(unwrapped(sentence[values[first].start : values[last].end]))
+
+
+def _leads(sentence: str, at: int) -> bool:
+    """Whether the words before a value present it: "is", "=", "we get"."""
+    return _LEAD.search(sentence[max(0, at - 40) : at] if at > 40 else sentence[:at]) is not None
+
+
+def _denied(sentence: str, value: Value) -> bool:
+    before, after = sentence[max(0, value.start - 40) : value.start], sentence[value.end : value.end + 200]
+    return _DENIED_AFTER.match(after) is not None or _DENIED_BEFORE.search(before) is not None
+
+
+def _unfinished(sentence: str, value: Value) -> bool:
+    """Whether a value is what the sentence asks for or talks about, and not what it finds."""
+    if "=" in value.text or _leads(sentence, value.start):
+        return False
+    if _ASKED.search(sentence[: value.start]):
+        return True
+    return value.kind == "formula" and _UNFINISHED.match(sentence, value.end) is not None
+
+
+def _chosen(sentence: str, values: list[Value]) -> int:
+    """The index of the value that a sentence is about; the last one if nothing speaks for another."""
+    last = len(values) - 1
+    for kind in ("bold", "choice"):
+        if marked := [at for at, value in enumerate(values) if value.kind == kind]:
+            return marked[-1]
+    opening = _OPENS_WITH_NUMBER.match(sentence)
+    if opening and opening.end() == values[0].start and re.match(r" [a-z]{2,}", sentence[values[0].end :]):
+        before = [sentence[max(0, value.start - 40) : value.start] for value in values[1:]]
+        if all(map(_CIRCUMSTANCE.search, before)):
+            return 0
+    for at, value in enumerate(values[:-1]):
+        clause = _CLAUSE.search(sentence, value.end, values[at + 1].start)
+        if clause and _leads(sentence, value.start) and not re.search(r",|\b(?:so|then)\b", sentence[clause.start() :]):
+            return at
+    while last and _NAME.fullmatch(values[last].text) and not _leads(sentence, values[last].start):
+        last -= 1  # the name of a variable is not its value
+    return last
+
+
+def _group(sentence: str, values: list[Value], chosen: int) -> tuple[int, int]:
+    """The first and last of the values that are named together with the chosen one: all of them are the answer."""
+    gaps = [sentence[one.end : other.start] for one, other in pairwise(values)]
+    first = last = chosen
+    listed = [*map(_linked, gaps)]
+    while first and listed[first - 1]:
+        first -= 1
+    while last < len(gaps) and listed[last]:
+        last += 1
+    commas = any(_COMMA.fullmatch(gap) for gap in gaps[first:last])
+    if commas and last - first < 2 and not _leads(sentence, values[first].start):
+        return chosen, chosen
+    return first, last
+
+
+def _linked(gap: str) -> bool:
+    return len(gap) < 60 and any(link.fullmatch(gap) for link in (_EITHER, _AND, _COMMA))
+
+
+def _read(value: Value) -> str:
+    if value.kind == "plain" and not re.search(r"[<>≤≥≠]", value.text):
+        return value.text.rpartition("=")[2].strip()
+    return unwrapped(value.text)
+
+
+# ---- phrases and texts
+
+
+def read_phrase(phrase: str) -> str | None:
+    """The answer in the text after a marker such as "the answer is"; None if there is none."""
+    phrase = phrase[:MAX_PHRASE].lstrip(" \t\n:：*_}")
+    if phrase.startswith(("```", "\\[", "$$")):
+        opened = FENCE.match(phrase) if phrase[0] == "`" else None
+        spans = _formulas(phrase)
+        return unwrapped(phrase[: opened.end() if opened else spans[0][1] if spans else None]) or None
+    sentence = first_sentence(phrase).strip()
+    if not is_sentence(sentence):
+        return unwrapped(sentence) or None
+    head = _HEAD.split(sentence, maxsplit=1)[0]
+    rest = sentence[len(head) :]
+    if rest and not is_sentence(head) and not _OTHER.search(rest) and not _DENIED_AFTER.match(rest):
+        return unwrapped(head) or None
+    found = statement(sentence)
+    return found.value if found else unwrapped(sentence) or None
+
+
+_HEAD = re.compile(r"(?<=[\d$)\]}*])\s+(?=[a-z]{2,}\b)|,?\s+(?=(?:because|since|as)\b)")
+_OTHER = re.compile(r"^\W*(?:or|and)\b|\b(?:or|maybe|perhaps|possibly|alternatively|could be|might be|may be)\b")
+
+
+def closing_value(text: str) -> str | None:
+    """The value in the last sentence of ``text`` that names one; None if there is none, or the sentence gives none."""
+    for sentence in reversed(list(_sentences(text[-MAX_CLOSING:]))):
+        if sentence.strip().endswith(("?", "？")):  # a question states nothing
+            continue
+        found = statement(sentence)
+        if found:
+            return found.value
+    return None
