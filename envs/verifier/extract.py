@@ -23,7 +23,7 @@ import re
 from collections import deque
 from typing import NamedTuple
 
-from .markup import result, unwrapped
+from .markup import json_answer, result, unwrapped
 from .sentence import MAX_PHRASE, closing_value, first_sentence, is_prose, is_sentence, read_phrase
 
 MAX_TEXT = 200_000
@@ -48,11 +48,6 @@ _TURN_END = re.compile(r"<\|(?:im_end|im_start|eot_id|endoftext|end_of_text|end|
 _ASSISTANT = re.compile(r"<\|im_start\|>assistant|<\|assistant\|>|<\|start_header_id\|>assistant<\|end_header_id\|>")
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 _NO_BOX = re.compile(r"[ \t]*(?:[A-Za-z]{2}|[^\w\s{\\+(\[|<.-]|\n|$)")
-_FIELD = re.compile(
-    r"\"(?:final[_ ]?)?answer\"\s*:\s*(?:\"((?:\\.|[^\"\\])*)(?:\"|$)|(\[[^\[\]{}]*\]|[^\s\"{}\[\],][^\"{}\n,]*))",
-    re.IGNORECASE | re.DOTALL,
-)
-_REST_OF_OBJECT = re.compile(r"(?:\"(?:\\.|[^\"\\])*(?:\"|$)|[^\"}])*", re.DOTALL)
 _ANSWER_LINE = re.compile(
     r"^[\s>#*_-]*(?:(?:so|thus|hence|therefore|the|my|final|correct)\b[\s,]*){0,4}answer[*_]{0,2}\s*[:\uff1a]|"
     r"^[\s>#*_]*(?:the )?(?:final )?answer[*_]*[ \t]*\n(?=\s*\S[^\n]*\s*\Z)",
@@ -62,9 +57,10 @@ _MARKER = re.compile(
     r"(?:\b(?:answers?|correct (?:option|choice))\b(?: (?!is\b|are\b)\w{1,14}){0,6}[*_\s]{0,4}?"
     r"(?:\s(?:is|are|equals)\b[ \t]*:?|[:\uff1a=])|^A:|"
     r"答案\s*(?:[是为选]\s*[:\uff1a]?|[:\uff1a])|[故应所因此]选(?:项)?[是为]?\s*[:\uff1a]?|"
-    r"选(?:项[是为])?\s*[:\uff1a]?(?=[\s$(\uff08]*[A-J](?![A-Za-z])))[*_]{0,2}",
+    r"选(?:项[是为])?\s*[:\uff1a]?(?=[\s$(\uff08]*[A-J](?![A-Za-z])))",
     re.IGNORECASE | re.MULTILINE,
 )
+_IS_ANSWER = re.compile(r"(\S.{0,99}?)\s+is (?:the|our|my) (?:\w{1,14} )?(?:answer|solution)\W*", re.IGNORECASE)
 _REFUSAL = re.compile(
     r"\bI(?:['\u2019]m| am) (?:not able|unable|not sure how)\b|\bI (?:can(?:not|['\u2019]t)|could(?: not|n['\u2019]t)|"
     r"do(?: not|n['\u2019]t) know|need more)\b|\bnot enough information\b|\binsufficient information\b|"
@@ -73,6 +69,11 @@ _REFUSAL = re.compile(
 )
 _DISMISSED = re.compile(
     r"\b(?:wrong|incorrect|not correct|not right|mistaken|(?:as|in|see)\b.{0,20}\b(?:above|below|box|shown))\b",
+    re.IGNORECASE,
+)
+_NOT_THE = re.compile(
+    r"(?:\bnot (?:true|correct|right|the case)|n['\u2019]t (?:think|believe|say)|\bdoubt|\bfalse)\b[^.,;\n]{0,30}$|"
+    r"\b(?:wrong|incorrect|false|tempting|naive)\s+$",
     re.IGNORECASE,
 )
 _GAP_NOISE = re.compile(r"\\(?:quad|qquad|text|textrm|mbox|mathrm)(?![A-Za-z])|\\[,;:! \[\]()]|[\s${}~.*&]")
@@ -115,9 +116,10 @@ def marked_answer(text: str, sentence: bool = False) -> Extraction | None:
         elif close_tag >= 0:
             text = text[:close_tag]
     start = _last_box_start(text, len(text))
-    field = _json_field(text, sentence) if 'nswer"' in text else None
+    field = json_answer(text) if 'nswer"' in text else None
     if field and (start is None or field[1] > start):
-        return field[0]
+        boxed = last_box(field[0])
+        return Extraction(boxed, "box") if boxed else _inside(field[0], "JSON", sentence)
     if start is None:
         return None
     boxed = last_box(text) or ""
@@ -148,6 +150,9 @@ def _inside(text: str, rule: str, sentence: bool) -> Extraction:
     if marked and marked.answer:
         return Extraction(marked.answer, rule)
     answer = unwrapped(text)
+    named = _IS_ANSWER.fullmatch(answer)
+    if named and not is_sentence(named.group(1)):
+        return _found(unwrapped(named.group(1)), rule)
     if sentence and is_sentence(answer):
         answer = closing_value(answer) or answer
     return _found(answer, rule)
@@ -155,27 +160,6 @@ def _inside(text: str, rule: str, sentence: bool) -> Extraction:
 
 def _found(answer: str, rule: str) -> Extraction:
     return Extraction(answer, rule) if answer else Extraction(None, "nothing found")
-
-
-def _json_field(text: str, sentence: bool) -> tuple[Extraction, int] | None:
-    """The last ``"answer"`` of JSON, and where the object with it ends. Single backslashes are taken for LaTeX."""
-    last = None
-    for match in _FIELD.finditer(text):
-        if text[max(0, match.start() - 200) : match.start()].rstrip()[-1:] in ("{", ","):
-            last = match
-    if last is None:
-        return None
-    written, value = last.groups()
-    if written is not None:
-        value = written.replace("\\\\", "\\") if "\\\\" in written else re.sub(r"\\n(?![A-Za-z])", "\n", written)
-        value = value.replace('\\"', '"')
-        boxed = last_box(value)
-        found = Extraction(boxed, "box") if boxed else _inside(value, "JSON", sentence)
-    else:
-        value = "" if value.strip() == "null" else value.strip().strip("[]").replace('"', "")
-        found = _found(value.strip(), "JSON")
-    rest = _REST_OF_OBJECT.match(text, last.end())
-    return found, rest.end() if rest else last.end()
 
 
 def final_part(text: str) -> str | None:
@@ -261,7 +245,7 @@ def _from_hashes(text: str) -> Extraction | None:
     if at < 0:
         return None
     end = text.find("\n", at)
-    line = text[at + 4 : end if end >= 0 else None][:MAX_LINE].strip().strip("#*: ")
+    line = text[at + 4 : end if end >= 0 else None][:MAX_LINE].strip(" \t#*").lstrip(": ")
     if not line or line.endswith(":") or _MARKER.search(line) or is_prose(line):  # a heading, not an answer
         return None
     return Extraction(unwrapped(line), "hashes")
@@ -270,7 +254,8 @@ def _from_hashes(text: str) -> Extraction | None:
 def _from_marker(text: str) -> Extraction | None:
     for match in reversed(deque(_MARKER.finditer(text), maxlen=MAX_MARKERS)):
         phrase = text[match.end() : match.end() + MAX_PHRASE]
-        if phrase.strip(" \t\n*_$:.") and not _DISMISSED.search(first_sentence(phrase)):
+        before = text[max(0, match.start() - 60) : match.start()]
+        if phrase.strip(" \t\n*_$:.") and not _DISMISSED.search(first_sentence(phrase)) and not _NOT_THE.search(before):
             break
     else:
         return None
@@ -288,6 +273,8 @@ def _from_end(text: str) -> Extraction:
         return Extraction(None, "refusal")
     if not stripped:
         return Extraction(None, "nothing found")
+    if _JSON.match(stripped):
+        return Extraction(None, "nothing found")  # an object without an answer, or cut off before it
     if stripped[0] == "$" == stripped[-1] and "$" not in stripped.strip("$"):
         return _found(unwrapped(stripped), "whole text")
     short = len(stripped) <= 200 and "\n" not in stripped and len(_LONG_WORDS.findall(stripped)) <= 3
@@ -296,4 +283,5 @@ def _from_end(text: str) -> Extraction:
     return _found(closing_value(stripped) or "", "closing sentence")
 
 
+_JSON = re.compile(r"(?:```(?:json)?\s*)?\{\s*\"")
 _LONG_WORDS = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")

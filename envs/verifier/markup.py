@@ -14,7 +14,8 @@ MAX_CALCULATION = 2_000
 _HTML = re.compile(r"</?(?:script|span|div|p|b|i|strong|em|code|br)\b[^<>]{0,80}>")
 FENCE = re.compile(r"```\w*[ \t]*\n(.*?)(?:```|\Z)", re.DOTALL)
 BOLD = re.compile(r"(?<![\w)\]}*])\*\*(?=[^\s*])([^*\n]{1,400})(?<=\S)\*\*(?![\w(*])|\\textbf\{([^{}\n]{1,400})\}")
-_QUOTES = (("`", "`"), ('"', '"'), ("“", "”"), ("``", "''"))
+CALCULATOR = re.compile(r"<<[^<>\n]{0,200}>>")  # GSM8K: 7*10=<<7*10=70>>70
+_QUOTES = (("__", "__"), ("_", "_"), ("`", "`"), ('"', '"'), ("“", "”"), ("``", "''"))
 _DELIMITERS = (("$$", "$$"), ("\\[", "\\]"), ("\\(", "\\)"), ("$", "$"))
 DOLLAR = re.compile(r"(?<!\\)\$")
 _INNER_DELIMITER = re.compile(r"(?<!\\)\\[()\[\]]")
@@ -26,6 +27,8 @@ def unwrapped(text: str) -> str:
         text = _HTML.sub(" ", text)
     for _ in range(MAX_WRAPPERS):
         before = text
+        if "**" in text:
+            text = BOLD.sub(lambda bold: bold.group(1) or bold.group(2), text)
         text = text.strip().strip("*").strip()
         if text.startswith("```"):
             fence = FENCE.match(text)
@@ -37,7 +40,7 @@ def unwrapped(text: str) -> str:
         lines = [line for line in text.split("\\\\") if line.strip() and not line.strip().startswith("\\end")]
         text = lines[-1].rpartition("=")[2].replace("&", " ") if lines else ""
         text = text.partition("\\end{align")[0].strip().rstrip(".")
-    return BOLD.sub(lambda bold: bold.group(1) or bold.group(2), text) if "**" in text else text
+    return text
 
 
 def unquoted(text: str) -> str:
@@ -88,3 +91,33 @@ def result(text: str) -> str:
     if match:
         return match.group(1).strip()
     return last.strip() if steps and "=" not in last else text
+
+
+# ---- JSON
+
+_FIELD = re.compile(
+    r"\"(?:final[_ ]?)?answer\"\s*:\s*(?:\"((?:\\.|[^\"\\])*)(?:\"|$)|(\[[^\[\]{}]*\]|[^\s\"{}\[\],][^\"{}\n,]*))",
+    re.IGNORECASE | re.DOTALL,
+)
+_REST_OF_OBJECT = re.compile(r"(?:\"(?:\\.|[^\"\\])*(?:\"|$)|[^\"}])*", re.DOTALL)
+
+
+def json_answer(text: str) -> tuple[str, int] | None:
+    """The value of the last ``"answer"`` in JSON, whole or cut off, and where the rest of its object ends.
+
+    Single backslashes are taken for LaTeX, because models that write JSON forget to double them.
+    """
+    last = None
+    for match in _FIELD.finditer(text):
+        if text[max(0, match.start() - 200) : match.start()].rstrip()[-1:] in ("{", ","):
+            last = match
+    if last is None:
+        return None
+    written, plain = last.groups()
+    if written is not None:
+        value = written.replace("\\\\", "\\") if "\\\\" in written else re.sub(r"\\n(?![A-Za-z])", "\n", written)
+        value = value.replace('\\"', '"')
+    else:
+        value = "" if plain.strip() == "null" else plain.strip("[] \t\r").replace('"', "")
+    rest = _REST_OF_OBJECT.match(text, last.end())
+    return value.strip(), rest.end() if rest else last.end()

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 from typing import NamedTuple
 
-from .markup import BOLD, DOLLAR, FENCE, unwrapped
+from .markup import BOLD, CALCULATOR, DOLLAR, FENCE, unwrapped
 
 MAX_PHRASE = 2_000
 """Characters after a marker that are read."""
@@ -27,14 +27,21 @@ _OPENING = re.compile(r"(?<!\\)(?:\\\[|\\\(|\$\$?|\\begin\{align)")
 _CLOSING = {"\\[": "\\]", "\\(": "\\)", "$$": "$$", "\\begin{align": "\\end{align"}
 _PROSE = re.compile(r"(?<![A-Za-z])[A-Za-z]{3,}[ ,.]+[A-Za-z]{2,}[ ,.]+[A-Za-z]{2,}")
 _TEXT_ARGUMENT = re.compile(r"\\(?:text|mathrm|mbox|textbf|textnormal)\s*\{[^{}]*\}")
-_NUMBER = r"(?:\d[\d,]*\d|\d)(?:\.\d+)?(?:[eE][-+]?\d+)?(?::\d+)*(?:\s?\\?%)?|\.\d+"
+_NUMBER = r"(?:\d[\d,]*\d|\d)(?:\.\d+)?(?:[eE][-+]?\d+)?(?: \d+ ?/ ?\d+|(?:(?::| : )\d+)+)?(?:\s?\\?%)?|\.\d+"
 _BRACED = r"\{(?:[^{}\n]|\{(?:[^{}\n]|\{[^{}\n]*\})*\})*\}"
 _BRACKETED = r"[(\[](?:[^()\[\]\n]|\([^()\n]{0,99}\)){1,200}[)\]]"
-_ATOM = rf"{_NUMBER}|{_BRACED}|{_BRACKETED}|\\[A-Za-z]+|\\[{{}}|,;!]|(?<![A-Za-z\\])[A-Za-z](?![A-Za-z])|[!'°π∞√½¼¾⅓⅔]"
+_FUNCTION = r"(?:a(?:rc)?)?(?:sin|cos|tan)h?|log|ln|lg|exp|sqrt|mod|gcd|lcm|max|min"
+_ATOM = rf"{_NUMBER}|{_BRACED}|{_BRACKETED}|\\[A-Za-z]+[ \t]?|\b(?:{_FUNCTION})(?:_\w+)?(?![A-Za-z])[ \t]?|\\[{{}}|,;!]|(?<![A-Za-z\\])[A-Za-z](?![A-Za-z])|[!'°π∞√½¼¾⅓⅔]"
 _RUN = re.compile(rf"[-+±−]?(?:{_ATOM})(?:[ \t]{{0,3}}[-+*/^_=<>|≤≥≠≈±×÷·−]+[ \t]{{0,3}}|{_ATOM})*")
 _HOLDS_VALUE = re.compile(r"[0-9π∞√½¼¾⅓⅔]|\\[A-Za-z]")
-_WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{3,}")
-_CHOICE = re.compile(r"\b(?:option|choice|statement|letter)\s+\(?([A-J])\)?(?![\w'])|\(([A-J])\)", re.IGNORECASE)
+_WORD = re.compile(rf"(?<![\\A-Za-z])(?!(?:{_FUNCTION})(?![A-Za-z]))[A-Za-z]{{3,}}")
+_MODIFIER = re.compile(
+    r"\b(?:minus|negative|plus|at least|at most|(?:more|less|fewer|greater) than|up to|over|under|half(?: of)?|twice|double|"
+    r"(?:square|cube) root of) $",
+    re.IGNORECASE,
+)
+_SCALE = re.compile(r"[ -](?:hundred|thousand|million|billion|trillion|dozen|squared|cubed|factorial|modulo)\b")
+_CHOICE = re.compile(r"\b(?:[Oo]ption|[Cc]hoice|[Ss]tatement|[Ll]etter)\s+\(?([A-J])\)?(?![\w'])|\(([A-J])\)|^\W*([A-J])\W*$")
 _NAME = re.compile(r"[\s$\\()]*[A-Za-z][\s$\\()]*")
 
 
@@ -88,7 +95,8 @@ def _values(text: str) -> list[Value]:
     rest = _without(rest, found)
     for choice in _CHOICE.finditer(rest):
         if choice.group(1) or _leads(text, choice.start()) or not text[choice.end() :].strip(" .*"):
-            found.append(Value(choice.start(), choice.end(), "choice", f"({choice.group(1) or choice.group(2)})"))
+            letter = next(filter(None, choice.groups()))
+            found.append(Value(choice.start(), choice.end(), "choice", f"({letter})"))
     rest = _without(rest, found)
     for run in _RUN.finditer(rest):
         start, written = run.start(), run.group()
@@ -96,7 +104,9 @@ def _values(text: str) -> list[Value]:
             start, written = start + number.start(), number.group()
         written = written.rstrip(" \t-+*/^_=<>|([{,")
         if _HOLDS_VALUE.search(written) and text[start - 1 : start] != "#":
-            found.append(Value(start, start + len(written), "plain", written))
+            before, after = _MODIFIER.search(text[max(0, start - 20) : start]), _SCALE.match(text, start + len(written))
+            start, end = start - len(before.group()) if before else start, after.end() if after else start + len(written)
+            found.append(Value(start, end, "plain", text[start:end]))
     return sorted(found)
 
 
@@ -114,7 +124,7 @@ def _without(text: str, values: list[Value]) -> str:
 _SENTENCE_END = re.compile(r"[.!?](?=\s|$|\*\*|[\"”])|\n|[。！？；]|，(?=\s*[\u4e00-\u9fff])")
 _VERB = re.compile(
     r"(?<![\\A-Za-z{])(?:is|are|was|were|be|has|have|had|there|it|she|he|they|we|you|would|will|can|could|must|needs?|"
-    r"gets?|gives?|equals?|costs?|takes?|because|since|so)(?![A-Za-z}])|[\u4e00-\u9fff]{2}",
+    r"gets?|gives?|equals?|costs?|takes?|because|since|so|then|therefore|thus|hence|total|not)(?![A-Za-z}])|[\u4e00-\u9fff]{2}",
     re.IGNORECASE,
 )
 _LEAD = re.compile(
@@ -125,22 +135,36 @@ _LEAD = re.compile(
 _EITHER = re.compile(r"[\s,$(]*(?:[a-z]{1,12}\s+)?(?:or|或者?)\s*(?:about |approximately |maybe |perhaps |possibly |even )?")
 _AND = re.compile(r"\s*(?:and|且|和|[-+*/×])\s*")
 _COMMA = re.compile(r"\s*(?:,\s*|;\s*|、)(?:(?:\.\.\.|…|\\[lc]?dots)\s*,?\s*)?(?:and\s+|or\s+)?")
+_NOUN = re.compile(r"\s*(?!(?:is|are|was|were|be|equals|has|have|times|plus|minus|than|of)\b)(?:out )?[a-z]{2,12}(?:,?\s+and)?\s+")
+_MEASURE = re.compile(r"\s*(?:hours?|minutes?|days?|weeks?|months?|years?|feet|foot|ft|pounds?|dollars?)(?:,|\s+and)?\s+")
 _HEDGE = re.compile(
     r"\b(?:(?:could|might|may)(?: also)? be|maybe|perhaps|possibly|alternatively|either)\W*(?:it(?: i|')s )?$|可能是?\s*$",
     re.IGNORECASE,
 )
 _DENIED_AFTER = re.compile(
     r"\W*(?:\w+\W+){0,2}?(?:is|are|was|were|do|does|did|can|could|would|will|has|have|should)\s*(?:not\b|n['’]t\b)|"
-    r"\W*(?:cannot|fails?)\b|\s*不|[^.]*\b(?:wrong|incorrect|not correct|not right|mistaken)\b",
+    r"\W*cannot\b|\s*不|\W*(?:is|are|was|were) too\b|[^.]*\b(?:wrong|incorrect|not correct|not right|mistaken|fails?)\b",
     re.IGNORECASE,
 )
-_DENIED_BEFORE = re.compile(r"(?:\bnot|n['’]t|\bnever|不[是等为]于?)\s+(?:equal(?: to)? |be |exactly |just )?$", re.IGNORECASE)
+_DENIED_BEFORE = re.compile(
+    r"(?:\bnot|n['’]t|\bnever|不[是等为]于?|\brather than|\binstead of)\s+(?:equal(?: to)? |be |exactly |just )?$|"
+    r"(?:\bnot (?:true|correct|right|the case)|n['’]t (?:think|believe|say)|\bdoubt|\bfalse)\b[^.,;\n]{0,30}$",
+    re.IGNORECASE,
+)
 _ASKED = re.compile(
-    r"(?:\b(?:to|let us|let's|we|can|will|must|should|please|how)|^\W*(?:so|now|first|next|then)?)\W+(?:now )?"
-    r"(?:find|simplify|solve|evaluate|compute|calculate|determine|factor|expand|rewrite|express|write|prove|consider)\b"
+    r"(?:\b(?:to|let us|let's|we|can|will|must|should|please|how)\W+(?:now )?|^\W*(?:(?:so|now|first|next|then)\W+)?)"
+    r"(?:find|simplify|solve|evaluate|compute|calculate|determine|factor|expand|rewrite|express|write|prove|consider|choose|select)\b"
     r"[^,=:]*$",
     re.IGNORECASE,
 )
+_SUPPOSED = re.compile(
+    r"^\W*(?:(?:so|now|and|but|then)\W+)?(?:let|suppose|assume|if|when|substitute|plug|check|try|is|are|step|question|problem|"
+    r"part|case)\b(?:(?!\bthen\b)[^,;:])*$|\bwhat (?:is|are)\b[^,;:]*$",
+    re.IGNORECASE,
+)
+_OPERAND = re.compile(r"\bthe (?:\w+ ){1,3}of(?: the \w+)?\s+\W*$|\d\W+(?:\w+ )?(?:out )?of(?: the)? \W*$", re.IGNORECASE)
+_ASSIGNMENT = re.compile(r"[\s$\\(\[]*(?:[A-Za-z]\w?(?:\([A-Za-z, ]+\))?|[-+*/×÷.()0-9\s$]+)\s*=")
+_UNEVALUATED = re.compile(r"[\s$()0-9.,]*[0-9][\s()]*[-+*×][-+*×/\s$()0-9.,]*")
 _UNFINISHED = re.compile(
     r"\s*(?:can|could|may|must|should|needs? to|ha(?:s|ve) to|(?:is|are) (?:to be|equal|equivalent|written|given|defined))\b"
 )
@@ -197,10 +221,13 @@ def statement(sentence: str) -> Statement | None:
         return Statement(None)
     if any(_HEDGE.search(sentence[max(0, value.start - 40) : value.start]) for value in values):
         return Statement(" or ".join(dict.fromkeys(_read(value) for value in values)))
-    first, last = _group(sentence, values, _chosen(sentence, values))
-    if first == last:
-        return Statement(None if _unfinished(sentence, values[last]) else _read(values[last]))
-    return Statement(unwrapped(sentence[values[first].start : values[last].end]))
+    while values:
+        first, last = _group(sentence, values, _chosen(sentence, values))
+        if not _restated(sentence, values[first], values[last]):
+            one = first == last
+            return Statement(_read(values[first]) if one else unwrapped(sentence[values[first].start : values[last].end]))
+        values = [value for value in values[:first] if _leads(sentence, value.start)]
+    return Statement(None)
 
 
 def _leads(sentence: str, at: int) -> bool:
@@ -213,13 +240,16 @@ def _denied(sentence: str, value: Value) -> bool:
     return _DENIED_AFTER.match(after) is not None or _DENIED_BEFORE.search(before) is not None
 
 
-def _unfinished(sentence: str, value: Value) -> bool:
-    """Whether a value is what the sentence asks for or talks about, and not what it finds."""
-    if "=" in value.text or _leads(sentence, value.start):
-        return False
-    if _ASKED.search(sentence[: value.start]):
+def _restated(sentence: str, first: Value, last: Value) -> bool:
+    """Whether values are what the sentence asks for or talks about, and not what it finds."""
+    before = sentence[: first.start]
+    if _SUPPOSED.search(before):
         return True
-    return value.kind == "formula" and _UNFINISHED.match(sentence, value.end) is not None
+    if _ASSIGNMENT.match(last.text) or _leads(sentence, first.start):
+        return False
+    if _ASKED.search(before) or _OPERAND.search(before) or _UNEVALUATED.fullmatch(last.text):
+        return True
+    return last.kind == "formula" and _UNFINISHED.match(sentence, last.end) is not None
 
 
 def _chosen(sentence: str, values: list[Value]) -> int:
@@ -245,20 +275,23 @@ def _chosen(sentence: str, values: list[Value]) -> int:
 def _group(sentence: str, values: list[Value], chosen: int) -> tuple[int, int]:
     """The first and last of the values that are named together with the chosen one: all of them are the answer."""
     gaps = [sentence[one.end : other.start] for one, other in pairwise(values)]
-    first = last = chosen
-    listed = [*map(_linked, gaps)]
-    while first and listed[first - 1]:
-        first -= 1
-    while last < len(gaps) and listed[last]:
-        last += 1
-    commas = any(_COMMA.fullmatch(gap) for gap in gaps[first:last])
-    if commas and last - first < 2 and not _leads(sentence, values[first].start):
-        return chosen, chosen
+    for links in (_LOOSE_LINKS, _LINKS):  # the loose ones need a verb before the list
+        first = last = chosen
+        while first and _linked(gaps[first - 1], links):
+            first -= 1
+        while last < len(gaps) and _linked(gaps[last], links):
+            last += 1
+        if _leads(sentence, values[first].start):
+            break
     return first, last
 
 
-def _linked(gap: str) -> bool:
-    return len(gap) < 60 and any(link.fullmatch(gap) for link in (_EITHER, _AND, _COMMA))
+_LINKS = (_EITHER, _AND, _MEASURE)
+_LOOSE_LINKS = (*_LINKS, _COMMA, _NOUN)
+
+
+def _linked(gap: str, links: tuple[re.Pattern[str], ...]) -> bool:
+    return len(gap) < 60 and any(link.fullmatch(gap) for link in links)
 
 
 def _read(value: Value) -> str:
@@ -272,7 +305,7 @@ def _read(value: Value) -> str:
 
 def read_phrase(phrase: str) -> str | None:
     """The answer in the text after a marker such as "the answer is"; None if there is none."""
-    phrase = phrase[:MAX_PHRASE].lstrip(" \t\n:：*_}")
+    phrase = _BEFORE_ANSWER.sub("", CALCULATOR.sub("", phrase[:MAX_PHRASE]), count=1)
     if phrase.startswith(("```", "\\[", "$$")):
         opened = FENCE.match(phrase) if phrase[0] == "`" else None
         spans = _formulas(phrase)
@@ -288,13 +321,16 @@ def read_phrase(phrase: str) -> str | None:
     return found.value if found else unwrapped(sentence) or None
 
 
+_BEFORE_ANSWER = re.compile(
+    r"^(?:[\s:：}]|(?:\*\*|__?)(?=\s))*(?:(?:therefore|thus|hence|then|so|simply|just)\b[\s,]*)?", re.IGNORECASE
+)
 _HEAD = re.compile(r"(?<=[\d$)\]}*])\s+(?=[a-z]{2,}\b)|,?\s+(?=(?:because|since|as)\b)")
 _OTHER = re.compile(r"^\W*(?:or|and)\b|\b(?:or|maybe|perhaps|possibly|alternatively|could be|might be|may be)\b")
 
 
 def closing_value(text: str) -> str | None:
     """The value in the last sentence of ``text`` that names one; None if there is none, or the sentence gives none."""
-    for sentence in reversed(list(_sentences(text[-MAX_CLOSING:]))):
+    for sentence in reversed(list(_sentences(CALCULATOR.sub("", text[-MAX_CLOSING:])))):
         if sentence.strip().endswith(("?", "？")):  # a question states nothing
             continue
         found = statement(sentence)
