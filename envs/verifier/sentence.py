@@ -18,6 +18,8 @@ from .markup import BOLD, CALCULATOR, DOLLAR, FENCE, unwrapped
 
 MAX_PHRASE = 2_000
 """Characters after a marker that are read."""
+MAX_CIRCUMSTANCES = 4
+"""Values such as those of "in 3 days for 5 dollars" that are looked at, in one sentence."""
 MAX_CLOSING = 4_000
 """Characters at the end of a text in which the closing sentence is looked for."""
 
@@ -31,16 +33,19 @@ _NUMBER = r"(?:\d[\d,]*\d|\d)(?:\.\d+)?(?:[eE][-+]?\d+)?(?: \d+ ?/ ?\d+|(?:(?::|
 _BRACED = r"\{(?:[^{}\n]|\{(?:[^{}\n]|\{[^{}\n]*\})*\})*\}"
 _BRACKETED = r"[(\[](?:[^()\[\]\n]|\([^()\n]{0,99}\)){1,200}[)\]]"
 _FUNCTION = r"(?:a(?:rc)?)?(?:sin|cos|tan)h?|log|ln|lg|exp|sqrt|mod|gcd|lcm|max|min"
-_ATOM = rf"{_NUMBER}|{_BRACED}|{_BRACKETED}|\\[A-Za-z]+[ \t]?|\b(?:{_FUNCTION})(?:_\w+)?(?![A-Za-z])[ \t]?|\\[{{}}|,;!]|(?<![A-Za-z\\])[A-Za-z](?![A-Za-z])|[!'°π∞√½¼¾⅓⅔]"
+_ATOM = rf"{_NUMBER}|{_BRACED}|{_BRACKETED}|[ \t]?\\[A-Za-z]+[ \t]?|\b(?:{_FUNCTION})(?:_\w+)?(?![A-Za-z])[ \t]?|\\[{{}}|,;!]|(?<![A-Za-z\\])[A-Za-z](?![A-Za-z])|[!'°π∞√½¼¾⅓⅔]"
 _RUN = re.compile(rf"[-+±−]?(?:{_ATOM})(?:[ \t]{{0,3}}[-+*/^_=<>|≤≥≠≈±×÷·−]+[ \t]{{0,3}}|{_ATOM})*")
 _HOLDS_VALUE = re.compile(r"[0-9π∞√½¼¾⅓⅔]|\\[A-Za-z]")
 _WORD = re.compile(rf"(?<![\\A-Za-z])(?!(?:{_FUNCTION})(?![A-Za-z]))[A-Za-z]{{3,}}")
+_WORDS = re.compile(
+    rf"(?<![\\A-Za-z])(?!(?:{_FUNCTION}|and|or)(?![A-Za-z]))(?<!\\begin\{{)(?<!\\end\{{)[A-Za-z]{{2,}}|[\u4e00-\u9fff]"
+)
 _MODIFIER = re.compile(
     r"\b(?:minus|negative|plus|at least|at most|(?:more|less|fewer|greater) than|up to|over|under|half(?: of)?|twice|double|"
     r"(?:square|cube) root of) $",
     re.IGNORECASE,
 )
-_SCALE = re.compile(r"[ -](?:hundred|thousand|million|billion|trillion|dozen|squared|cubed|factorial|modulo)\b")
+_SCALE = re.compile(r"[ -](?:i|pi|hundred|thousand|million|billion|trillion|dozen|squared|cubed|factorial|modulo)\b")
 _CHOICE = re.compile(r"\b(?:[Oo]ption|[Cc]hoice|[Ss]tatement|[Ll]etter)\s+\(?([A-J])\)?(?![\w'])|\(([A-J])\)|^\W*([A-J])\W*$")
 _NAME = re.compile(r"[\s$\\()]*[A-Za-z][\s$\\()]*")
 
@@ -121,7 +126,7 @@ def _without(text: str, values: list[Value]) -> str:
 
 # ---- sentences
 
-_SENTENCE_END = re.compile(r"[.!?](?=\s|$|\*\*|[\"”])|\n|[。！？；]|，(?=\s*[\u4e00-\u9fff])")
+_SENTENCE_END = re.compile(r"(?:[.?]|(?<![0-9)}])!)(?=\s|$|\*\*|[\"”])|\n|[。！？；]|，(?=\s*[\u4e00-\u9fff])")
 _VERB = re.compile(
     r"(?<![\\A-Za-z{])(?:is|are|was|were|be|has|have|had|there|it|she|he|they|we|you|would|will|can|could|must|needs?|"
     r"gets?|gives?|equals?|costs?|takes?|because|since|so|then|therefore|thus|hence|total|not)(?![A-Za-z}])|[\u4e00-\u9fff]{2}",
@@ -129,14 +134,14 @@ _VERB = re.compile(
 )
 _LEAD = re.compile(
     r"(?:^|[:：=≈是为于有得选]|\b(?:is|are|was|were|be|equals?|equal to|becomes?|obtain|gets?|gives?|giving|yields?|ha[sd]|"
-    r"have|as|to|approximately|about|only|exactly|therefore|thus|hence|so))[\s*,]*$",
+    r"have|as|to|approximately|about|only|exactly|worth|total of|therefore|thus|hence|so))[\s*,]*$",
     re.IGNORECASE,
 )
-_EITHER = re.compile(r"[\s,$(]*(?:[a-z]{1,12}\s+)?(?:or|或者?)\s*(?:about |approximately |maybe |perhaps |possibly |even )?")
-_AND = re.compile(r"\s*(?:and|且|和|[-+*/×])\s*")
-_COMMA = re.compile(r"\s*(?:,\s*|;\s*|、)(?:(?:\.\.\.|…|\\[lc]?dots)\s*,?\s*)?(?:and\s+|or\s+)?")
-_NOUN = re.compile(r"\s*(?!(?:is|are|was|were|be|equals|has|have|times|plus|minus|than|of)\b)(?:out )?[a-z]{2,12}(?:,?\s+and)?\s+")
-_MEASURE = re.compile(r"\s*(?:hours?|minutes?|days?|weeks?|months?|years?|feet|foot|ft|pounds?|dollars?)(?:,|\s+and)?\s+")
+_EITHER = re.compile(r"[\s,$(]*(?:[a-z]{1,12}\s+)?(?:or|或者?)\s*(?:about|approximately|maybe|perhaps|possibly|even)?")
+_AND = re.compile(r"\s*(?:and|且|和|[-+*/×])?\s*")
+_COMMA = re.compile(r"\s*(?:,\s*|;\s*|、)(?:(?:\.\.\.|…|\\[lc]?dots)\s*,?\s*)?(?:and|or)?")
+_NOUN = re.compile(r"(?!(?:is|are|was|were|be|equals|has|have|times|plus|minus|than|of)\b)(?:out )?[a-z]{2,12}(?:,?\s+and)?")
+_MEASURE = re.compile(r"(?:hours?|minutes?|days?|weeks?|months?|years?|feet|foot|ft|pounds?|dollars?)(?:,|\s+and)?")
 _HEDGE = re.compile(
     r"\b(?:(?:could|might|may)(?: also)? be|maybe|perhaps|possibly|alternatively|either)\W*(?:it(?: i|')s )?$|可能是?\s*$",
     re.IGNORECASE,
@@ -158,12 +163,12 @@ _ASKED = re.compile(
     re.IGNORECASE,
 )
 _SUPPOSED = re.compile(
-    r"^\W*(?:(?:so|now|and|but|then)\W+)?(?:let|suppose|assume|if|when|substitute|plug|check|try|is|are|step|question|problem|"
+    r"^\W*(?:(?:so|now|and|but|then)\W+)?(?:let|suppose|assume|given|if|when|substitute|plug|check|try|is|are|step|question|problem|"
     r"part|case)\b(?:(?!\bthen\b)[^,;:])*$|\bwhat (?:is|are)\b[^,;:]*$",
     re.IGNORECASE,
 )
 _OPERAND = re.compile(r"\bthe (?:\w+ ){1,3}of(?: the \w+)?\s+\W*$|\d\W+(?:\w+ )?(?:out )?of(?: the)? \W*$", re.IGNORECASE)
-_ASSIGNMENT = re.compile(r"[\s$\\(\[]*(?:[A-Za-z]\w?(?:\([A-Za-z, ]+\))?|[-+*/×÷.()0-9\s$]+)\s*=")
+_ASSIGNMENT = re.compile(r"[\s$\\(\[]*(?:[A-Za-z]\w?(?:\([A-Za-z, ]+\))?|[-+*/×÷.()0-9\s$%]+)\s*=")
 _UNEVALUATED = re.compile(r"[\s$()0-9.,]*[0-9][\s()]*[-+*×][-+*×/\s$()0-9.,]*")
 _UNFINISHED = re.compile(
     r"\s*(?:can|could|may|must|should|needs? to|ha(?:s|ve) to|(?:is|are) (?:to be|equal|equivalent|written|given|defined))\b"
@@ -173,7 +178,6 @@ _CIRCUMSTANCE = re.compile(
     r"\b(?:in|after|during|within|per|every|each|for|at|by|on|of|from|over|out of)"
     r"(?: (?:the|every|each|an?|her|his|their|its))?(?: (?:first|last|next|other))? $"
 )
-_OPENS_WITH_NUMBER = re.compile(r"\W*(?:(?:so|thus|therefore|hence|then)\b\W*)?")
 
 
 def first_sentence(text: str) -> str:
@@ -213,6 +217,10 @@ def statement(sentence: str) -> Statement | None:
     sentence = sentence.strip()
     if sentence.startswith("**") and sentence.endswith("**") and sentence.count("**") == 2:
         sentence = sentence[2:-2]
+    if not _WORDS.search(_TEXT_ARGUMENT.sub("", sentence)):
+        formulas = len(_formulas(sentence))
+        if formulas == 1 or (not formulas and _HOLDS_VALUE.search(sentence)):  # nothing but one formula
+            return Statement(_right_side(unwrapped(sentence.lstrip("=>→⇒ "))) or None)
     values = _values(sentence)
     if not values:
         return None
@@ -258,11 +266,10 @@ def _chosen(sentence: str, values: list[Value]) -> int:
     for kind in ("bold", "choice"):
         if marked := [at for at, value in enumerate(values) if value.kind == kind]:
             return marked[-1]
-    opening = _OPENS_WITH_NUMBER.match(sentence)
-    if opening and opening.end() == values[0].start and re.match(r" [a-z]{2,}", sentence[values[0].end :]):
-        before = [sentence[max(0, value.start - 40) : value.start] for value in values[1:]]
-        if all(map(_CIRCUMSTANCE.search, before)):
-            return 0
+    for at, value in enumerate(values[:-1]):
+        before = [sentence[max(0, other.start - 40) : other.start] for other in values[at + 1 :][:MAX_CIRCUMSTANCES]]
+        if (_leads(sentence, value.start) or _ASSIGNMENT.match(value.text)) and all(map(_CIRCUMSTANCE.search, before)):
+            return at
     for at, value in enumerate(values[:-1]):
         clause = _CLAUSE.search(sentence, value.end, values[at + 1].start)
         if clause and _leads(sentence, value.start) and not re.search(r",|\b(?:so|then)\b", sentence[clause.start() :]):
@@ -274,7 +281,10 @@ def _chosen(sentence: str, values: list[Value]) -> int:
 
 def _group(sentence: str, values: list[Value], chosen: int) -> tuple[int, int]:
     """The first and last of the values that are named together with the chosen one: all of them are the answer."""
-    gaps = [sentence[one.end : other.start] for one, other in pairwise(values)]
+    gaps = [
+        sentence[one.end : other.start].strip() or (" " if one.kind == other.kind == "plain" else "|")
+        for one, other in pairwise(values)
+    ]
     for links in (_LOOSE_LINKS, _LINKS):  # the loose ones need a verb before the list
         first = last = chosen
         while first and _linked(gaps[first - 1], links):
@@ -295,9 +305,14 @@ def _linked(gap: str, links: tuple[re.Pattern[str], ...]) -> bool:
 
 
 def _read(value: Value) -> str:
-    if value.kind == "plain" and not re.search(r"[<>≤≥≠]", value.text):
-        return value.text.rpartition("=")[2].strip()
-    return unwrapped(value.text)
+    return _right_side(value.text) if value.kind == "plain" else unwrapped(value.text)
+
+
+def _right_side(text: str) -> str:
+    """The last side of ``x = 3 + 5 = 8``; other relations and lists stay whole."""
+    whole = not _ASSIGNMENT.match(text) or re.search(r"[<>≤≥≠,;\\]|\bor\b|\band\b", text.rpartition("=")[0])
+    right = text.rpartition("=")[2].strip()
+    return text if whole or not _HOLDS_VALUE.search(right) else right
 
 
 # ---- phrases and texts
@@ -328,10 +343,13 @@ _HEAD = re.compile(r"(?<=[\d$)\]}*])\s+(?=[a-z]{2,}\b)|,?\s+(?=(?:because|since|
 _OTHER = re.compile(r"^\W*(?:or|and)\b|\b(?:or|maybe|perhaps|possibly|alternatively|could be|might be|may be)\b")
 
 
+_REMARK = re.compile(r"\b(?:let me know|I hope|feel free|verif(?:y|ied)|sanity check|double-check)\b", re.IGNORECASE)
+
+
 def closing_value(text: str) -> str | None:
     """The value in the last sentence of ``text`` that names one; None if there is none, or the sentence gives none."""
     for sentence in reversed(list(_sentences(CALCULATOR.sub("", text[-MAX_CLOSING:])))):
-        if sentence.strip().endswith(("?", "？")):  # a question states nothing
+        if sentence.strip().endswith(("?", "？")) or _REMARK.search(sentence):  # neither states a result
             continue
         found = statement(sentence)
         if found:
