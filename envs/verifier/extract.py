@@ -13,7 +13,7 @@ The rules, in order; the first that applies decides:
 6. A refusal that nothing follows is no answer.
 7. A completion of one short line is its own answer; of any other text it is the value in the closing sentence.
 
-How the value in a phrase or a sentence is found is in ``sentence.py``. ``final_part`` is rule 1 and ``marked_answer``
+The value of a phrase or a sentence is found in ``sentence.py``. ``final_part`` is rule 1 and ``marked_answer``
 rules 2 and 3, for readers with their own rules for unmarked text.
 """
 
@@ -23,8 +23,9 @@ import re
 from collections import deque
 from typing import NamedTuple
 
-from .markup import json_answer, result, unwrapped
-from .sentence import MAX_PHRASE, closing_value, first_sentence, is_prose, is_sentence, read_phrase
+from .markup import CALCULATOR, json_answer, result, unquoted, unwrapped
+from .sentence import MAX_PHRASE, closing_value, first_sentence, is_sentence, read_phrase
+from .values import is_prose
 
 MAX_TEXT = 200_000
 """Characters of a completion that are read, counted from its end."""
@@ -48,14 +49,16 @@ _TURN_END = re.compile(r"<\|(?:im_end|im_start|eot_id|endoftext|end_of_text|end|
 _ASSISTANT = re.compile(r"<\|im_start\|>assistant|<\|assistant\|>|<\|start_header_id\|>assistant<\|end_header_id\|>")
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 _NO_BOX = re.compile(r"[ \t]*(?:[A-Za-z]{2}|[^\w\s{\\+(\[|<.-]|\n|$)")
+_BARE_TAG = re.compile(r"(?:\A|[\n>])[ \t]*answer>")
+_HEADING = r"^[ \t>#*_]*(?:the )?(?:final )?answer[*_]*[ \t]*\n(?=\s*\S[^\n]*\s*\Z)"
 _ANSWER_LINE = re.compile(
-    r"^[\s>#*_-]*(?:(?:so|thus|hence|therefore|the|my|final|correct)\b[\s,]*){0,4}answer[*_]{0,2}\s*[:\uff1a]|"
-    r"^[\s>#*_]*(?:the )?(?:final )?answer[*_]*[ \t]*\n(?=\s*\S[^\n]*\s*\Z)",
+    r"^[ \t>#*_-]*(?:(?:so|thus|hence|therefore|the|my|final|correct)\b[\s,]*){0,4}answer[*_]{0,2}\s*[:\uff1a]|"
+    rf"{_HEADING}",
     re.IGNORECASE | re.MULTILINE,
 )
 _MARKER = re.compile(
     r"(?:\b(?:answers?|correct (?:option|choice))\b(?: (?!is\b|are\b)\w{1,14}){0,6}[*_\s]{0,4}?"
-    r"(?:\s(?:is|are|equals)\b[ \t]*:?|[:\uff1a=])|^A:|"
+    rf"(?:\s(?:is|are|equals)\b[ \t]*:?|[:\uff1a=])|^A:|{_HEADING}|"
     r"答案\s*(?:[是为选]\s*[:\uff1a]?|[:\uff1a])|[故应所因此]选(?:项)?[是为]?\s*[:\uff1a]?|"
     r"选(?:项[是为])?\s*[:\uff1a]?(?=[\s$(\uff08]*[A-J](?![A-Za-z])))",
     re.IGNORECASE | re.MULTILINE,
@@ -122,13 +125,12 @@ def marked_answer(text: str, sentence: bool = False) -> Extraction | None:
         return Extraction(boxed, "box") if boxed else _inside(field[0], "JSON", sentence)
     if start is None:
         return None
-    boxed = last_box(text) or ""
-    rest = text[start:]
-    if "nswer" in rest and (line := _ANSWER_LINE.search(rest)):
-        after = _from_marker(rest[line.start() :])
+    boxed = _joined_boxes(text, start)
+    if text.find("nswer", start) >= 0 and (line := _ANSWER_LINE.search(text, start)):
+        after = _from_marker(text[line.start() :])
         if after and after.answer:
             return after
-    return Extraction(boxed, "box") if boxed else Extraction(None, "empty box")
+    return Extraction(unquoted(boxed), "box") if boxed else Extraction(None, "empty box")
 
 
 def _open_tag(text: str) -> int:
@@ -136,12 +138,8 @@ def _open_tag(text: str) -> int:
     at = text.rfind("<answer>")
     if at >= 0:
         return at + 8
-    close = text.rfind("</answer>")
-    while (at := text.rfind("answer>", 0, max(close, 0))) >= 0:
-        if not text[:at].strip() or text[at - 1] in "\n>":
-            return at + 7
-        close = at
-    return -1
+    ends = [tag.end() for tag in _BARE_TAG.finditer(text, 0, max(text.rfind("</answer>"), 0))]
+    return ends[-1] if ends else -1
 
 
 def _inside(text: str, rule: str, sentence: bool) -> Extraction:
@@ -186,8 +184,11 @@ def final_part(text: str) -> str | None:
 def last_box(text: str) -> str | None:
     """The content of the last box, "" if it is empty, None if there is no box. Joined boxes are one list."""
     start = _last_box_start(text, len(text))
-    if start is None:
-        return None
+    return None if start is None else _joined_boxes(text, start)
+
+
+def _joined_boxes(text: str, start: int) -> str:
+    """The content of the box at ``start`` and of those that are joined to it from the left."""
     content, _ = _box_content(text, start)
     boxes = [content]
     while content and len(boxes) < MAX_JOINED_BOXES:
@@ -266,7 +267,7 @@ def _from_marker(text: str) -> Extraction | None:
 
 
 def _from_end(text: str) -> Extraction:
-    stripped = text.strip()
+    stripped = CALCULATOR.sub("", text).strip()
     refusals = list(_REFUSAL.finditer(stripped, max(0, len(stripped) - 1000)))
     rest = stripped[refusals[-1].end() :] if refusals else stripped
     if refusals and not re.search(r"\d|\$", rest):

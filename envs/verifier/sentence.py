@@ -14,141 +14,52 @@ from collections.abc import Iterator
 from itertools import pairwise
 from typing import NamedTuple
 
-from .markup import BOLD, CALCULATOR, DOLLAR, FENCE, unwrapped
+from .markup import CALCULATOR, FENCE, unwrapped
+from .values import (
+    ASSIGNMENT,
+    HOLDS_VALUE,
+    TEXT_ARGUMENT,
+    WORDS,
+    Value,
+    find_values,
+    formulas,
+    is_prose,
+    leads,
+    right_side,
+)
 
 MAX_PHRASE = 2_000
 """Characters after a marker that are read."""
-MAX_CIRCUMSTANCES = 4
-"""Values such as those of "in 3 days for 5 dollars" that are looked at, in one sentence."""
+MAX_VALUES = 200
+"""Values of one sentence that are considered, counted from its end."""
+MAX_CHOICES = 4
+"""Values of one sentence that are tried when the last one is not what it finds."""
 MAX_CLOSING = 4_000
 """Characters at the end of a text in which the closing sentence is looked for."""
-
-# ---- where values stand
-
-_OPENING = re.compile(r"(?<!\\)(?:\\\[|\\\(|\$\$?|\\begin\{align)")
-_CLOSING = {"\\[": "\\]", "\\(": "\\)", "$$": "$$", "\\begin{align": "\\end{align"}
-_PROSE = re.compile(r"(?<![A-Za-z])[A-Za-z]{3,}[ ,.]+[A-Za-z]{2,}[ ,.]+[A-Za-z]{2,}")
-_TEXT_ARGUMENT = re.compile(r"\\(?:text|mathrm|mbox|textbf|textnormal)\s*\{[^{}]*\}")
-_NUMBER = r"(?:\d[\d,]*\d|\d)(?:\.\d+)?(?:[eE][-+]?\d+)?(?: \d+ ?/ ?\d+|(?:(?::| : )\d+)+)?(?:\s?\\?%)?|\.\d+"
-_BRACED = r"\{(?:[^{}\n]|\{(?:[^{}\n]|\{[^{}\n]*\})*\})*\}"
-_BRACKETED = r"[(\[](?:[^()\[\]\n]|\([^()\n]{0,99}\)){1,200}[)\]]"
-_FUNCTION = r"(?:a(?:rc)?)?(?:sin|cos|tan)h?|log|ln|lg|exp|sqrt|mod|gcd|lcm|max|min"
-_ATOM = rf"{_NUMBER}|{_BRACED}|{_BRACKETED}|[ \t]?\\[A-Za-z]+[ \t]?|\b(?:{_FUNCTION})(?:_\w+)?(?![A-Za-z])[ \t]?|\\[{{}}|,;!]|(?<![A-Za-z\\])[A-Za-z](?![A-Za-z])|[!'°π∞√½¼¾⅓⅔]"
-_RUN = re.compile(rf"[-+±−]?(?:{_ATOM})(?:[ \t]{{0,3}}[-+*/^_=<>|≤≥≠≈±×÷·−]+[ \t]{{0,3}}|{_ATOM})*")
-_HOLDS_VALUE = re.compile(r"[0-9π∞√½¼¾⅓⅔]|\\[A-Za-z]")
-_WORD = re.compile(rf"(?<![\\A-Za-z])(?!(?:{_FUNCTION})(?![A-Za-z]))[A-Za-z]{{3,}}")
-_WORDS = re.compile(
-    rf"(?<![\\A-Za-z])(?!(?:{_FUNCTION}|and|or)(?![A-Za-z]))(?<!\\begin\{{)(?<!\\end\{{)[A-Za-z]{{2,}}|[\u4e00-\u9fff]"
-)
-_MODIFIER = re.compile(
-    r"\b(?:minus|negative|plus|at least|at most|(?:more|less|fewer|greater) than|up to|over|under|half(?: of)?|twice|double|"
-    r"(?:square|cube) root of) $",
-    re.IGNORECASE,
-)
-_SCALE = re.compile(r"[ -](?:i|pi|hundred|thousand|million|billion|trillion|dozen|squared|cubed|factorial|modulo)\b")
-_CHOICE = re.compile(r"\b(?:[Oo]ption|[Cc]hoice|[Ss]tatement|[Ll]etter)\s+\(?([A-J])\)?(?![\w'])|\(([A-J])\)|^\W*([A-J])\W*$")
-_NAME = re.compile(r"[\s$\\()]*[A-Za-z][\s$\\()]*")
-
-
-class Value(NamedTuple):
-    """A value in a sentence: where it stands, with its delimiters, and how it is written."""
-
-    start: int
-    end: int
-    kind: str
-    """``formula``, ``plain``, ``bold`` or ``choice``."""
-    text: str
-
-
-def _formulas(text: str) -> list[tuple[int, int]]:
-    """The spans of the formulas with their delimiters. A pair of dollar signs around prose is two prices."""
-    spans, at = [], 0
-    while opening := _OPENING.search(text, at):
-        at = opening.end()
-        if opening.group() == "$":
-            closing = DOLLAR.search(text, at)
-            if closing is None or not _is_formula(text[at : closing.start()], text[closing.end() : closing.end() + 1]):
-                continue
-            end = closing.end()
-        else:
-            end = text.find(_CLOSING[opening.group()], at)
-            if end < 0:
-                continue
-            end = text.find("}", end) + 1 or len(text) if opening.group().startswith("\\b") else end + 2
-        spans.append((opening.start(), end))
-        at = end
-    return spans
-
-
-def _is_formula(inside: str, after: str) -> bool:
-    if not inside.strip() or "\n\n" in inside or (inside[-1].isspace() and not inside[0].isspace()):
-        return False
-    return not after.isdigit() and not is_prose(inside)
-
-
-def _values(text: str) -> list[Value]:
-    """All values in a sentence, in order."""
-    found = []
-    for bold in BOLD.finditer(text):
-        inside = bold.group(1) or bold.group(2)
-        first = _WORD.search(inside)
-        value = _HOLDS_VALUE.search(inside)
-        if (value and not (first and first.start() < value.start())) or _leads(text, bold.start()):
-            found.append(Value(bold.start(), bold.end(), "bold", inside))
-    rest = _without(text, found)
-    found += [Value(start, end, "formula", text[start:end]) for start, end in _formulas(rest)]
-    rest = _without(rest, found)
-    for choice in _CHOICE.finditer(rest):
-        if choice.group(1) or _leads(text, choice.start()) or not text[choice.end() :].strip(" .*"):
-            letter = next(filter(None, choice.groups()))
-            found.append(Value(choice.start(), choice.end(), "choice", f"({letter})"))
-    rest = _without(rest, found)
-    for run in _RUN.finditer(rest):
-        start, written = run.start(), run.group()
-        if _WORD.search(_TEXT_ARGUMENT.sub("", written)) and (number := re.search(_NUMBER, written)):
-            start, written = start + number.start(), number.group()
-        written = written.rstrip(" \t-+*/^_=<>|([{,")
-        if _HOLDS_VALUE.search(written) and text[start - 1 : start] != "#":
-            before, after = _MODIFIER.search(text[max(0, start - 20) : start]), _SCALE.match(text, start + len(written))
-            start, end = start - len(before.group()) if before else start, after.end() if after else start + len(written)
-            found.append(Value(start, end, "plain", text[start:end]))
-    return sorted(found)
-
-
-def _without(text: str, values: list[Value]) -> str:
-    """``text`` with line breaks for values that were found, so that nothing else is found in or across them."""
-    pieces, at = [], 0
-    for value in sorted(values):
-        pieces += [text[at : value.start], "\n" * (value.end - value.start)]
-        at = value.end
-    return "".join((*pieces, text[at:]))
-
-
-# ---- sentences
 
 _SENTENCE_END = re.compile(r"(?:[.?]|(?<![0-9)}])!)(?=\s|$|\*\*|[\"”])|\n|[。！？；]|，(?=\s*[\u4e00-\u9fff])")
 _VERB = re.compile(
     r"(?<![\\A-Za-z{])(?:is|are|was|were|be|has|have|had|there|it|she|he|they|we|you|would|will|can|could|must|needs?|"
-    r"gets?|gives?|equals?|costs?|takes?|because|since|so|then|therefore|thus|hence|total|not)(?![A-Za-z}])|[\u4e00-\u9fff]{2}",
-    re.IGNORECASE,
-)
-_LEAD = re.compile(
-    r"(?:^|[:：=≈是为于有得选]|\b(?:is|are|was|were|be|equals?|equal to|becomes?|obtain|gets?|gives?|giving|yields?|ha[sd]|"
-    r"have|as|to|approximately|about|only|exactly|worth|total of|therefore|thus|hence|so))[\s*,]*$",
+    r"gets?|gives?|equals?|costs?|takes?|because|since|so|then|therefore|thus|hence|total|not)"
+    r"(?![A-Za-z}])|[\u4e00-\u9fff]{2}",
     re.IGNORECASE,
 )
 _EITHER = re.compile(r"[\s,$(]*(?:[a-z]{1,12}\s+)?(?:or|或者?)\s*(?:about|approximately|maybe|perhaps|possibly|even)?")
 _AND = re.compile(r"\s*(?:and|且|和|[-+*/×])?\s*")
 _COMMA = re.compile(r"\s*(?:,\s*|;\s*|、)(?:(?:\.\.\.|…|\\[lc]?dots)\s*,?\s*)?(?:and|or)?")
-_NOUN = re.compile(r"(?!(?:is|are|was|were|be|equals|has|have|times|plus|minus|than|of)\b)(?:out )?[a-z]{2,12}(?:,?\s+and)?")
+_NOUN = re.compile(
+    r"(?!(?:is|are|was|were|be|equals|has|have|times|plus|minus|than|of|after|during|within|per|every|each|for|at|by|on)\b)(?:out )?[a-z]{2,12}(?:,?\s+and)?"
+)
 _MEASURE = re.compile(r"(?:hours?|minutes?|days?|weeks?|months?|years?|feet|foot|ft|pounds?|dollars?)(?:,|\s+and)?")
 _HEDGE = re.compile(
-    r"\b(?:(?:could|might|may)(?: also)? be|maybe|perhaps|possibly|alternatively|either)\W*(?:it(?: i|')s )?$|可能是?\s*$",
+    r"\b(?:(?:could|might|may)(?: also)? be|maybe|perhaps|possibly|alternatively|either)\W*(?:it(?: i|')s )?$|"
+    r"可能是?\s*$",
     re.IGNORECASE,
 )
 _DENIED_AFTER = re.compile(
-    r"\W*(?:\w+\W+){0,2}?(?:is|are|was|were|do|does|did|can|could|would|will|has|have|should)\s*(?:not\b|n['’]t\b)|"
-    r"\W*cannot\b|\s*不|\W*(?:is|are|was|were) too\b|[^.]*\b(?:wrong|incorrect|not correct|not right|mistaken|fails?)\b",
+    r"\W*(?:\w+\W+){0,2}?(?:is|are|was|were|do|does|did|can|could|would|will|has|have|should)\s*"
+    r"(?:not\b|n['’]t\b)|\W*cannot\b|\s*不|\W*(?:is|are|was|were) too\b|"
+    r"[^.]*\b(?:wrong|incorrect|not correct|not right|mistaken|fails?)\b",
     re.IGNORECASE,
 )
 _DENIED_BEFORE = re.compile(
@@ -157,23 +68,27 @@ _DENIED_BEFORE = re.compile(
     re.IGNORECASE,
 )
 _ASKED = re.compile(
-    r"(?:\b(?:to|let us|let's|we|can|will|must|should|please|how)\W+(?:now )?|^\W*(?:(?:so|now|first|next|then)\W+)?)"
-    r"(?:find|simplify|solve|evaluate|compute|calculate|determine|factor|expand|rewrite|express|write|prove|consider|choose|select)\b"
-    r"[^,=:]*$",
+    r"(?:\b(?:to|let us|let's|can|will|must|should|please|how)\W+(?:now )?|^\W*(?:(?:so|now|first|next|then)\W+)?)"
+    r"(?:find|simplify|solve|evaluate|compute|calculate|determine|factor|expand|rewrite|express|write|prove|"
+    r"consider|choose|select)\b[^,=:]*$",
     re.IGNORECASE,
 )
 _SUPPOSED = re.compile(
-    r"^\W*(?:(?:so|now|and|but|then)\W+)?(?:let|suppose|assume|given|if|when|substitute|plug|check|try|is|are|step|question|problem|"
-    r"part|case)\b(?:(?!\bthen\b)[^,;:])*$|\bwhat (?:is|are)\b[^,;:]*$",
+    r"^\W*(?:(?:so|now|and|but|then)\W+)?(?:let|suppose|assume|given|if|when|substitute|plug|check|try|is|are|step|"
+    r"question|problem|part|case)\b(?:(?!\bthen\b)[^,;:])*$|\bwhat (?:is|are)\b[^,;:]*$",
     re.IGNORECASE,
 )
-_OPERAND = re.compile(r"\bthe (?:\w+ ){1,3}of(?: the \w+)?\s+\W*$|\d\W+(?:\w+ )?(?:out )?of(?: the)? \W*$", re.IGNORECASE)
-_ASSIGNMENT = re.compile(r"[\s$\\(\[]*(?:[A-Za-z]\w?(?:\([A-Za-z, ]+\))?|[-+*/×÷.()0-9\s$%]+)\s*=")
+_OPERAND = re.compile(
+    r"\bthe (?:\w+ ){1,3}of(?: the \w+)?\s+\W*$|\d\W+(?:\w+ )?(?:out )?of(?: the)? \W*$", re.IGNORECASE
+)
 _UNEVALUATED = re.compile(r"[\s$()0-9.,]*[0-9][\s()]*[-+*×][-+*×/\s$()0-9.,]*")
 _UNFINISHED = re.compile(
-    r"\s*(?:can|could|may|must|should|needs? to|ha(?:s|ve) to|(?:is|are) (?:to be|equal|equivalent|written|given|defined))\b"
+    r"\s*(?:can|could|may|must|should|needs? to|ha(?:s|ve) to|"
+    r"(?:is|are) (?:to be|equal|equivalent|written|given|defined))\b"
 )
+_NAME = re.compile(r"[\s$\\()]*[A-Za-z][\s$\\()]*")
 _CLAUSE = re.compile(r"\b(?:when|if|where|since|because|for which|while|whenever|given|among|out of|within)\b")
+_MAIN_CLAUSE = re.compile(r",|\b(?:so|then)\b")
 _CIRCUMSTANCE = re.compile(
     r"\b(?:in|after|during|within|per|every|each|for|at|by|on|of|from|over|out of)"
     r"(?: (?:the|every|each|an?|her|his|their|its))?(?: (?:first|last|next|other))? $"
@@ -186,24 +101,19 @@ def first_sentence(text: str) -> str:
 
 
 def _sentences(text: str) -> Iterator[str]:
-    formulas, at, begin = _formulas(text), 0, 0
+    spans, at, begin = formulas(text), 0, 0
     for end in _SENTENCE_END.finditer(text):
-        while at < len(formulas) and formulas[at][1] <= end.start():
+        while at < len(spans) and spans[at][1] <= end.start():
             at += 1
-        if at == len(formulas) or formulas[at][0] > end.start():
+        if at == len(spans) or spans[at][0] > end.start():
             yield text[begin : end.start() + (end.group() in "?？")]
             begin = end.end()
     yield text[begin:]
 
 
-def is_prose(text: str) -> bool:
-    """Whether ``text`` has three words in a row."""
-    return _PROSE.search(_TEXT_ARGUMENT.sub("", text)) is not None
-
-
 def is_sentence(text: str) -> bool:
     """Whether ``text`` says something about an answer rather than being one."""
-    return is_prose(text) or _VERB.search(_TEXT_ARGUMENT.sub("", text)) is not None
+    return is_prose(text) or _VERB.search(TEXT_ARGUMENT.sub("", text)) is not None
 
 
 class Statement(NamedTuple):
@@ -217,30 +127,29 @@ def statement(sentence: str) -> Statement | None:
     sentence = sentence.strip()
     if sentence.startswith("**") and sentence.endswith("**") and sentence.count("**") == 2:
         sentence = sentence[2:-2]
-    if not _WORDS.search(_TEXT_ARGUMENT.sub("", sentence)):
-        formulas = len(_formulas(sentence))
-        if formulas == 1 or (not formulas and _HOLDS_VALUE.search(sentence)):  # nothing but one formula
-            return Statement(_right_side(unwrapped(sentence.lstrip("=>→⇒ "))) or None)
-    values = _values(sentence)
+    if not WORDS.search(TEXT_ARGUMENT.sub("", sentence)):
+        count = len(formulas(sentence))
+        if count == 1 or (not count and HOLDS_VALUE.search(sentence)):  # nothing but one formula
+            return Statement(right_side(unwrapped(sentence.lstrip("=>→⇒ "))) or None)
+    values = find_values(sentence)
     if not values:
         return None
-    values = [value for value in values if not _denied(sentence, value)]
+    values = [value for value in values[-MAX_VALUES:] if not _denied(sentence, value)]
     if not values:
         return Statement(None)
     if any(_HEDGE.search(sentence[max(0, value.start - 40) : value.start]) for value in values):
         return Statement(" or ".join(dict.fromkeys(_read(value) for value in values)))
-    while values:
+    for _ in range(MAX_CHOICES):
+        if not values:
+            break
         first, last = _group(sentence, values, _chosen(sentence, values))
         if not _restated(sentence, values[first], values[last]):
             one = first == last
-            return Statement(_read(values[first]) if one else unwrapped(sentence[values[first].start : values[last].end]))
-        values = [value for value in values[:first] if _leads(sentence, value.start)]
+            return Statement(
+                _read(values[first]) if one else unwrapped(sentence[values[first].start : values[last].end])
+            )
+        values = [value for value in values[:first] if leads(sentence, value.start)]
     return Statement(None)
-
-
-def _leads(sentence: str, at: int) -> bool:
-    """Whether the words before a value present it: "is", "=", "we get"."""
-    return _LEAD.search(sentence[max(0, at - 40) : at] if at > 40 else sentence[:at]) is not None
 
 
 def _denied(sentence: str, value: Value) -> bool:
@@ -253,7 +162,7 @@ def _restated(sentence: str, first: Value, last: Value) -> bool:
     before = sentence[: first.start]
     if _SUPPOSED.search(before):
         return True
-    if _ASSIGNMENT.match(last.text) or _leads(sentence, first.start):
+    if ASSIGNMENT.match(last.text) or leads(sentence, first.start):
         return False
     if _ASKED.search(before) or _OPERAND.search(before) or _UNEVALUATED.fullmatch(last.text):
         return True
@@ -266,15 +175,16 @@ def _chosen(sentence: str, values: list[Value]) -> int:
     for kind in ("bold", "choice"):
         if marked := [at for at, value in enumerate(values) if value.kind == kind]:
             return marked[-1]
-    for at, value in enumerate(values[:-1]):
-        before = [sentence[max(0, other.start - 40) : other.start] for other in values[at + 1 :][:MAX_CIRCUMSTANCES]]
-        if (_leads(sentence, value.start) or _ASSIGNMENT.match(value.text)) and all(map(_CIRCUMSTANCE.search, before)):
-            return at
+    named = last
+    while named and _CIRCUMSTANCE.search(sentence[max(0, values[named].start - 40) : values[named].start]):
+        named -= 1  # "in 15 minutes" says when, not how many
+    if named < last and (leads(sentence, values[named].start) or ASSIGNMENT.match(values[named].text)):
+        return named
     for at, value in enumerate(values[:-1]):
         clause = _CLAUSE.search(sentence, value.end, values[at + 1].start)
-        if clause and _leads(sentence, value.start) and not re.search(r",|\b(?:so|then)\b", sentence[clause.start() :]):
+        if clause and leads(sentence, value.start) and not _MAIN_CLAUSE.search(sentence, clause.start()):
             return at
-    while last and _NAME.fullmatch(values[last].text) and not _leads(sentence, values[last].start):
+    while last and _NAME.fullmatch(values[last].text) and not leads(sentence, values[last].start):
         last -= 1  # the name of a variable is not its value
     return last
 
@@ -291,7 +201,7 @@ def _group(sentence: str, values: list[Value], chosen: int) -> tuple[int, int]:
             first -= 1
         while last < len(gaps) and _linked(gaps[last], links):
             last += 1
-        if _leads(sentence, values[first].start):
+        if leads(sentence, values[first].start):
             break
     return first, last
 
@@ -305,14 +215,7 @@ def _linked(gap: str, links: tuple[re.Pattern[str], ...]) -> bool:
 
 
 def _read(value: Value) -> str:
-    return _right_side(value.text) if value.kind == "plain" else unwrapped(value.text)
-
-
-def _right_side(text: str) -> str:
-    """The last side of ``x = 3 + 5 = 8``; other relations and lists stay whole."""
-    whole = not _ASSIGNMENT.match(text) or re.search(r"[<>≤≥≠,;\\]|\bor\b|\band\b", text.rpartition("=")[0])
-    right = text.rpartition("=")[2].strip()
-    return text if whole or not _HOLDS_VALUE.search(right) else right
+    return right_side(value.text) if value.kind == "plain" else unwrapped(value.text)
 
 
 # ---- phrases and texts
@@ -323,7 +226,7 @@ def read_phrase(phrase: str) -> str | None:
     phrase = _BEFORE_ANSWER.sub("", CALCULATOR.sub("", phrase[:MAX_PHRASE]), count=1)
     if phrase.startswith(("```", "\\[", "$$")):
         opened = FENCE.match(phrase) if phrase[0] == "`" else None
-        spans = _formulas(phrase)
+        spans = formulas(phrase)
         return unwrapped(phrase[: opened.end() if opened else spans[0][1] if spans else None]) or None
     sentence = first_sentence(phrase).strip()
     if not is_sentence(sentence):
@@ -348,7 +251,7 @@ _REMARK = re.compile(r"\b(?:let me know|I hope|feel free|verif(?:y|ied)|sanity c
 
 def closing_value(text: str) -> str | None:
     """The value in the last sentence of ``text`` that names one; None if there is none, or the sentence gives none."""
-    for sentence in reversed(list(_sentences(CALCULATOR.sub("", text[-MAX_CLOSING:])))):
+    for sentence in reversed(list(_sentences(text[-MAX_CLOSING:]))):
         if sentence.strip().endswith(("?", "？")) or _REMARK.search(sentence):  # neither states a result
             continue
         found = statement(sentence)
