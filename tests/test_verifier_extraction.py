@@ -1,4 +1,4 @@
-"""Where an answer stands in a text: every form that is read, and texts that mention the reference but answer otherwise."""
+"""Where an answer stands: every form that is read, and texts that mention the reference but answer otherwise."""
 
 # ruff: noqa: RUF001 (markers and punctuation as models write them)
 
@@ -179,20 +179,23 @@ def test_where_the_answer_is_found(kind: str) -> None:
 
 
 MENTIONED = r"""
-We compute the sum of $3$ and $8$. | Either 7 or 8. | It's 7 or maybe 8. | The answer is 7, or 8. | The answer is 7 and 8.
-The answer might be 7, but could also be 8. | The answer is between 7 and 8. | The answers are x = 7 and y = 8.
-\boxed{7 or 8} | Possible values are $7$, $8$. | x = 7 or x = 8 | So x = \pm 8 | So we have 8 < x | It is\n3 + \sqrt{8}
-It is\n\frac{3}{8} | It is\n3^8 | It is\nlog_2 8 | It is\n2x + 8 | It is\n(3, 8) | It is\n3 / 8 | It is\n3 : 8 | It is\n-8
-It is\n8i | It is\n8! | It is\nminus 8 | It is\nsin 8 | It is\nsqrt(8) | It is\n\sqrt 8 | It is\nn mod 8 | It is\n8 i | It is\n3 to 8
-It is\n3 hours and 8 minutes | It is\n5 feet 8 inches | It is\n3 8/9 | It is\nhalf of 8 | It is\nat least 8 | It is\nless than 8
-It is\n3:08 | It is\n8 dollars and 50 cents | It is\n3 * 10^8 | It is\nx_8 | It is\n8 or 9 | The probability is 1 in 8.
-Not 8. | I don't think it is 8. | It can't be 8. | It is not true that the answer is 8. | 8 is too large. | The answer isn't 8.
-The answer is 7 (not 8). | The answer is 7 rather than 8. | Answer: 7 (8 is a common mistake) | Answer: 7. A wrong answer is 8.
-Answer: there are 7 of the 8. | Step 8 | Let x be it. Step 8: | So there are 3 ways to choose 8 people. | If there were 8 of them,
-Suppose x = 8 | Assume n = 8. | Let's check x = 8 | When x = 8, | Is x = 8 | Question 8: what is 3 + 5 | Compute 3 + 5 in a box.
-<answer>7</answer> so not 8 | <answer>7 or 8</answer> | <answer>It is 7, not 8.</answer> | {"answer": "7", "check": 8}
-{"answer": ["7", "8"]} | {"reasoning": "it is 8", "answer": | #### 7 or 8 | 答案是 7 或 8 | 答案不是 8 | 所以 x 不等于 8。 | x = 7 或 8
-**7** or **8** | `7` or `8` | **Step 8** | I will take 8 if 9 fails. Or 7?
+We compute the sum of $3$ and $8$. | Either 7 or 8. | It's 7 or maybe 8. | The answer is 7, or 8.
+The answer is 7 and 8. | The answer might be 7, but could also be 8. | The answer is between 7 and 8.
+The answers are x = 7 and y = 8. | \boxed{7 or 8} | Possible values are $7$, $8$. | x = 7 or x = 8 | So x = \pm 8
+So we have 8 < x | It is\n3 + \sqrt{8} | It is\n\frac{3}{8} | It is\n3^8 | It is\nlog_2 8 | It is\n2x + 8
+It is\n(3, 8) | It is\n3 / 8 | It is\n3 : 8 | It is\n-8 | It is\n8i | It is\n8! | It is\nminus 8 | It is\nsin 8
+It is\nsqrt(8) | It is\n\sqrt 8 | It is\nn mod 8 | It is\n8 i | It is\n3 to 8 | It is\n3 hours and 8 minutes
+It is\n5 feet 8 inches | It is\n3 8/9 | It is\nhalf of 8 | It is\nat least 8 | It is\nless than 8 | It is\n3:08
+It is\n8 dollars and 50 cents | It is\n3 * 10^8 | It is\nx_8 | It is\n8 or 9 | The probability is 1 in 8. | Not 8.
+I don't think it is 8. | It can't be 8. | It is not true that the answer is 8. | 8 is too large.
+The answer isn't 8. | The answer is 7 (not 8). | The answer is 7 rather than 8. | Answer: 7 (8 is a common mistake)
+Answer: 7. A wrong answer is 8. | Answer: there are 7 of the 8. | Step 8 | Let x be it. Step 8:
+So there are 3 ways to choose 8 people. | If there were 8 of them, | Suppose x = 8 | Assume n = 8.
+Let's check x = 8 | When x = 8, | Is x = 8 | Question 8: what is 3 + 5 | Compute 3 + 5 in a box.
+<answer>7</answer> so not 8 | <answer>7 or 8</answer> | <answer>It is 7, not 8.</answer>
+{"answer": "7", "check": 8} | {"answer": ["7", "8"]} | {"reasoning": "it is 8", "answer": | #### 7 or 8
+答案是 7 或 8 | 答案不是 8 | 所以 x 不等于 8。 | x = 7 或 8 | **7** or **8** | `7` or `8` | **Step 8**
+I will take 8 if 9 fails. Or 7?
 """.strip().replace("\n", " | ")
 
 
@@ -336,3 +339,12 @@ def test_of_two_answers_neither_is_accepted(form: str) -> None:
             verdicts = verify([prefix + form % (one, other)] * 2, [str(one), str(other)])
             assert not any(verdict.correct for verdict in verdicts), (prefix + form % (one, other), verdicts)
             assert all(verdict.has_verdict for verdict in verdicts)
+
+
+@pytest.mark.parametrize(
+    "piece", ["$", "\\[", "(", "1,", "is 1 or ", " answer>", '{"answer": "', "\nanswer", "Answer: ", "(B) "]
+)
+def test_long_texts_of_one_piece_are_read(piece: str) -> None:
+    text = piece * (200_000 // len(piece))
+    for whole in (text, "Answer: " + text, f"<answer>{text}</answer>", "\\boxed{1}" + text, text + "</answer>"):
+        assert extract(whole).rule

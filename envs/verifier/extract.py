@@ -9,7 +9,7 @@ The rules, in order; the first that applies decides:
    after the box. An empty box is no answer, even if an answer precedes it. Boxes joined by nothing but commas, "and" or
    "or" are one list.
 4. The line after the last ``####``.
-5. What follows the last "answer is", "Answer:", "correct option is", "A:" at the start of a line.
+5. What follows the last "answer is", "Answer:", "correct option is", "A:" at the start of a line, 答案是, 故选, ...
 6. A refusal that nothing follows is no answer.
 7. A completion of one short line is its own answer; of any other text it is the value in the closing sentence.
 
@@ -24,7 +24,7 @@ from collections import deque
 from typing import NamedTuple
 
 from .markup import CALCULATOR, json_answer, result, unquoted, unwrapped
-from .sentence import MAX_PHRASE, closing_value, first_sentence, is_sentence, read_phrase
+from .sentence import MAX_PHRASE, closing_value, denied_before, first_sentence, is_sentence, read_phrase
 from .values import is_prose
 
 MAX_TEXT = 200_000
@@ -59,7 +59,7 @@ _ANSWER_LINE = re.compile(
 _MARKER = re.compile(
     r"(?:\b(?:answers?|correct (?:option|choice))\b(?: (?!is\b|are\b)\w{1,14}){0,6}[*_\s]{0,4}?"
     rf"(?:\s(?:is|are|equals)\b[ \t]*:?|[:\uff1a=])|^A:|{_HEADING}|"
-    r"答案\s*(?:[是为选]\s*[:\uff1a]?|[:\uff1a])|[故应所因此]选(?:项)?[是为]?\s*[:\uff1a]?|"
+    r"答案\s*(?:[是为选]\s*[:\uff1a]?|[:\uff1a])|[故应此以]选(?!取|择)项?[是为]?\s*[:\uff1a]?|"
     r"选(?:项[是为])?\s*[:\uff1a]?(?=[\s$(\uff08]*[A-J](?![A-Za-z])))",
     re.IGNORECASE | re.MULTILINE,
 )
@@ -72,11 +72,6 @@ _REFUSAL = re.compile(
 )
 _DISMISSED = re.compile(
     r"\b(?:wrong|incorrect|not correct|not right|mistaken|(?:as|in|see)\b.{0,20}\b(?:above|below|box|shown))\b",
-    re.IGNORECASE,
-)
-_NOT_THE = re.compile(
-    r"(?:\bnot (?:true|correct|right|the case)|n['\u2019]t (?:think|believe|say)|\bdoubt|\bfalse)\b[^.,;\n]{0,30}$|"
-    r"\b(?:wrong|incorrect|false|tempting|naive)\s+$",
     re.IGNORECASE,
 )
 _GAP_NOISE = re.compile(r"\\(?:quad|qquad|text|textrm|mbox|mathrm)(?![A-Za-z])|\\[,;:! \[\]()]|[\s${}~.*&]")
@@ -256,7 +251,8 @@ def _from_marker(text: str) -> Extraction | None:
     for match in reversed(deque(_MARKER.finditer(text), maxlen=MAX_MARKERS)):
         phrase = text[match.end() : match.end() + MAX_PHRASE]
         before = text[max(0, match.start() - 60) : match.start()]
-        if phrase.strip(" \t\n*_$:.") and not _DISMISSED.search(first_sentence(phrase)) and not _NOT_THE.search(before):
+        empty = not phrase.strip(" \t\n*_$:.")
+        if not (empty or denied_before(before) or _DISMISSED.search(first_sentence(phrase))):
             break
     else:
         return None

@@ -48,7 +48,8 @@ _EITHER = re.compile(r"[\s,$(]*(?:[a-z]{1,12}\s+)?(?:or|或者?)\s*(?:about|appr
 _AND = re.compile(r"\s*(?:and|且|和|[-+*/×])?\s*")
 _COMMA = re.compile(r"\s*(?:,\s*|;\s*|、)(?:(?:\.\.\.|…|\\[lc]?dots)\s*,?\s*)?(?:and|or)?")
 _NOUN = re.compile(
-    r"(?!(?:is|are|was|were|be|equals|has|have|times|plus|minus|than|of|after|during|within|per|every|each|for|at|by|on)\b)(?:out )?[a-z]{2,12}(?:,?\s+and)?"
+    r"(?!(?:is|are|was|were|be|equals|has|have|times|plus|minus|than|of|"
+    r"after|during|within|per|every|each|for|at|by|on)\b)(?:out )?[a-z]{2,12}(?:,?\s+and)?"
 )
 _MEASURE = re.compile(r"(?:hours?|minutes?|days?|weeks?|months?|years?|feet|foot|ft|pounds?|dollars?)(?:,|\s+and)?")
 _HEDGE = re.compile(
@@ -64,7 +65,8 @@ _DENIED_AFTER = re.compile(
 )
 _DENIED_BEFORE = re.compile(
     r"(?:\bnot|n['’]t|\bnever|不[是等为]于?|\brather than|\binstead of)\s+(?:equal(?: to)? |be |exactly |just )?$|"
-    r"(?:\bnot (?:true|correct|right|the case)|n['’]t (?:think|believe|say)|\bdoubt|\bfalse)\b[^.,;\n]{0,30}$",
+    r"(?:\bnot (?:true|correct|right|the case)|n['’]t (?:think|believe|say)|\bdoubt|\bfalse)\b[^.,;\n]{0,30}$|"
+    r"\b(?:wrong|incorrect|false|tempting|naive)\s+$",
     re.IGNORECASE,
 )
 _ASKED = re.compile(
@@ -154,7 +156,12 @@ def statement(sentence: str) -> Statement | None:
 
 def _denied(sentence: str, value: Value) -> bool:
     before, after = sentence[max(0, value.start - 40) : value.start], sentence[value.end : value.end + 200]
-    return _DENIED_AFTER.match(after) is not None or _DENIED_BEFORE.search(before) is not None
+    return _DENIED_AFTER.match(after) is not None or denied_before(before)
+
+
+def denied_before(before: str) -> bool:
+    """Whether the words before a value or a marker deny it: "not", "I don't think it is", "a wrong"."""
+    return _DENIED_BEFORE.search(before) is not None
 
 
 def _restated(sentence: str, first: Value, last: Value) -> bool:
