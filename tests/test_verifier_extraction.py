@@ -71,6 +71,8 @@ FOUND: dict[str, list[tuple[str, str | None]]] = {
         ("Put it in \\boxed{}.\nAnswer: 12", "12"),
         ("Mark your answer with \\boxed\nAnswer: 12", "12"),
         ("Write \\boxed and then the value.\nAnswer: 12", "12"),
+        ("Write it with \\boxed\nThe answer is 12.", "12"),
+        ("Use \\boxed and units. So it is 12.", "12"),
         ("\\boxed{5}\nAnswer: see above", "5"),
         ("\\boxed{5}\nThe answer is in the box above.", "5"),
         ("\\boxed{5}\nAnswer: \\boxed{6}", "6"),
