@@ -252,7 +252,10 @@ def _from_marker(text: str) -> Extraction | None:
         phrase = text[match.end() : match.end() + MAX_PHRASE]
         before = text[max(0, match.start() - 60) : match.start()]
         empty = not phrase.strip(" \t\n*_$:.")
-        if not (empty or denied_before(before) or _DISMISSED.search(first_sentence(phrase))):
+        dismissed = _DISMISSED.search(phrase) and _DISMISSED.search(
+            first_sentence(phrase)
+        )  # most phrases have no such word
+        if not (empty or dismissed or denied_before(before)):
             break
     else:
         return None

@@ -16,6 +16,7 @@ FENCE = re.compile(r"```\w*[ \t]*\n(.*?)(?:```|\Z)", re.DOTALL)
 BOLD = re.compile(r"(?<![\w)\]}*])\*\*(?=[^\s*])([^*\n]{1,400})(?<=\S)\*\*(?![\w(*])|\\textbf\{([^{}\n]{1,400})\}")
 CALCULATOR = re.compile(r"<<[^<>\n]{0,200}>>")  # GSM8K: 7*10=<<7*10=70>>70
 _QUOTES = (("__", "__"), ("_", "_"), ("`", "`"), ('"', '"'), ("“", "”"), ("``", "''"))
+_QUOTING = tuple(opening[0] for opening, _ in _QUOTES)
 _DELIMITERS = (("$$", "$$"), ("\\[", "\\]"), ("\\(", "\\)"), ("$", "$"))
 DOLLAR = re.compile(r"(?<!\\)\$")
 _INNER_DELIMITER = re.compile(r"(?<!\\)\\[()\[\]]")
@@ -45,7 +46,7 @@ def unwrapped(text: str) -> str:
 
 def unquoted(text: str) -> str:
     """``text`` without quotes or backticks around all of it."""
-    for opening, closing in _QUOTES:
+    for opening, closing in _QUOTES if text[:1] in _QUOTING else ():
         inside = text[len(opening) : -len(closing)]
         if text.startswith(opening) and text.endswith(closing) and inside and opening not in inside:
             return inside.strip()
@@ -53,7 +54,7 @@ def unquoted(text: str) -> str:
 
 
 def _undelimited(text: str) -> str:
-    for opening, closing in _DELIMITERS:
+    for opening, closing in _DELIMITERS if text[:1] in ("$", "\\") else ():
         if not text.startswith(opening) or len(text) <= len(opening):
             continue
         rest = text[len(opening) :]
