@@ -3,7 +3,9 @@ r"""Is the final answer of a completion equal to the reference? Usable alone: ``
 ``verify`` finds the final answer and compares it with the reference in three tiers. The first that can tell decides.
 
 =======================================  ==============================================================================
-finding the answer                       ``extract`` (boxes, tags, "the answer is"), ``tidy`` (one spelling)
+finding the answer                       ``extract`` (boxes, tags, "the answer is"), ``sentence`` (what a sentence
+                                         states), ``values`` (where values stand), ``markup`` (bold, quotes, JSON),
+                                         ``tidy`` (one spelling)
 tier 1: numbers and words                ``quantity`` (exact rationals), ``units``, ``words`` (choices, prose)
 tier 2: formulas                         ``tokens``, ``commands``, ``atoms``, ``arithmetic``, ``parse`` (LaTeX to trees,
                                          which ``parse`` describes), ``tree`` (questions about them), ``rewrite``,

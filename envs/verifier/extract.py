@@ -4,15 +4,17 @@ The rules, in order; the first that applies decides:
 
 1. Only the assistant's last turn counts, and of it only what follows the last ``</think>``. Reasoning that was opened
    and never closed holds no answer. Of an over-long text only the end is read.
-2. The last ``<answer>...</answer>``.
-3. The last ``\boxed{...}`` or ``\fbox{...}``, closed or not. An empty box is no answer, even if an answer precedes it.
-   Boxes joined by nothing but commas, "and" or "or" are one list.
+2. The last ``<answer>...</answer>``; if only one of the tags is there, what it closes or opens.
+3. The last of: a box ``\boxed{...}`` or ``\fbox{...}``, closed or not; the ``"answer"`` of JSON; a line "Answer: ..."
+   after the box. An empty box is no answer, even if an answer precedes it. Boxes joined by nothing but commas, "and" or
+   "or" are one list.
 4. The line after the last ``####``.
-5. What follows the last "answer is", "Answer:", "correct option is", "A:" at the start of a line.
+5. What follows the last "answer is", "Answer:", "correct option is", "A:" at the start of a line, 答案是, 故选, ...
 6. A refusal that nothing follows is no answer.
-7. A completion of one short line is its own answer; in any other text it is the last formula or number.
+7. A completion of one short line is its own answer; of any other text it is the value in the closing sentence.
 
-``final_part`` is rule 1 and ``marked_answer`` rules 2 and 3, for readers with their own rules for unmarked text.
+The value of a phrase or a sentence is found in ``sentence.py``. ``final_part`` is rule 1 and ``marked_answer``
+rules 2 and 3, for readers with their own rules for unmarked text.
 """
 
 from __future__ import annotations
@@ -20,6 +22,10 @@ from __future__ import annotations
 import re
 from collections import deque
 from typing import NamedTuple
+
+from .markup import CALCULATOR, json_answer, result, unquoted, unwrapped
+from .sentence import MAX_PHRASE, closing_value, denied_before, first_sentence, is_sentence, read_phrase
+from .values import is_prose
 
 MAX_TEXT = 200_000
 """Characters of a completion that are read, counted from its end."""
@@ -42,24 +48,32 @@ class Extraction(NamedTuple):
 _TURN_END = re.compile(r"<\|(?:im_end|im_start|eot_id|endoftext|end_of_text|end|eom_id)\|>|</s>|<end_of_turn>")
 _ASSISTANT = re.compile(r"<\|im_start\|>assistant|<\|assistant\|>|<\|start_header_id\|>assistant<\|end_header_id\|>")
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
-_MARKER = re.compile(
-    r"(?:\b(?:answers?|correct (?:option|choice))\b(?: (?!is\b|are\b)\w{1,14}){0,6}[*_\s]{0,4}?"
-    r"(?:\s(?:is|are|equals)\b[ \t]*:?|[:\uff1a=])|^A:|答案(?:是|为|\uff1a|:))[*_]{0,2}",
+_NO_BOX = re.compile(r"[ \t]*(?:[A-Za-z]{2}|[^\w\s{\\+(\[|<.-]|\n|$)")
+_BARE_TAG = re.compile(r"(?:\A|[\n>])[ \t]*answer>")
+_HEADING = r"^[ \t>#*_]*(?:the )?(?:final )?answer[*_]*[ \t]*\n(?=\s*\S[^\n]*\s*\Z)"
+_ANSWER_LINE = re.compile(
+    r"^[ \t>#*_-]*(?:(?:so|thus|hence|therefore|the|my|final|correct)\b[\s,]*){0,4}answer[*_]{0,2}\s*[:\uff1a]|"
+    rf"{_HEADING}",
     re.IGNORECASE | re.MULTILINE,
 )
+_MARKER = re.compile(
+    r"(?:\b(?:answers?|correct (?:option|choice))\b(?: (?!is\b|are\b)\w{1,14}){0,6}[*_\s]{0,4}?"
+    rf"(?:\s(?:is|are|equals)\b[ \t]*:?|[:\uff1a=])|^A:|{_HEADING}|"
+    r"答案\s*(?:[是为选]\s*[:\uff1a]?|[:\uff1a])|[故应此以]选(?!取|择)项?[是为]?\s*[:\uff1a]?|"
+    r"选(?:项[是为])?\s*[:\uff1a]?(?=[\s$(\uff08]*[A-J](?![A-Za-z])))",
+    re.IGNORECASE | re.MULTILINE,
+)
+_IS_ANSWER = re.compile(r"(\S.{0,99}?)\s+is (?:the|our|my) (?:\w{1,14} )?(?:answer|solution)\W*", re.IGNORECASE)
 _REFUSAL = re.compile(
     r"\bI(?:['\u2019]m| am) (?:not able|unable|not sure how)\b|\bI (?:can(?:not|['\u2019]t)|could(?: not|n['\u2019]t)|"
     r"do(?: not|n['\u2019]t) know|need more)\b|\bnot enough information\b|\binsufficient information\b|"
     r"\bas an? (?:AI |large )?(?:language )?model\b",
     re.IGNORECASE,
 )
-_NUMBER = re.compile(
-    r"-?(?:\d[\d,]*\d|\d)?(?:\.\d+|(?<=\d))(?:[eE][-+]?\d+)?(?:\s?/\s?\d+(?:\.\d+)?)?(?:\s?\\?%)?", re.ASCII
+_DISMISSED = re.compile(
+    r"\b(?:wrong|incorrect|not correct|not right|mistaken|(?:as|in|see)\b.{0,20}\b(?:above|below|box|shown))\b",
+    re.IGNORECASE,
 )
-_PROSE = re.compile(r"(?<![A-Za-z])[A-Za-z]{3,}[ ,.]+[A-Za-z]{2,}[ ,.]+[A-Za-z]{2,}")
-_TEXT_ARGUMENT = re.compile(r"\\(?:text|mathrm|mbox|textbf|textnormal)\s*\{[^{}]*\}")
-_DISMISSED = re.compile(r"\b(?:wrong|incorrect|not correct|not right|mistaken)\b", re.IGNORECASE)
-_SENTENCE_END = re.compile(r"[.。!?](?=\s|$|\*\*)|\n|。")
 _GAP_NOISE = re.compile(r"\\(?:quad|qquad|text|textrm|mbox|mathrm)(?![A-Za-z])|\\[,;:! \[\]()]|[\s${}~.*&]")
 _GAP_WORDS = re.compile(r"(?:[,;]|and|or|forpart\(\w\))+", re.IGNORECASE)
 
@@ -69,27 +83,72 @@ def extract_answer(text: str) -> str | None:
     return extract(text).answer
 
 
-def extract(text: str) -> Extraction:
-    """``extract_answer`` with the rule that decided."""
+def extract(text: str, sentence: bool = False) -> Extraction:
+    """``extract_answer`` with the rule that decided.
+
+    What a tag or a JSON field holds is the answer as it stands, except that a marker in it is followed ("The answer is
+    16."). With ``sentence``, the value that a sentence there gives is read too: ``42`` of "It is 42 inches long."
+    """
     final = final_part(text)
     if final is None:
         return Extraction(None, "unfinished reasoning")
-    return marked_answer(final) or _from_hashes(final) or _from_marker(final) or _from_end(final)
+    found = marked_answer(final, sentence)
+    if found is None:
+        final = final[: final.find("</answer>")] if "</answer>" in final else final
+        found = _from_hashes(final) or _from_marker(final) or _from_end(final)
+    if found.answer is None or found.rule == "box":
+        return found
+    return Extraction(result(found.answer), found.rule)
 
 
-def marked_answer(text: str) -> Extraction | None:
-    """Rules 2 and 3: the last answer tag, else the last box; None if the text has neither."""
-    open_tag = text.rfind("<answer>")
-    if open_tag >= 0:
-        end = text.find("</answer>", open_tag)
-        inside = text[open_tag + 8 : end if end >= 0 else None]
-        if "\\boxed" not in inside and "\\fbox" not in inside:
-            return _found(_strip_formula(inside), "answer tag")
-        text = inside
-    boxed = last_box(text)
-    if boxed is None:
+def marked_answer(text: str, sentence: bool = False) -> Extraction | None:
+    """Rules 2 and 3: the last answer tag, else the last box, JSON field or answer line; None if there is none."""
+    if "answer>" in text:
+        open_tag, close_tag = _open_tag(text), text.rfind("</answer>")
+        if open_tag >= 0:
+            end = text.find("</answer>", open_tag)
+            inside = text[open_tag : end if end >= 0 else None]
+            if "\\boxed" not in inside and "\\fbox" not in inside:
+                return _inside(inside, "answer tag", sentence)
+            text = inside
+        elif close_tag >= 0:
+            text = text[:close_tag]
+    start = _last_box_start(text, len(text))
+    field = json_answer(text) if 'nswer"' in text else None
+    if field and (start is None or field[1] > start):
+        boxed = last_box(field[0])
+        return Extraction(boxed, "box") if boxed else _inside(field[0], "JSON", sentence)
+    if start is None:
         return None
-    return Extraction(boxed, "box") if boxed else Extraction(None, "empty box")
+    boxed = _joined_boxes(text, start)
+    if text.find("nswer", start) >= 0 and (line := _ANSWER_LINE.search(text, start)):
+        after = _from_marker(text[line.start() :])
+        if after and after.answer:
+            return after
+    return Extraction(unquoted(boxed), "box") if boxed else Extraction(None, "empty box")
+
+
+def _open_tag(text: str) -> int:
+    """The position after the last opening tag, or -1. One that lost its ``<`` counts if a closing tag follows."""
+    at = text.rfind("<answer>")
+    if at >= 0:
+        return at + 8
+    ends = [tag.end() for tag in _BARE_TAG.finditer(text, 0, max(text.rfind("</answer>"), 0))]
+    return ends[-1] if ends else -1
+
+
+def _inside(text: str, rule: str, sentence: bool) -> Extraction:
+    """What a tag or a field holds."""
+    marked = _from_marker(text)
+    if marked and marked.answer:
+        return Extraction(marked.answer, rule)
+    answer = unwrapped(text)
+    named = _IS_ANSWER.fullmatch(answer)
+    if named and not is_sentence(named.group(1)):
+        return _found(unwrapped(named.group(1)), rule)
+    if sentence and is_sentence(answer):
+        answer = closing_value(answer) or answer
+    return _found(answer, rule)
 
 
 def _found(answer: str, rule: str) -> Extraction:
@@ -120,8 +179,11 @@ def final_part(text: str) -> str | None:
 def last_box(text: str) -> str | None:
     """The content of the last box, "" if it is empty, None if there is no box. Joined boxes are one list."""
     start = _last_box_start(text, len(text))
-    if start is None:
-        return None
+    return None if start is None else _joined_boxes(text, start)
+
+
+def _joined_boxes(text: str, start: int) -> str:
+    """The content of the box at ``start`` and of those that are joined to it from the left."""
     content, _ = _box_content(text, start)
     boxes = [content]
     while content and len(boxes) < MAX_JOINED_BOXES:
@@ -137,9 +199,12 @@ def last_box(text: str) -> str | None:
 
 
 def _last_box_start(text: str, end: int) -> int | None:
-    boxed, fbox = text.rfind("\\boxed", 0, end), text.rfind("\\fbox", 0, end)
-    start = max(boxed, fbox)
-    return start if start >= 0 else None
+    """Where the last box before ``end`` starts. A bare ``\\boxed`` in a sentence about boxes is none."""
+    while (start := max(text.rfind("\\boxed", 0, end), text.rfind("\\fbox", 0, end))) >= 0:
+        if not _NO_BOX.match(text, start + (6 if text.startswith("\\boxed", start) else 5)):
+            return start
+        end = start
+    return None
 
 
 def _box_content(text: str, start: int) -> tuple[str, int]:
@@ -176,129 +241,47 @@ def _from_hashes(text: str) -> Extraction | None:
     if at < 0:
         return None
     end = text.find("\n", at)
-    line = text[at + 4 : end if end >= 0 else None][:MAX_LINE].strip().strip("#*").strip()
-    if not line or line.endswith(":") or _PROSE.search(line):  # a heading, not an answer
+    line = text[at + 4 : end if end >= 0 else None][:MAX_LINE].strip(" \t#*").lstrip(": ")
+    if not line or line.endswith(":") or _MARKER.search(line) or is_prose(line):  # a heading, not an answer
         return None
-    return Extraction(_strip_formula(line), "hashes")
+    return Extraction(unwrapped(line), "hashes")
 
 
 def _from_marker(text: str) -> Extraction | None:
-    last = None
     for match in reversed(deque(_MARKER.finditer(text), maxlen=MAX_MARKERS)):
-        phrase = text[match.end() : match.end() + 2000]
-        if phrase.strip(" \t\n*_$:.") and not _DISMISSED.search(_sentence(phrase)):
-            last = match
+        phrase = text[match.end() : match.end() + MAX_PHRASE]
+        before = text[max(0, match.start() - 60) : match.start()]
+        empty = not phrase.strip(" \t\n*_$:.")
+        dismissed = _DISMISSED.search(phrase) and _DISMISSED.search(
+            first_sentence(phrase)
+        )  # most phrases have no such word
+        if not (empty or dismissed or denied_before(before)):
             break
-    if last is None:
+    else:
         return None
-    tail = text[last.end() :]
-    if _REFUSAL.search(tail):
+    if _REFUSAL.search(text, match.end()):
         return Extraction(None, "refusal")
-    answer = _read_phrase(tail[:2000].lstrip(" \t\n:*_"))
+    answer = read_phrase(phrase)
     return Extraction(answer, "answer is") if answer else None
 
 
-def _sentence(text: str) -> str:
-    """``text`` up to the end of its first sentence. A full stop inside a formula or a number does not end it."""
-    at = 0
-    while True:
-        end = _SENTENCE_END.search(text, at)
-        if end is None:
-            return text
-        opened = text.count("$", 0, end.start()) % 2 == 1
-        close = text.find("$", end.end()) if opened else -1
-        if close < 0 or "\n" in text[end.start() : close]:
-            return text[: end.start()]
-        at = close + 1
-
-
-def _read_phrase(phrase: str) -> str | None:
-    """The answer in the text after "the answer is"."""
-    if phrase.startswith(("\\[", "$$")):
-        closing = "\\]" if phrase[0] == "\\" else "$$"
-        end = phrase.find(closing, 2)
-        return _strip_formula(phrase[: end if end > 0 else None]) or None
-    sentence = _sentence(phrase).strip().strip("*").strip()
-    words = _TEXT_ARGUMENT.sub("", sentence)
-    if not _PROSE.search(words):
-        return _strip_formula(sentence) or None
-    head = re.split(r"(?<=[\d$)\]}*])\s+(?=[a-z]{2,}\b(?! or\b))", sentence, maxsplit=1)[0]
-    if (
-        head != sentence
-        and not _PROSE.search(head)
-        and not re.search(r"^\W*(?:or|and)\b", sentence[len(head) :].lstrip())
-    ):
-        return _strip_formula(head) or None
-    return _last_formula_or_number(sentence) or _strip_formula(sentence) or None
-
-
 def _from_end(text: str) -> Extraction:
-    stripped = text.strip()
+    stripped = CALCULATOR.sub("", text).strip()
     refusals = list(_REFUSAL.finditer(stripped, max(0, len(stripped) - 1000)))
     rest = stripped[refusals[-1].end() :] if refusals else stripped
     if refusals and not re.search(r"\d|\$", rest):
         return Extraction(None, "refusal")
     if not stripped:
         return Extraction(None, "nothing found")
+    if _JSON.match(stripped):
+        return Extraction(None, "nothing found")  # an object without an answer, or cut off before it
     if stripped[0] == "$" == stripped[-1] and "$" not in stripped.strip("$"):
-        return _found(_strip_formula(stripped), "whole text")
-    if len(stripped) <= 200 and "\n" not in stripped and len(re.findall(r"(?<![\\A-Za-z])[A-Za-z]{2,}", stripped)) <= 3:
-        return _found(_strip_formula(stripped), "whole text")
-    return _found(_last_formula_or_number(stripped[-4000:]) or "", "last formula or number")
+        return _found(unwrapped(stripped), "whole text")
+    short = len(stripped) <= 200 and "\n" not in stripped and len(_LONG_WORDS.findall(stripped)) <= 3
+    if short and not is_sentence(stripped):
+        return _found(unwrapped(stripped), "whole text")
+    return _found(closing_value(stripped) or "", "closing sentence")
 
 
-def _last_formula_or_number(text: str) -> str | None:
-    span = _last_formula(text)
-    after = text[span[1] :] if span else text
-    number = None
-    for match in _NUMBER.finditer(after):
-        if match.group().strip("-"):
-            number = match
-    if number is not None:
-        return _strip_formula(number.group())
-    return _strip_formula(text[span[0] : span[1]]) if span else None
-
-
-def _last_formula(text: str) -> tuple[int, int] | None:
-    """The span of the last formula with its delimiters. A pair of dollar signs around prose is two prices."""
-    best: tuple[int, int] | None = None
-    for opening, closing in (("\\[", "\\]"), ("\\(", "\\)"), ("\\begin{align", "\\end{align")):
-        end = text.rfind(closing)
-        start = text.rfind(opening, 0, end) if end > 0 else -1
-        if start >= 0 and (best is None or end + 2 > best[1]):
-            best = (start, end + 2)
-    end = text.rfind("$")
-    for _ in range(8):
-        if end <= 0 or (best is not None and end < best[1]):
-            break
-        stop = end
-        while stop > 0 and text[stop - 1] == "$":
-            stop -= 1
-        start = text.rfind("$", 0, stop)
-        if start < 0:
-            break
-        inside = _TEXT_ARGUMENT.sub("", text[start + 1 : stop])
-        if inside.strip() and text[start - 1 : start] != "\\" and not _PROSE.search(inside) and "\n\n" not in inside:
-            return start, end + 1
-        end = start
-    return best
-
-
-def _strip_formula(text: str) -> str:
-    """A formula without its delimiters; only the last line of an alignment."""
-    text = text.strip().strip("*").strip()
-    for opening, closing in (("$$", "$$"), ("\\[", "\\]"), ("\\(", "\\)"), ("$", "$")):
-        if text.startswith(opening) and len(text) > len(opening):
-            text = text[len(opening) :]
-            at = text.rfind(closing)
-            if at >= 0 and (opening != "$" or not text[at + 1 :].strip(" .,;:*")) and "$" not in text[:at]:
-                text = text[:at]
-            elif at >= 0:
-                text = opening + text
-            text = text.strip()
-            break
-    if text.startswith("\\begin{align"):
-        lines = [line for line in text.split("\\\\") if line.strip() and not line.strip().startswith("\\end")]
-        text = lines[-1].rpartition("=")[2].replace("&", " ") if lines else ""
-        text = text.partition("\\end{align")[0]
-    return text.strip().rstrip(".。").strip()
+_JSON = re.compile(r"(?:```(?:json)?\s*)?\{\s*\"")
+_LONG_WORDS = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")
