@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 
+from .clock import read_clock
 from .commands import Commands
 from .tokens import CLOSING, FUNCTIONS, WORD_COMMANDS, Node, Unreadable, letter, product
 
@@ -17,6 +18,9 @@ class Atoms(Commands):
         if not token:
             raise Unreadable
         if token[0].isdigit() or (token[0] == "." and len(token) > 1):
+            time = read_clock(token, 0) if token[-1] not in "0123456789." or ":" in token else None
+            if time is not None:
+                return ("ratio", tuple(("num", part) for part in time[0]), time[1])
             return ("num", Fraction(token))
         if token[0].isalpha():
             return self.word(token)

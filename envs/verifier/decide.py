@@ -7,12 +7,14 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from ..verdict import Status
+from .agree import agree
 from .compare import equal
 from .evaluate import allow, exhausted
 from .extract import last_box
 from .parse import TooLarge, Unreadable, parse
 from .quantity import quantity, quantity_like, same_quantity
 from .tidy import squeeze, tidy
+from .tokens import Node
 from .tree import contains, numeric
 from .words import EMPTY_SETS, NO_SOLUTION, choice, label, words
 
@@ -47,12 +49,46 @@ def decide(answer: str, reference: str) -> Decision:
     """The decision of tiers 1 and 2; ``reference`` is what ``read_reference`` returned."""
     if answer == reference:
         return Decision("correct", "string")
-    if len(answer) > MAX_ANSWER or len(reference) > MAX_ANSWER:
+    if len(reference) > MAX_ANSWER:
         return Decision(None, None, "too_long")
-    given, wanted = tidy(answer), tidy(reference)
+    wanted = tidy(reference)
     if not wanted:
         return Decision(None, None, "unreadable_reference")
-    return first_tier(given, wanted) or second_tier(given, wanted)
+    if len(answer) > MAX_ANSWER:
+        decision = Decision(None, None, "too_long")
+    else:
+        given = tidy(answer)
+        decision = first_tier(given, wanted) or second_tier(given, wanted)
+    if decision.reason == "too_long" and readable(wanted):
+        return Decision("incorrect", "screen")
+    return decision
+
+
+@lru_cache(maxsize=4096)
+def readable(wanted: str) -> bool:
+    """Whether tiers 1 and 2 can read and evaluate a tidied reference: an answer that they cannot read is then wrong.
+
+    No answer must be able to avoid a verdict, so only a reference that fails against itself is to blame for one.
+    """
+    if quantity(wanted) or choice(wanted) or words(wanted) is not None:
+        return True
+    try:
+        tree = parse(wanted)
+        allow()
+        return _evaluates(tree) and not exhausted()
+    except Unreadable:
+        return label(wanted) is not None
+    except (TooLarge, RecursionError):
+        return False
+
+
+def _evaluates(tree: Node) -> bool:
+    """Whether each number and formula in a tree has values."""
+    if all(isinstance(part, str) for part in tree):
+        return True
+    if isinstance(tree[0], str) and numeric(tree):
+        return agree(tree, tree) is True
+    return all(_evaluates(part) for part in tree if isinstance(part, tuple))
 
 
 def first_tier(given: str, wanted: str) -> Decision | None:

@@ -6,6 +6,8 @@ import re
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from .clock import MENTIONED, read_clock
+
 Node = tuple[Any, ...]
 """A tree, see ``parse.py``: its kind, then its parts. Plain tuples are cheap to build and to compare."""
 T = TypeVar("T")
@@ -81,7 +83,14 @@ def tokenize(text: str, thousands: bool) -> list[str]:
         raise TooLarge
     tokens: list[str] = []
     at = depth = 0
+    clocks = MENTIONED.search(text) is not None
     while at < len(text):
+        if clocks and text[at].isdigit() and (at == 0 or text[at - 1] not in "0123456789.:"):
+            time = read_clock(text, at)
+            if time is not None:
+                tokens.append(text[at : time[2]])
+                at = time[2]
+                continue
         if thousands and depth == 0 and text[at].isdigit() and (at == 0 or text[at - 1] not in "0123456789.,"):
             grouped = _THOUSANDS.match(text, at)
             if grouped and not grouped.group().startswith("0"):
