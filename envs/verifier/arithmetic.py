@@ -146,9 +146,12 @@ class Arithmetic(Atoms):
 
     def begins_item(self, at: int) -> bool:
         """Whether at most a sign precedes position ``at`` in its item."""
+        signed = at
         while at > 0 and self.tokens[at - 1] in ("+", "-", "\\pm"):
             at -= 1
         before = self.tokens[at - 1] if at > 0 else ","
+        if before == "}" and at < signed:
+            return False  # \frac{7}{2} - 3 x
         return before in (",", ";", "(", "[", "\\{", "{", "&", "\\\\", "and", "or", "}") or before in RELATIONS
 
     def unit(self) -> str | None:

@@ -12,7 +12,8 @@ A node is a tuple whose first element names its kind:
 ``tuple`` [ nodes )     brackets and members; ``set`` nodes, ``builder`` v conditions, ``list`` nodes separators
 ``cup cap diff`` a b    of sets; ``R``, ``empty``
 ``rel`` sides ops names a chain of relations; ``names``: which sides are mere names (``x``, ``f(x)``)
-``matrix`` rows, ``text`` words, ``base`` digits base, ``ratio`` nodes (and "a", "p" or "" if it is a time), ``unit`` node unit, ``deg`` node
+``matrix`` rows, ``text`` words, ``base`` digits base, ``unit`` node unit, ``deg`` node
+``ratio`` nodes         also of the parts of a time, which has a third element: "a", "p" or ""
 ======================  ==================================================================================
 
 What is not understood raises ``Unreadable``, what exceeds the bounds ``TooLarge``. Nothing is guessed.

@@ -133,7 +133,9 @@ def _third_tier(
     for pair in pairs:
         answer, reference = tidy(pair[0]), tidy(pair[1])
         if not screened(reference):
-            unknown = Decision("incorrect", "screen") if readable(reference) else Decision(None, None, "unreadable_reference")
+            unknown = (
+                Decision("incorrect", "screen") if readable(reference) else Decision(None, None, "unreadable_reference")
+            )
             decisions[pair] = unknown, 0.0
         elif not screened(answer):
             decisions[pair] = Decision("incorrect", "screen"), 0.0
@@ -143,15 +145,21 @@ def _third_tier(
         asked = [question for _, question in questions]
         results = POOL.ask(asked, deadline=deadline, batch_deadline=batch_deadline, memory_mb=memory_mb)
         left = batch_deadline - sum(seconds for _, seconds in results)
-        failed = {reference for (_, reference), (outcome, _) in zip(asked, results, strict=True) if outcome in _FAILURES}
+        failed = {
+            reference for (_, reference), (outcome, _) in zip(asked, results, strict=True) if outcome in _FAILURES
+        }
         alone: dict[str, str] = {}
-        if failed and left > 0 and POOL.problem is None:  # is it the answer's fault, or the reference's or the worker's?
+        if (
+            failed and left > 0 and POOL.problem is None
+        ):  # is it the answer's fault, or the reference's or the worker's?
             themselves = [(reference, reference) for reference in failed]
             answers = POOL.ask(themselves, deadline=deadline, batch_deadline=left, memory_mb=memory_mb)
             alone = {reference: outcome for reference, (outcome, _) in zip(failed, answers, strict=True)}
         for (pair, (_, reference)), (outcome, seconds) in zip(questions, results, strict=True):
             if outcome in _FAILURES and alone.get(reference) == "equal":
-                decision = _UNREADABLE._replace(detail=f"math-verify: {outcome} with this answer, not with the reference")
+                decision = _UNREADABLE._replace(
+                    detail=f"math-verify: {outcome} with this answer, not with the reference"
+                )
             elif outcome == "unreadable_reference" and readable(reference):
                 decision = _UNREADABLE
             else:
