@@ -18,7 +18,7 @@ class Atoms(Commands):
         if not token:
             raise Unreadable
         if token[0].isdigit() or (token[0] == "." and len(token) > 1):
-            time = read_clock(token, 0) if token[-1] not in "0123456789." or ":" in token else None
+            time = None if token.isdigit() else read_clock(token, 0)
             if time is not None:
                 return ("ratio", tuple(("num", part) for part in time[0]), time[1])
             return ("num", Fraction(token))

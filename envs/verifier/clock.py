@@ -20,9 +20,13 @@ _CLOCK = re.compile(
     rf"(?P<said>(?P<gap>\s*){_HALF}|\s*(?P<font>{_FONT})\s*{_HALF.replace('half', 'half_in')}\s*\}})?(?!\s*:|[0-9])",
     re.IGNORECASE,
 )
-MENTIONED = re.compile(rf":|[0-9]\s*(?:{_FONT})?\s*(?:[ap]\.?\s?m\b|o'?clock)", re.IGNORECASE)
-"""What a text with times contains."""
+_SAID = re.compile(r"[ap]\.?\s?m\b|o'?clock", re.IGNORECASE)
 MAX_HOUR = 24
+
+
+def mentions_clock(text: str) -> bool:
+    """Whether ``text`` may contain a time."""
+    return ":" in text or (("m" in text or "M" in text or "clock" in text) and _SAID.search(text) is not None)
 
 
 def read_clock(text: str, at: int) -> tuple[Terms, str, int] | None:

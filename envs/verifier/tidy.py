@@ -52,7 +52,7 @@ _SUBSCRIPT_RUN = re.compile("[₀₁₂₃₄₅₆₇₈₉]+")
 
 _SPACING = re.compile(
     r"\\\\|(?:\\left|\\right)\s*\.|\\(?:left|right|[bB]igg?[lr]?|displaystyle|textstyle|limits|nolimits)(?![A-Za-z])|"
-    r"\\[,;:! \n]|\\q?quad|~|\\\$|\\%|\\(?:[dtcs]|nice)frac(?![A-Za-z])|\\(?:tag|label|hspace|phantom)\*?\{[^{}]*\}|"
+    r"\\[,;:! \n()\[\]]|\\q?quad|~|\\\$|\\%|\\(?:[dtcs]|nice)frac(?![A-Za-z])|\\(?:tag|label|hspace|phantom)\*?\{[^{}]*\}|"
     r"\^\s*(?:\\circ(?![A-Za-z])|\{\s*\\circ\s*\})|"
     r"\\(?:degree|circ)(?![A-Za-z])|\\l(?:vert|brace)(?![A-Za-z])|\\r(?:vert|brace)(?![A-Za-z])"
 )
@@ -63,7 +63,8 @@ _FONT = re.compile(
     r"boxed|underline)\s*\{"
 )
 _REPEATING = re.compile(r"(?<![0-9.])([0-9]{0,9})\.([0-9]{0,9})\\(?:overline|bar|dot)\s*\{([0-9]{1,18})\}(?![0-9])")
-_DOTTED = re.compile(r"\\dot\s*\{?([0-9])(?:\}|(?<!\{[0-9]))(?:([0-9]{0,16})\\dot\s*\{?([0-9])\}?)?")
+_DOT = r"\\dot\s*(?:\{\s*([0-9])\s*\}|([0-9]))"
+_DOTTED = re.compile(rf"(?<=[0-9.]){_DOT}(?:([0-9]{{0,16}}){_DOT})?")
 _NEXT_VALUE = re.compile(
     r"(?<=[0-9A-Za-z)}])\s*\\q?quad(?:\s|\\q?quad)*(?=[-+]?[0-9]|(?:\\[a-z]+|[A-Za-z])\s*(?:_\{?\w{1,20}\}?|\([^()=]{0,40}\))?\s*=)"
 )
@@ -98,8 +99,7 @@ def _fraction(match: re.Match[str]) -> str:
 
 def _overlined(match: re.Match[str]) -> str:
     """Dots over the first and the last digit that repeats, as a line over all of them."""
-    first, between, last = match.groups()
-    return rf"\overline{{{first}{between or ''}{last or ''}}}"
+    return rf"\overline{{{''.join(digits or '' for digits in match.groups())}}}"
 
 
 def fold_unicode(text: str) -> str:
@@ -119,9 +119,9 @@ def tidy(answer: str) -> str:
         answer = fold_unicode(answer)
     if "\\" in answer or "~" in answer or "{,}" in answer:
         answer = _MARKED_THOUSANDS.sub("", answer)
-        answer = _NEXT_VALUE.sub(", ", answer)
+        if "quad" in answer:
+            answer = _NEXT_VALUE.sub(", ", answer)
         answer = _SPACING.sub(_space, answer)
-        *_, answer = _THEREFORE.split(answer)
         if "\\overline" in answer or "\\bar" in answer or "\\dot" in answer:
             answer = _REPEATING.sub(_fraction, _DOTTED.sub(_overlined, answer))
     answer = _SPACES.sub(" ", answer.replace("$", "")).strip(" *")
@@ -139,6 +139,8 @@ def tidy(answer: str) -> str:
             answer = answer[font.end() : -1]
         elif answer[:1] == "{" and _closes_last(answer, 0):
             answer = answer[1:-1]
+        if answer == before:
+            *_, answer = _THEREFORE.split(answer)
         if answer == before:
             break
     return answer

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, TypeVar
 
-from .clock import MENTIONED, read_clock
+from .clock import mentions_clock, read_clock
 
 Node = tuple[Any, ...]
 """A tree, see ``parse.py``: its kind, then its parts. Plain tuples are cheap to build and to compare."""
@@ -103,7 +103,7 @@ def tokenize(text: str, thousands: bool) -> list[str]:
         raise TooLarge
     tokens: list[str] = []
     at = depth = 0
-    clocks = MENTIONED.search(text) is not None
+    clocks = mentions_clock(text)
     while at < len(text):
         if clocks and text[at].isdigit() and (at == 0 or text[at - 1] not in "0123456789.:"):
             time = read_clock(text, at)

@@ -27,6 +27,7 @@ _OTHER_CHOICE = re.compile(
     r"(?<![A-Za-z\\])(?:[B-HJ](?![A-Za-z])|A(?![A-Za-z])(?!\s+[a-z]))|\([A-Ja-j]\)|\A\W*(?:or|and|but|not|nor)\b|"
     r"\A\W*(?:is|are|was)\b.*\b(?:not|wrong|incorrect|false)\b"
 )
+_CAPITAL = re.compile("[A-J]")
 _SEVERAL = re.compile(r"\(?[A-J]\)?(?:(?:\s*(?:[,;]|and\b))+\s*\(?[A-J]\)?)+\.?")
 _TOGETHER = re.compile(r"[A-J]{2,10}")
 _FONT_COMMAND = re.compile(r"\\(?:text|textbf|textit|textrm|textnormal|mbox|mathrm|mathbf|operatorname)(?![A-Za-z])\s*")
@@ -36,6 +37,8 @@ _LONG_WORD = re.compile(r"[A-Za-z]{3,}")
 
 def choice(tidied: str) -> str | None:
     """The letter of a multiple-choice answer (``C``, ``(C)``, ``option C``, ``(C) 42``); None for other answers."""
+    if _CAPITAL.search(tidied) is None:
+        return None
     if len(tidied) > 1 and "\\" in tidied:
         tidied = _plain(tidied)
     introduction = _INTRODUCTION.match(tidied)
@@ -53,6 +56,8 @@ def choice(tidied: str) -> str | None:
 
 def choices(tidied: str) -> str | None:
     """The letters of an answer that is several choices (``A, C``, ``A and C``, ``AC``), sorted; None for others."""
+    if len(tidied) < 2 or len(_CAPITAL.findall(tidied)) < 2:
+        return None
     plain = _plain(tidied) if "\\" in tidied else tidied
     if _TOGETHER.fullmatch(plain):
         return plain if "".join(sorted(set(plain))) == plain else None
