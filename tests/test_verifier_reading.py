@@ -11,6 +11,7 @@ import verifier_cases
 from espo_gym.envs import Verdict, verify
 from espo_gym.envs.verifier.decide import readable
 from espo_gym.envs.verifier.tidy import tidy
+from espo_gym.envs.verifier.words import choice
 from espo_gym.envs.verifier.worker import POOL
 
 EQUAL: dict[str, list[tuple[str, str]]] = {
@@ -23,6 +24,7 @@ EQUAL: dict[str, list[tuple[str, str]]] = {
         ("t = 4:05", "4:05"),
         ("9:30, 7:00", "7:00, 9:30"),
         ("8 pm", "8:00 PM"),
+        (r"\text{3:00 p.m. Tuesday}", r"3:00 \text{ PM Tuesday}"),
         (r"7:00 \text{ o'clock}", "7:00"),
     ],
     "ratios": [
@@ -78,7 +80,7 @@ EQUAL: dict[str, list[tuple[str, str]]] = {
         ("€12", "12 euros"),
     ],
     "units": [
-        *((f"18.9 {letter}", "18.9") for letter in "mgshNJLWVAK"),
+        *((f"18.9 {letter}", "18.9") for letter in "mgshNJLWVA"),
         ("18.9", "18.9 m"),
         (r"18.9\,m", r"18.9\text{ m}"),
         ("9.8 m/s^2", "9.8"),
@@ -145,6 +147,9 @@ DIFFERENT: dict[str, list[tuple[str, str]]] = {
         ("4:05.3", "8:10.6"),
         ("1:05", r"\frac{1}{5}"),
         ("100:00", "50:00"),
+        (r"\text{3:00 p.m. Tuesday}", r"\text{3:00 p.m. Monday}"),
+        (r"\text{10:30 on Tuesday}", r"\text{10:30 on Monday}"),
+        (r"\text{3:00 p.m. Tuesday}", "3:00 PM"),
     ],
     "ratios": [("V_1:V_2=11:21", "21:11"), ("a:b = 2:3", "b:a = 2:3"), ("2:6", "3:1")],
     "things": [
@@ -170,6 +175,7 @@ DIFFERENT: dict[str, list[tuple[str, str]]] = {
         ("A - B", "A"),
         ("B - 5", "B"),
         ("B + 5", "B"),
+        ("F(x)", "F"),
         ("C: 3 or 4", "D"),
         ("A point", "A"),
         ("(B) 12", "12"),
@@ -185,6 +191,7 @@ DIFFERENT: dict[str, list[tuple[str, str]]] = {
         ("18.9m", "18.9"),
         ("18.9 e", "18.9"),
         ("18.9 i", "18.9"),
+        ("18.9 M", "18.9"),
         (r"18.9\mathrm{x}", "18.9"),
         ("9.8 m/s^2", r"9.8\text{ m/s}"),
         ("12 米", "12 km"),
@@ -247,6 +254,11 @@ def test_near_misses(kind: str) -> None:
         assert one(reference, answer).status == "incorrect", (reference, answer)
 
 
+def test_a_point_is_no_choice() -> None:
+    assert choice("B(2,3)") is None
+    assert choice("B (23)") == "B"
+
+
 ANSWERS = sorted(
     {
         answer
@@ -304,9 +316,7 @@ UNREADABLE = [
 
 
 @pytest.mark.parametrize("reference", READABLE)
-def test_an_unreadable_answer_to_a_readable_reference_is_wrong(
-    reference: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_unreadable_answer_to_a_readable_reference_is_wrong(reference: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def fails_with_the_answer(pairs: list[tuple[str, str]], **_: object) -> list[tuple[str, float]]:
         return [("equal" if answer == wanted else "timeout", 0.0) for answer, wanted in pairs]
 

@@ -6,9 +6,9 @@ r"""Is the final answer of a completion equal to the reference? Usable alone: ``
 finding the answer                       ``extract`` (boxes, tags, "the answer is"), ``tidy`` (one spelling)
 tier 1: numbers and words                ``quantity`` (exact rationals), ``units``, ``words`` (choices, prose)
 tier 2: formulas                         ``tokens``, ``commands``, ``atoms``, ``arithmetic``, ``parse`` (LaTeX to trees,
-                                         which ``parse`` describes), ``tree`` (questions about them), ``evaluate`` (40
-                                         digits), ``agree`` (at several points), ``compare``, ``relations``, ``sets``
-                                         (whole answers)
+                                         which ``parse`` describes), ``clock`` (times), ``tree`` (questions about
+                                         trees), ``evaluate`` (40 digits), ``agree`` (at several points), ``compare``,
+                                         ``relations``, ``sets`` (whole answers)
 tier 3: everything else                  ``worker`` (math-verify in a process that can be killed), ``_child`` (that
                                          process)
 putting it together                      ``decide`` (tiers 1 and 2 for one pair), ``verify`` (batches, cache, tier 3)

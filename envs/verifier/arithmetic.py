@@ -5,6 +5,7 @@ from __future__ import annotations
 from fractions import Fraction
 
 from .atoms import Atoms
+from .clock import may_be_time
 from .tokens import (
     FUNCTION_LETTERS,
     RELATIONS,
@@ -90,6 +91,8 @@ class Arithmetic(Atoms):
                 self.at += 1
                 node = ("deg", node) if token == "°" else ("unit", node, "%")
             elif self.starts_factor(token):
+                if node[0] == "ratio" and may_be_time(node):
+                    raise Unreadable  # 3:00 p.m. on Tuesday: words
                 if numeric and self.at == start + 1 and token == "\\frac":
                     mixed = self.mixed(node)
                     if mixed is not None:

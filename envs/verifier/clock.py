@@ -49,7 +49,7 @@ def read_clock(text: str, at: int) -> tuple[Terms, str, int] | None:
 def same_time(a: tuple[Any, ...], b: tuple[Any, ...]) -> bool | None:
     """Whether two ``ratio`` nodes of numbers are the same time; None if they are to be compared as ratios."""
     said = len(a) == 3, len(b) == 3
-    if not any(said) and not (_has_shape(a) and _has_shape(b)):
+    if not any(said) and not (may_be_time(a) and may_be_time(b)):
         return None
     left, right = ([term[1] if term[0] == "num" else None for term in node[1]] for node in (a, b))
     if None in left or None in right or left[1:] != right[1:]:
@@ -60,7 +60,10 @@ def same_time(a: tuple[Any, ...], b: tuple[Any, ...]) -> bool | None:
     return left == right or _hour(left[0], halves[0]) == _hour(right[0], halves[1])
 
 
-def _has_shape(node: tuple[Any, ...]) -> bool:
+def may_be_time(node: tuple[Any, ...]) -> bool:
+    """Whether a ``ratio`` node is a time or has the shape of one."""
+    if len(node) == 3:
+        return True
     terms = node[1]
     if not all(term[0] == "num" and term[1].denominator == 1 for term in terms):
         return False

@@ -52,7 +52,8 @@ _SUBSCRIPT_RUN = re.compile("[₀₁₂₃₄₅₆₇₈₉]+")
 
 _SPACING = re.compile(
     r"\\\\|(?:\\left|\\right)\s*\.|\\(?:left|right|[bB]igg?[lr]?|displaystyle|textstyle|limits|nolimits)(?![A-Za-z])|"
-    r"\\[,;:! \n()\[\]]|\\q?quad|~|\\\$|\\%|\\(?:[dtcs]|nice)frac(?![A-Za-z])|\\(?:tag|label|hspace|phantom)\*?\{[^{}]*\}|"
+    r"\\[,;:! \n()\[\]]|\\q?quad|~|\\\$|\\%|\\(?:[dtcs]|nice)frac(?![A-Za-z])|"
+    r"\\(?:tag|label|hspace|phantom)\*?\{[^{}]*\}|"
     r"\^\s*(?:\\circ(?![A-Za-z])|\{\s*\\circ\s*\})|"
     r"\\(?:degree|circ)(?![A-Za-z])|\\l(?:vert|brace)(?![A-Za-z])|\\r(?:vert|brace)(?![A-Za-z])"
 )

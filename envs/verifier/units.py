@@ -86,7 +86,7 @@ def read_unit(text: str, letters: bool = False) -> str | None:
         word = " ".join(word.replace("~", " ").split()).strip(" .")
         if part["t"] is None:  # bare letters are a unit only if they cannot be a product of variables
             spaced = text[at : at + 1].isspace() or at == 0 or bool(part["per"])
-            short = word in SHORT_UNITS or (letters and word in _MEASURES)
+            short = word in SHORT_UNITS or (letters and word in _MEASURES and word not in _AMBIGUOUS)
             if word in NO_UNITS or word in _OTHER_NUMBERS or not (short or (len(word) > 2 and spaced)):
                 return None
         elif len(word) == 1 and word not in _LETTERS:
@@ -123,6 +123,8 @@ _MEASURE_NAMES = (
 )
 _LETTERS = frozenset("mgshNJLlWVAKMTCFtdHBbc")
 """Units of one letter: other letters in a font after a number are variables."""
+_AMBIGUOUS = frozenset("KMT")
+"""Units of one letter that also stand for thousands, millions and so on."""
 _MEASURES = {alias: names.split()[0] for names in _MEASURE_NAMES.split(",") for alias in names.split()}
 _UNIT_FACTOR = re.compile(
     r"(?P<per>/|\bper )?\s*(?P<power>square |cubic |sq )?(?P<name>[A-Za-z%°€¥£₹]+)(?:\^(?P<exponent>-?[0-9]))?"

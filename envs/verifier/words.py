@@ -15,7 +15,7 @@ _CHOICE = re.compile(r"\(?\s*([A-J])\s*\)?\s*\.?")
 _LABELLED_CHOICE = re.compile(
     r"(?:\(\s*([A-J])\s*\)|([A-J])\s*[.):])\s*([A-Za-z0-9\\$-].*)|"  # (C) 42
     r"([A-J])\s+(?:because|since|as)\b(.*)|([A-J])\s+-+\s+(?=[^=]*[A-Za-z]{2})([A-Za-z0-9].*)|"  # C because, C - a word
-    r"([A-J])\s*\(([^()]|\([^()]*\))*\)",  # C (42)
+    r"([A-J])\s+\((?:[^(),]|\([^()]*\))*\)",  # C (42), but not the point C(4,2)
     re.DOTALL,
 )
 _INTRODUCTION = re.compile(
