@@ -24,6 +24,8 @@ EQUAL: dict[str, list[tuple[str, str]]] = {
         ("t = 4:05", "4:05"),
         ("9:30, 7:00", "7:00, 9:30"),
         ("8 pm", "8:00 PM"),
+        ("12:00 noon", "12:00"),
+        ("12 noon", "12:00 p.m."),
         (r"\text{3:00 p.m. Tuesday}", r"3:00 \text{ PM Tuesday}"),
         (r"7:00 \text{ o'clock}", "7:00"),
     ],
@@ -98,6 +100,8 @@ EQUAL: dict[str, list[tuple[str, str]]] = {
     ],
     "angles": [
         (r"12^{\circ}30'", "12.5"),
+        (r"\angle B = 76^\circ", r"76^\circ"),
+        (r"\angle ABC = 30^\circ", "30"),
         (r"12^{\circ}30'36''", r"12.51^\circ"),
     ],
     "repeating decimals": [
@@ -143,6 +147,7 @@ DIFFERENT: dict[str, list[tuple[str, str]]] = {
         ("15:00", "3:00 AM"),
         ("7:00, 8:30", "9:00, 10:30"),
         ("8 pm", "8 am"),
+        ("12:00 noon", "12:00 midnight"),
         (r"8\text{ p.m.}", r"8\text{ a.m.}"),
         ("4:05.3", "8:10.6"),
         ("1:05", r"\frac{1}{5}"),
@@ -204,7 +209,7 @@ DIFFERENT: dict[str, list[tuple[str, str]]] = {
         ("3 tenths", "3"),
         (r"3\text{ squared}", "3"),
     ],
-    "angles": [(r"12^{\circ}30'", r"12^\circ"), (r"12^{\circ}30'", "12.3")],
+    "angles": [(r"12^{\circ}30'", r"12^\circ"), (r"12^{\circ}30'", "12.3"), (r"\angle A=7", r"\angle B=7")],
     "repeating decimals": [(r"0.\dot{3}", "0.3"), (r"0.\dot{1}\dot{3}", r"\frac{1}{3}"), (r"\dot{x}", "x")],
     "congruences": [
         (r"x\equiv7\pmod{11}", "8"),

@@ -13,20 +13,24 @@ from typing import Any
 
 Terms = tuple[Fraction, ...]
 
-_HALF = r"(?:(?P<half>[ap])\.?\s?m\b\.?|o'?clock\b)"
-_FONT = r"\\(?:text|mathrm|textrm|mbox|textnormal|textbf)\s*\{"
+_SUFFIX = r"(?:(?P<half>[ap])\.?\s?m\b\.?|o'?clock\b|(?P<noon>noon|midnight)\b)"
 _CLOCK = re.compile(
-    rf"(?P<first>[0-9]{{1,3}})(?P<rest>(?:\s*:\s*[0-5][0-9](?![0-9])){{0,2}}(?:\.[0-9]+)?)"
-    rf"(?P<said>(?P<gap>\s*){_HALF}|\s*(?P<font>{_FONT})\s*{_HALF.replace('half', 'half_in')}\s*\}})?(?!\s*:|[0-9])",
+    r"(?P<first>[0-9]{1,3})(?P<rest>(?:\s*:\s*[0-5][0-9](?![0-9])){0,2}(?:\.[0-9]+)?)"
+    r"(?P<said>(?P<font>\s*\\(?:text|mathrm|textrm|mbox|textnormal|textbf)\s*\{)?(?P<gap>\s*)"
+    + _SUFFIX
+    + r"(?(font)\s*\}))?"
+    r"(?!\s*:|[0-9])",
     re.IGNORECASE,
 )
-_SAID = re.compile(r"[ap]\.?\s?m\b|o'?clock", re.IGNORECASE)
+_SAID = re.compile(r"[ap]\.?\s?m\b|o'?clock|noon|midnight", re.IGNORECASE)
 MAX_HOUR = 24
 
 
 def mentions_clock(text: str) -> bool:
     """Whether ``text`` may contain a time."""
-    return ":" in text or (("m" in text or "M" in text or "clock" in text) and _SAID.search(text) is not None)
+    if ":" in text:
+        return True
+    return any(part in text for part in ("m", "M", "clock", "noon")) and _SAID.search(text) is not None
 
 
 def read_clock(text: str, at: int) -> tuple[Terms, str, int] | None:
@@ -42,7 +46,7 @@ def read_clock(text: str, at: int) -> tuple[Terms, str, int] | None:
         return None
     if len(parts) == 1:
         parts.append("0")
-    half = match["half"] or match["half_in"] or ""
+    half = match["half"] or {"noon": "p", "midnight": "a"}.get((match["noon"] or "").lower(), "")
     return tuple(Fraction(part) for part in parts), half.lower(), match.end()
 
 
@@ -51,8 +55,8 @@ def same_time(a: tuple[Any, ...], b: tuple[Any, ...]) -> bool | None:
     said = len(a) == 3, len(b) == 3
     if not any(said) and not (may_be_time(a) and may_be_time(b)):
         return None
-    left, right = ([term[1] if term[0] == "num" else None for term in node[1]] for node in (a, b))
-    if None in left or None in right or left[1:] != right[1:]:
+    left, right = ([term[1] for term in node[1] if term[0] == "num"] for node in (a, b))
+    if (len(left), len(right)) != (len(a[1]), len(b[1])) or left[1:] != right[1:]:
         return False
     halves = a[2] if said[0] else "", b[2] if said[1] else ""
     if all(halves):

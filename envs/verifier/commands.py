@@ -93,6 +93,11 @@ class Commands(Cursor):
             return ("fn", name[1:], inside)
         if name in ("sum", "prod"):
             return self.series(name)
+        if name in ("angle", "measuredangle", "triangle"):
+            vertices = self.take()
+            if not vertices.isalnum():
+                raise Unreadable
+            return ("sym", f"\\{name} {vertices}")
         if name in ACCENTS:
             start = self.at
             self.braced()

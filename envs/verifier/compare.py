@@ -113,7 +113,7 @@ def _distinct(members: Sequence[Node]) -> list[Node]:
 
 def _of_different_things(a: Node, b: Node) -> bool:
     """``12 boys and 12 girls`` is not one value in two forms."""
-    return a[0] == b[0] == "unit" and a[2] != b[2]
+    return bool(a[0] == b[0] == "unit" and a[2] != b[2])
 
 
 def _members(node: Node) -> list[Node] | None:

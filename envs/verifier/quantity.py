@@ -65,10 +65,10 @@ def quantity(tidied: str, letters: bool = False) -> Quantity | None:
     value = _value(match)
     if value is None:
         return None
-    named, unit = match["unit"], ""
-    if named:
+    unit: str | None = ""
+    if match["unit"]:
+        factor, named = _scale(match["unit"])
         letters = letters and tidied[match.start("unit") - 1].isspace()
-        factor, named = _scale(named)
         value, unit = value * factor, read_unit(named, letters) if named else ""
     if match["money"]:
         unit = read_unit(match["money"]) if unit == "" else None
