@@ -88,6 +88,7 @@ EQUAL: dict[str, list[tuple[str, str]]] = {
         ("9.8 m/s^2", "9.8"),
         (r"5 \textbf{meters}", "5 m"),
         (r"\frac{7}{2}-\frac{3}{2} \mathrm{x}", r"\frac{7-3x}{2}"),
+        (r"\frac{7}{2}-\frac{3}{2} \mathrm{m}", r"\frac{7-3m}{2}"),
         (r"\frac{3}{2} \mathrm{x}", r"\frac{3x}{2}"),
         ("5m + 2m", "7m"),
         ("12 厘米", r"12\text{ cm}"),
@@ -373,7 +374,7 @@ def test_a_batch_without_time_left_asks_nothing_more(monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize(
     ("answer", "reference"),
     [
-        (r"The midpoint is found by averaging \frac{x_1+x_2}{2}", r"\frac{x}{2}"),
+        (r"The corresponding midpoint is found by averaging \frac{x_1+x_2}{2}", r"\frac{x}{2}"),
         (r"\{\cos x, \int \cos x dx\}", r"\{\cos x, \sin x, x\cos x\}"),
     ],
 )

@@ -133,10 +133,9 @@ def _third_tier(
     for pair in pairs:
         answer, reference = tidy(pair[0]), tidy(pair[1])
         if not screened(reference):
-            unknown = (
-                Decision("incorrect", "screen") if readable(reference) else Decision(None, None, "unreadable_reference")
-            )
-            decisions[pair] = unknown, 0.0
+            decisions[pair] = Decision(None, None, "unreadable_reference"), 0.0
+            if readable(reference):
+                decisions[pair] = Decision("incorrect", "screen"), 0.0
         elif not screened(answer):
             decisions[pair] = Decision("incorrect", "screen"), 0.0
         else:
@@ -145,16 +144,12 @@ def _third_tier(
         asked = [question for _, question in questions]
         results = POOL.ask(asked, deadline=deadline, batch_deadline=batch_deadline, memory_mb=memory_mb)
         left = batch_deadline - sum(seconds for _, seconds in results)
-        failed = {
-            reference for (_, reference), (outcome, _) in zip(asked, results, strict=True) if outcome in _FAILURES
-        }
+        failed = sorted({pair[1] for pair, (outcome, _) in zip(asked, results, strict=True) if outcome in _FAILURES})
         alone: dict[str, str] = {}
-        if (
-            failed and left > 0 and POOL.problem is None
-        ):  # is it the answer's fault, or the reference's or the worker's?
+        if failed and left > 0 and POOL.problem is None:  # the fault of the answer, or of the reference or the worker?
             themselves = [(reference, reference) for reference in failed]
-            answers = POOL.ask(themselves, deadline=deadline, batch_deadline=left, memory_mb=memory_mb)
-            alone = {reference: outcome for reference, (outcome, _) in zip(failed, answers, strict=True)}
+            outcomes = POOL.ask(themselves, deadline=deadline, batch_deadline=left, memory_mb=memory_mb)
+            alone = {reference: outcome for reference, (outcome, _) in zip(failed, outcomes, strict=True)}
         for (pair, (_, reference)), (outcome, seconds) in zip(questions, results, strict=True):
             if outcome in _FAILURES and alone.get(reference) == "equal":
                 decision = _UNREADABLE._replace(
