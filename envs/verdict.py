@@ -34,7 +34,8 @@ class Verdict:
     audit: Status | None = None
     """The outcome of an independent second check, if one was made."""
     detail: str | None = field(default=None, compare=False)
-    """What is known of a ``crash``: for example the last words of a worker that does not start."""
+    """What is known of a ``crash``, for example the last words of a worker that does not start; or how math-verify
+    failed with an answer that is therefore ``incorrect``."""
     rule: str | None = field(default=None, compare=False)
     """The rule by which the answer was found, if ``verify`` found it."""
     reference: str | None = field(default=None, compare=False)

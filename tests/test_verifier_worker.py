@@ -62,8 +62,8 @@ def test_a_hang_costs_one_deadline_and_the_next_verdicts_are_right():
     ask(("1", "1"))
     starts, begin = POOL.starts, time.monotonic()
     verdicts = verify([HANGING[0], EASY[0], WRONG[0], EASY[0]], [HANGING[1], EASY[1], WRONG[1], EASY[1]], deadline=1.0)
-    assert [v.status for v in verdicts] == ["no_verdict", "correct", "incorrect", "correct"]
-    assert verdicts[0].reason == "timeout"
+    assert [v.status for v in verdicts] == ["incorrect", "correct", "incorrect", "correct"]
+    assert "timeout" in (verdicts[0].detail or "")  # with the answer, not with the reference
     assert time.monotonic() - begin < 8.0
     assert POOL.starts == starts  # a fork was replaced, not the process
 

@@ -8,9 +8,10 @@ finding the answer                       ``extract`` (boxes, tags, "the answer i
                                          ``tidy`` (one spelling)
 tier 1: numbers and words                ``quantity`` (exact rationals), ``units``, ``words`` (choices, prose)
 tier 2: formulas                         ``tokens``, ``commands``, ``atoms``, ``arithmetic``, ``parse`` (LaTeX to trees,
-                                         which ``parse`` describes), ``tree`` (questions about them), ``rewrite``,
-                                         ``exact`` (numbers with their errors), ``functions`` and ``integers`` (of such
-                                         numbers), ``evaluate``, ``agree`` (at several points), ``compare``,
+                                         which ``parse`` describes), ``clock`` (times), ``tree`` (questions about them),
+                                         ``rewrite``, ``exact`` (numbers with their errors), ``functions`` and
+                                         ``integers`` (of such numbers), ``evaluate``, ``agree`` (at several points),
+                                         ``compare``,
                                          ``relations``, ``sets`` (whole answers)
 tier 3: everything else                  ``worker`` (math-verify in a process that can be killed), ``_child`` (that
                                          process)

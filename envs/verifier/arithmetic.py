@@ -5,6 +5,7 @@ from __future__ import annotations
 from fractions import Fraction
 
 from .atoms import Atoms
+from .clock import may_be_time
 from .tokens import (
     FUNCTION_LETTERS,
     RELATIONS,
@@ -90,6 +91,8 @@ class Arithmetic(Atoms):
                 self.at += 1
                 node = ("deg", node) if token == "°" else ("unit", node, "%")
             elif self.starts_factor(token):
+                if node[0] == "ratio" and may_be_time(node):
+                    raise Unreadable  # 3:00 p.m. on Tuesday: words
                 if numeric and self.at == start + 1 and token == "\\frac":
                     mixed = self.mixed(node)
                     if mixed is not None:
@@ -146,9 +149,12 @@ class Arithmetic(Atoms):
 
     def begins_item(self, at: int) -> bool:
         """Whether at most a sign precedes position ``at`` in its item."""
+        signed = at
         while at > 0 and self.tokens[at - 1] in ("+", "-", "\\pm"):
             at -= 1
         before = self.tokens[at - 1] if at > 0 else ","
+        if before == "}" and at < signed:
+            return False  # \frac{7}{2} - 3 x
         return before in (",", ";", "(", "[", "\\{", "{", "&", "\\\\", "and", "or", "}") or before in RELATIONS
 
     def unit(self) -> str | None:

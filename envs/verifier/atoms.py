@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 
+from .clock import read_clock
 from .commands import Commands
 from .tokens import CLOSING, FUNCTIONS, WORD_COMMANDS, Node, Unreadable, letter, product
 
@@ -17,6 +18,9 @@ class Atoms(Commands):
         if not token:
             raise Unreadable
         if token[0].isdigit() or (token[0] == "." and len(token) > 1):
+            time = None if token.isdigit() else read_clock(token, 0)
+            if time is not None:
+                return ("ratio", tuple(("num", part) for part in time[0]), time[1])
             return ("num", Fraction(token))
         if token[0].isalpha():
             return self.word(token)
@@ -73,6 +77,8 @@ class Atoms(Commands):
         if not closing or closing not in CLOSING[opening]:
             raise Unreadable
         members = node[1] if node[0] == "list" else (node,)
+        if opening == "[" and closing == "]" and _rows(members):
+            return ("matrix", tuple(row[2] for row in members))
         if opening == "\\{":
             return ("set", members)
         if opening == "{":
@@ -86,3 +92,10 @@ class Atoms(Commands):
         if opening == "\\langle":
             return ("tuple", "(", members, ")")
         return ("tuple", opening, members, closing)
+
+
+def _rows(members: tuple[Node, ...]) -> bool:
+    """Whether the members of a bracket are the rows of a matrix, as in ``[[1, 2], [3, 4]]``."""
+    return all(
+        row[0] == "tuple" and row[1] == "[" and row[3] == "]" and len(row[2]) == len(members[0][2]) for row in members
+    )

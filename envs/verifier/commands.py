@@ -8,6 +8,7 @@ from fractions import Fraction
 from .tokens import ACCENTS, ENVIRONMENTS, FONTS, FUNCTIONS, GREEK, Cursor, Node, Unreadable, letter, product
 
 _WORD_TEXT = re.compile(r"[A-Za-z][A-Za-z .,'\-]*")
+_FONT_TOKENS = frozenset("\\" + name for name in FONTS)
 _CONSTANTS: dict[str, Node] = {
     "pi": ("const", "pi"),
     "infty": ("const", "inf"),
@@ -94,6 +95,11 @@ class Commands(Cursor):
             return ("fn", name[1:], inside)
         if name in ("sum", "prod"):
             return self.series(name)
+        if name in ("angle", "measuredangle", "triangle"):
+            vertices = self.take()
+            if not vertices.isalnum():
+                raise Unreadable
+            return ("sym", f"\\{name} {vertices}")
         if name in ACCENTS:
             start = self.at
             self.braced()
@@ -214,6 +220,19 @@ class Commands(Cursor):
         self.running.pop()
         return node
 
+    def condition(self) -> None:
+        r"""Move past ``\text{if}`` before a condition."""
+        start = self.at
+        if self.accept("if", "for", "when"):
+            return
+        if (
+            self.peek() in _FONT_TOKENS
+            and self.peek(1) == "{"
+            and self.text_argument().strip(" ,") in ("if", "for", "when")
+        ):
+            return
+        self.at = start
+
     def environment(self) -> Node:
         """A LaTeX environment: a matrix, a determinant, cases or aligned lines."""
         self.at -= 1
@@ -229,6 +248,7 @@ class Commands(Cursor):
             if self.peek() == "\\end":
                 self.text_argument()
                 break
+            self.condition()
             row.append(self.nested(self.relation))
             self.accept(",")
             if self.accept("&"):

@@ -9,6 +9,7 @@ from typing import Any
 
 from . import sets
 from .agree import agree
+from .clock import same_time
 from .relations import in_decimal, mismatched, relations, without_names
 from .rewrite import MATRIX, one_case, progression, scaled
 from .tokens import Node
@@ -113,9 +114,16 @@ def _partners(a: Sequence[Node], b: Sequence[Node]) -> bool | None:
 def _distinct(members: Sequence[Node]) -> list[Node]:
     kept: list[Node] = []
     for member in members:
-        if len(kept) > MAX_MEMBERS or not any(member == other or equal(member, other) for other in kept):
+        if len(kept) > MAX_MEMBERS or not any(
+            member == other or (not _of_different_things(member, other) and equal(member, other)) for other in kept
+        ):
             kept.append(member)
     return kept
+
+
+def _of_different_things(a: Node, b: Node) -> bool:
+    """``12 boys and 12 girls`` is not one value in two forms."""
+    return bool(a[0] == b[0] == "unit" and a[2] != b[2])
 
 
 def _members(node: Node) -> list[Node] | None:
@@ -273,7 +281,13 @@ def _texts(a: Node, b: Node) -> bool | None:
 
 
 def _ratios(a: Node, b: Node) -> bool | None:
-    """``4 : 6`` equals ``2 : 3`` and two thirds."""
+    """``4 : 6`` equals ``2 : 3`` and two thirds; a time is only itself."""
+    if a[0] == b[0]:
+        time = same_time(a, b)
+        if time is not None:
+            return time
+    elif len(a if a[0] == "ratio" else b) == 3:
+        return False
     left, right = (node[1] if node[0] == "ratio" else None for node in (a, b))
     if left is None or right is None:
         terms, other = (left, b) if left is not None else (right, a)

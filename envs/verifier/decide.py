@@ -7,15 +7,16 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from ..verdict import Status
-from .agree import computable
+from .agree import agree, computable
 from .compare import equal
 from .evaluate import allow, exhausted
 from .extract import last_box
 from .parse import TooLarge, Unreadable, parse
 from .quantity import quantity, quantity_like, same_quantity
 from .tidy import squeeze, tidy
+from .tokens import Node
 from .tree import contains, numeric
-from .words import EMPTY_SETS, NO_SOLUTION, choice, label, words
+from .words import ALL_REALS, EMPTY_SETS, NO_SOLUTION, choice, choices, label, words
 
 MAX_ANSWER = 20_000
 """Longest answer or reference that is compared, in characters."""
@@ -48,19 +49,63 @@ def decide(answer: str, reference: str) -> Decision:
     """The decision of tiers 1 and 2; ``reference`` is what ``read_reference`` returned."""
     if answer == reference:
         return Decision("correct", "string")
-    if len(answer) > MAX_ANSWER or len(reference) > MAX_ANSWER:
+    if len(reference) > MAX_ANSWER:
         return Decision(None, None, "too_long")
-    given, wanted = tidy(answer), tidy(reference)
+    wanted = tidy(reference)
     if not wanted:
         return Decision(None, None, "unreadable_reference")
+    too_long = len(answer) > MAX_ANSWER
+    decision = Decision(None, None, "too_long") if too_long else _compare(tidy(answer), wanted)
+    if decision.reason == "too_long" and readable(wanted):
+        return Decision("incorrect", "screen")
+    return decision
+
+
+def _compare(given: str, wanted: str) -> Decision:
+    """Tiers 1 and 2, without a modulus: one that only one of the two names is understood."""
+    if "mod" in given or "mod" in wanted:
+        (given, modulus), (wanted, other) = _split_modulus(given), _split_modulus(wanted)
+        if modulus and other and modulus != other:
+            return Decision("incorrect", "string")
     return first_tier(given, wanted) or second_tier(given, wanted)
+
+
+@lru_cache(maxsize=4096)
+def readable(wanted: str) -> bool:
+    """Whether tiers 1 and 2 can read and evaluate a tidied reference: an answer that they cannot read is then wrong.
+
+    No answer must be able to avoid a verdict, so only a reference that fails against itself is to blame for one.
+    """
+    if quantity(wanted) or choice(wanted) or words(wanted) is not None:
+        return True
+    try:
+        tree = parse(wanted)
+        allow()
+        return _evaluates(tree) and not exhausted()
+    except Unreadable:
+        return label(wanted) is not None
+    except (TooLarge, RecursionError):
+        return False
+
+
+def _evaluates(tree: Node) -> bool:
+    """Whether each number and formula in a tree has values."""
+    if all(isinstance(part, str) for part in tree):
+        return True
+    if isinstance(tree[0], str) and numeric(tree):
+        return agree(tree, tree) is True
+    if tree[0] in _ARITHMETIC:  # a number times a matrix
+        return False
+    return all(_evaluates(part) for part in tree if isinstance(part, tuple))
 
 
 def first_tier(given: str, wanted: str) -> Decision | None:
     """Compare tidied answers as strings, exact rationals, choices and words; None if that cannot tell."""
     a, b = quantity(given), quantity(wanted)
-    if (a is None) != (b is None):
-        a, b = a or quantity_like(given, b.unit if b else ""), b or quantity_like(wanted, a.unit if a else "")
+    if a is None and b is not None:
+        a = quantity_like(given, b)
+    elif b is None and a is not None:
+        b = quantity_like(wanted, a)
     if a is not None and b is not None:
         return Decision("correct" if same_quantity(a, b) else "incorrect", "rational")
     if given == wanted or squeeze(given) == squeeze(wanted):
@@ -68,16 +113,29 @@ def first_tier(given: str, wanted: str) -> Decision | None:
     letter_a, letter_b = choice(given), choice(wanted)
     if letter_a and letter_b and (len(given) < 4 or len(wanted) < 4):
         return Decision("correct" if letter_a == letter_b else "incorrect", "choice")
-    words_a, words_b = words(given), words(wanted)
+    if choices(given) and choices(given) == choices(wanted):
+        return Decision("correct", "choice")
+    words_a, words_b = _joined(words(given)), _joined(words(wanted))
     if words_a is not None and words_b is not None and (words_a == words_b or len(words_a) > 3 or len(words_b) > 3):
         return Decision("correct" if words_a == words_b else "incorrect", "words")
     if (words_a in NO_SOLUTION and wanted in EMPTY_SETS) or (words_b in NO_SOLUTION and given in EMPTY_SETS):
         return Decision("correct", "words")
+    if words_a in ALL_REALS or words_b in ALL_REALS:
+        if words_a in ALL_REALS and words_b in ALL_REALS:
+            return Decision("correct", "words")
+        return second_tier(
+            *(_REALS if found in ALL_REALS else text for found, text in ((words_a, given), (words_b, wanted)))
+        )
     if (words_a is not None and b is not None) or (words_b is not None and a is not None):
         return Decision("incorrect", "words")
     if (letter_b and len(wanted) < 4 and (a or words_a)) or (letter_a and len(given) < 4 and (b or words_b)):
         return Decision("incorrect", "choice")
     return None
+
+
+def _joined(found: str | None) -> str | None:
+    """Words without spaces: data sets write ``nosolution`` too."""
+    return None if found is None else found.replace(" ", "")
 
 
 def second_tier(given: str, wanted: str) -> Decision:
@@ -91,7 +149,7 @@ def second_tier(given: str, wanted: str) -> Decision:
     try:
         tree = parse(given)
     except Unreadable:
-        return _given_words(given, wanted)
+        return _given_words(given, wanted, gold)
     except TooLarge:
         return Decision(None, None, "too_long")
     allow()
@@ -125,19 +183,39 @@ def _wanted_words(given: str, wanted: str) -> Decision:
     return Decision("correct" if label(given) == words_wanted else "incorrect", "words")
 
 
-def _given_words(given: str, wanted: str) -> Decision:
+def _given_words(given: str, wanted: str, gold: Node) -> Decision:
     """The reference is a formula (or a time, which reads as one), the answer is not: only equal words are right."""
     words_given = label(given)
     if words_given is not None:
         return Decision("correct" if words_given == label(wanted) else "incorrect", "words")
     sentence = _LONG_WORD.search(given) and "\\operatorname" not in given
-    if quantity(wanted) and sentence:  # a sentence that contains a number is not the number
+    if sentence and (quantity(wanted) or _PROSE.match(given)):  # a sentence that contains a number is not the number
         return Decision("incorrect", "words")
+    if gold[0] in ("list", "set") and "\\pm" not in given and len(_SEPARATOR.findall(given)) < len(gold[1]) - 1:
+        return Decision("incorrect", "screen")  # too few members, whatever they are
     return _UNDECIDED if "\\" in given else Decision("incorrect", "screen")  # plain arithmetic would have been parsed
 
 
+_REALS = r"\mathbb{R}"
+_MODULUS = re.compile(
+    r"(.*[^\s(])\s*(?:\\pmod|\(\s*(?:\\bmod|\\mod|mod)(?![A-Za-z])|\\mod(?![A-Za-z]))\s*(?:\{([^{}]{0,60})\}|([0-9A-Za-z]{1,20}))\s*\)?",
+    re.DOTALL,
+)
+
+
+def _split_modulus(tidied: str) -> tuple[str, str | None]:
+    """``x = 7`` and ``11`` of the congruence of x and 7 modulo 11. None if there is no modulus at the end."""
+    match = _MODULUS.fullmatch(tidied)
+    if match is None:
+        return tidied, None
+    return match[1].replace("\\equiv", "="), (match[2] or match[3]).replace(" ", "")
+
+
 _SERIES = frozenset(("sum",))
+_ARITHMETIC = frozenset(("add", "mul", "div", "pow", "neg", "root", "fn", "app", "pm", "mp", "sum"))
 _LONG_WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{3,}")
+_PROSE = re.compile(r"\W*[A-Za-z]+,? [A-Za-z]{2,},? [A-Za-z]{2,}(?![A-Za-z])")
+_SEPARATOR = re.compile(r"[,;&]|\\\\|(?<![A-Za-z])(?:and|or)(?![A-Za-z])")
 _AMBIGUOUS = re.compile(r"[1-9][0-9]{0,2},[0-9]{3}(?![0-9])")
 
 # ---- what may go to tier 3

@@ -12,7 +12,8 @@ A node is a tuple whose first element names its kind:
 ``tuple`` [ nodes )     brackets and members; ``set`` nodes, ``builder`` v conditions, ``list`` nodes separators
 ``cup cap diff`` a b    of sets; ``R``, ``empty``
 ``rel`` sides ops names a chain of relations; ``names``: which sides are mere names (``x``, ``f(x)``)
-``matrix`` rows, ``text`` words, ``base`` digits base, ``ratio`` a b, ``unit`` node unit, ``deg`` node
+``matrix`` rows, ``text`` words, ``base`` digits base, ``unit`` node unit, ``deg`` node
+``ratio`` nodes         also of the parts of a time, which has a third element: "a", "p" or ""
 ``dots``                the dots in ``1, 2, \ldots, n``
 ======================  ==================================================================================
 
@@ -173,6 +174,8 @@ class Parser(Arithmetic):
             return True
         if node[0] == "tuple":
             return all(member[0] == "sym" for member in node[2])
+        if node[0] == "ratio":
+            return all(term[0] in ("sym", "app") for term in node[1])
         if node[0] == "text":
             return True
         first = self.tokens[start] if start < end else ""

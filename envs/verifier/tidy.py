@@ -37,6 +37,7 @@ _UNICODE = str.maketrans(
             "′": "'",
         },
         **{"（": "(", "）": ")", "【": "[", "】": "]", "、": ",", "“": '"', "”": '"', "％": "%", "…": "\\ldots "},
+        **{"或": " or ", "且": " and ", "和": " and ", "与": " and ", "及": " and ", "″": "''", "≡": "\\equiv "},
         **{"½": "\\frac{1}{2}", "⅓": "\\frac{1}{3}", "⅔": "\\frac{2}{3}", "¼": "\\frac{1}{4}", "¾": "\\frac{3}{4}"},
         **{"⅕": "\\frac{1}{5}", "⅖": "\\frac{2}{5}", "⅗": "\\frac{3}{5}", "⅘": "\\frac{4}{5}", "⅙": "\\frac{1}{6}"},
         **{"⅚": "\\frac{5}{6}", "⅛": "\\frac{1}{8}", "⅜": "\\frac{3}{8}", "⅝": "\\frac{5}{8}", "⅞": "\\frac{7}{8}"},
@@ -51,7 +52,8 @@ _SUBSCRIPT_RUN = re.compile("[₀₁₂₃₄₅₆₇₈₉]+")
 
 _SPACING = re.compile(
     r"\\\\|(?:\\left|\\right)\s*\.|\\(?:left|right|[bB]igg?[lr]?|displaystyle|textstyle|limits|nolimits)(?![A-Za-z])|"
-    r"\\[,;:! \n]|\\q?quad|~|\\\$|\\%|\\(?:[dtcs]|nice)frac(?![A-Za-z])|\\(?:tag|label|hspace|phantom)\*?\{[^{}]*\}|"
+    r"\\[,;:! \n()\[\]]|\\q?quad|~|\\\$|\\%|\\(?:[dtcs]|nice)frac(?![A-Za-z])|"
+    r"\\(?:tag|label|hspace|phantom)\*?\{[^{}]*\}|"
     r"\^\s*(?:\\circ(?![A-Za-z])|\{\s*\\circ\s*\})|"
     r"\\(?:degree|circ)(?![A-Za-z])|\\l(?:vert|brace)(?![A-Za-z])|\\r(?:vert|brace)(?![A-Za-z])"
 )
@@ -61,7 +63,12 @@ _FONT = re.compile(
     r"\\(?:text|textbf|textit|textrm|textnormal|mbox|mathrm|mathbf|mathit|mathsf|boldsymbol|bm|operatorname|"
     r"boxed|underline)\s*\{"
 )
-_REPEATING = re.compile(r"(?<![0-9.])([0-9]{0,9})\.([0-9]{0,9})\\overline\s*\{([0-9]{1,18})\}")
+_REPEATING = re.compile(r"(?<![0-9.])([0-9]{0,9})\.([0-9]{0,9})\\(?:overline|bar|dot)\s*\{([0-9]{1,18})\}(?![0-9])")
+_DOT = r"\\dot\s*(?:\{\s*([0-9])\s*\}|([0-9]))"
+_DOTTED = re.compile(rf"(?<=[0-9.]){_DOT}(?:([0-9]{{0,16}}){_DOT})?")
+_NEXT_VALUE = re.compile(
+    r"(?<=[0-9A-Za-z)}])\s*\\q?quad(?:\s|\\q?quad)*(?=[-+]?[0-9]|(?:\\[a-z]+|[A-Za-z])\s*(?:_\{?\w{1,20}\}?|\([^()=]{0,40}\))?\s*=)"
+)
 _PREAMBLE = re.compile(
     r"(?:\\approx(?![A-Za-z])|approximately|about|\\(?:text|mathrm)\{[^{}]{0,80}?(?:is|=|:)\s*\})\s*(?=[-0-9.\\$(])"
 )
@@ -91,6 +98,11 @@ def _fraction(match: re.Match[str]) -> str:
     return rf"\frac{{{int(whole + head + tail) - int((whole + head) or 0)}}}{{{bottom}}}"
 
 
+def _overlined(match: re.Match[str]) -> str:
+    """Dots over the first and the last digit that repeats, as a line over all of them."""
+    return rf"\overline{{{''.join(digits or '' for digits in match.groups())}}}"
+
+
 def fold_unicode(text: str) -> str:
     """``text`` with known Unicode characters replaced by ASCII and LaTeX. Digits of other scripts are kept."""
     text = _SUPERSCRIPT_RUN.sub(lambda m: "^{" + m.group().translate(_SUPERSCRIPTS) + "}", text)
@@ -108,15 +120,18 @@ def tidy(answer: str) -> str:
         answer = fold_unicode(answer)
     if "\\" in answer or "~" in answer or "{,}" in answer:
         answer = _MARKED_THOUSANDS.sub("", answer)
+        if "quad" in answer:
+            answer = _NEXT_VALUE.sub(", ", answer)
         answer = _SPACING.sub(_space, answer)
-        *_, answer = _THEREFORE.split(answer)
-        if "\\overline" in answer:
-            answer = _REPEATING.sub(_fraction, answer)
+        if "\\overline" in answer or "\\bar" in answer or "\\dot" in answer:
+            answer = _REPEATING.sub(_fraction, _DOTTED.sub(_overlined, answer))
     answer = _SPACES.sub(" ", answer.replace("$", "")).strip(" *")
     answer = answer.replace("**", "^")
     for _ in range(MAX_WRAPPERS):
         before = answer
-        answer = answer.strip(" *").rstrip(" .,;:")
+        answer = answer.strip(" *").rstrip(" .,;:").removesuffix("\\\\")
+        if answer[:1] == "=" and answer[1:2] not in ("=", "<", ">"):
+            answer = answer[1:].lstrip()
         preamble = _PREAMBLE.match(answer)
         if preamble:
             answer = answer[preamble.end() :]
@@ -125,6 +140,8 @@ def tidy(answer: str) -> str:
             answer = answer[font.end() : -1]
         elif answer[:1] == "{" and _closes_last(answer, 0):
             answer = answer[1:-1]
+        if answer == before:
+            *_, answer = _THEREFORE.split(answer)
         if answer == before:
             break
     return answer

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, TypeVar
+
+from .clock import mentions_clock, read_clock
 
 Node = tuple[Any, ...]
 """A tree, see ``parse.py``: its kind, then its parts. Plain tuples are cheap to build and to compare."""
@@ -71,6 +74,25 @@ _TOKEN = re.compile(
 _THOUSANDS = re.compile(r"[0-9]{1,3}(?:,[0-9]{3})+(?:\.[0-9]+)?(?![0-9,])")
 
 
+_STARTS = sorted(
+    (*(FUNCTIONS - {"max", "min", "gcd", "lcm"}), *GREEK, "pi", "infty", "cdot", "times"), key=len, reverse=True
+)
+_COMMANDS = _set(
+    "cosec coth sech csch arcsec arccsc arsinh arcosh artanh cdots lnot lgroup null pitchfork nulldelimiterspace"
+)
+"""Commands that begin with the name of another and have one or two letters more."""
+
+
+@lru_cache(maxsize=1024)
+def _run_together(command: str) -> str | None:
+    r"""The command in ``\cosx`` or ``\lambdakT``, which data sets write without spaces; None for any other."""
+    name = command[1:]
+    if name in FUNCTIONS or name in GREEK or name in _COMMANDS:
+        return None
+    start = next((start for start in _STARTS if name.startswith(start)), None)
+    return "\\" + start if start and 0 < len(name) - len(start) <= 2 else None
+
+
 def tokenize(text: str, thousands: bool) -> list[str]:
     """The tokens of ``text``; a run of spaces is one token " ".
 
@@ -81,7 +103,14 @@ def tokenize(text: str, thousands: bool) -> list[str]:
         raise TooLarge
     tokens: list[str] = []
     at = depth = 0
+    clocks = mentions_clock(text)
     while at < len(text):
+        if clocks and text[at].isdigit() and (at == 0 or text[at - 1] not in "0123456789.:"):
+            time = read_clock(text, at)
+            if time is not None:
+                tokens.append(text[at : time[2]])
+                at = time[2]
+                continue
         if thousands and depth == 0 and text[at].isdigit() and (at == 0 or text[at - 1] not in "0123456789.,"):
             grouped = _THOUSANDS.match(text, at)
             if grouped and not grouped.group().startswith("0"):
@@ -104,6 +133,12 @@ def tokenize(text: str, thousands: bool) -> list[str]:
             depth += 1 if token == "\\{" else -1
         if kind == "number" and len(token) > MAX_NUMBER_DIGITS:
             raise TooLarge
+        if kind == "command" and len(token) > 3:
+            command = _run_together(token)
+            if command:
+                tokens.append(command)
+                at = match.start() + len(command)
+                continue
         tokens.append("^" if token == "**" else token)
         if len(tokens) > MAX_TOKENS:
             raise TooLarge

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 
-_UNIT_FONT = r"\\(?:text|mathrm|mbox|textnormal|textrm)"
-_UNIT_WORD = rf"(?:{_UNIT_FONT}\s*\{{(?P<t>[^{{}}]*)\}}|(?P<w>[A-Za-z]{{2,}}\.?))"
+_UNIT_FONT = r"\\(?:text|mathrm|mbox|textnormal|textrm|textbf|textit|mathbf|mathit|mathsf)"
+_UNIT_WORD = rf"(?:{_UNIT_FONT}\s*\{{(?P<t>[^{{}}]*)\}}|(?P<w>[A-Za-z]+\.?))"
+_TEXT = re.compile(_UNIT_FONT + r"\s*\{\s*([^{}]*?)\s*\}")
 _UNIT_PART = re.compile(rf"\s*(?P<per>/|\\cdot|\*)?\s*{_UNIT_WORD}(?:\s*\^\s*\{{?\s*(?P<p>-?[0-9])\s*\}}?)?")
 
 
@@ -24,15 +25,56 @@ SHORT_UNITS = _set(
 
 _IN_UNITS = str.maketrans("", "", " /^-23.()")
 _NOT_IN_UNITS = _set(
-    "e i or and if when unless otherwise else not except where for but than more less least most only both either"
+    "e i or and if when unless otherwise else not except where for but than more less least most only both either "
 )
+"""Words that say more about a number than what it counts."""
+_OTHER_NUMBERS = _set(
+    "squared cubed half third fourth halves thirds fourths fifths sixths sevenths eighths ninths tenths hundredths "
+    "thousandths below hundred thousand million billion trillion hundreds thousands millions billions trillions"
+)
+"""Words that make a number another number."""
+_COUNTERS = frozenset("个人只本种次名棵张条件辆支枝块头间天年月页岁倍根颗粒位组套台双元角分秒米克升时斤度")
+_CHINESE = {
+    **{
+        "元": "¥",
+        "米": "m",
+        "厘米": "cm",
+        "毫米": "mm",
+        "分米": "dm",
+        "千米": "km",
+        "公里": "km",
+        "克": "g",
+        "千克": "kg",
+    },
+    **{
+        "公斤": "kg",
+        "秒": "s",
+        "分钟": "min",
+        "小时": "h",
+        "时": "h",
+        "天": "day",
+        "年": "year",
+        "升": "L",
+        "毫升": "mL",
+    },
+    **{"平方厘米": "cm^2", "平方米": "m^2", "平方分米": "dm^2", "平方千米": "km^2"},
+    **{"立方厘米": "cm^3", "立方米": "m^3", "立方分米": "dm^3", "度": "°", "米/秒": "m/s", "千米/时": "km/h"},
+}
+_MONEY = {"¥": "¥", "€": "€", "£": "£", "₹": "₹", "¢": "cent"}
 
 
-def read_unit(text: str) -> str | None:
-    """The unit that ``text`` names, in one spelling; None if it is not a unit."""
+def read_unit(text: str, letters: bool = False) -> str | None:
+    """The unit that ``text`` names, in one spelling; None if it is not a unit.
+
+    ``letters``: a bare letter may be one, as in ``9.8 m/s^2``.
+    """
+    bare = not text.startswith("\\")
     text = text.strip()
     if text in ("%", "°"):
         return text
+    if not text.isascii():
+        name = text if bare else _TEXT.sub(r"\1", text).strip()
+        return _MONEY.get(name) or _CHINESE.get(name) or (name if name in _COUNTERS else None)
     if text[:1] == "°" and text[1:].strip() in ("C", "F", "\\mathrm{C}", "\\mathrm{F}", "\\text{C}", "\\text{F}"):
         return "°"
     unit, at, words = "", 0, 0
@@ -44,9 +86,12 @@ def read_unit(text: str) -> str | None:
         word = " ".join(word.replace("~", " ").split()).strip(" .")
         if part["t"] is None:  # bare letters are a unit only if they cannot be a product of variables
             spaced = text[at : at + 1].isspace() or at == 0 or bool(part["per"])
-            if word in NO_UNITS or (word not in SHORT_UNITS and (len(word) < 3 or not spaced)):
+            short = word in SHORT_UNITS or (letters and word in _MEASURES and word not in _AMBIGUOUS)
+            if word in NO_UNITS or word in _OTHER_NUMBERS or not (short or (len(word) > 2 and spaced)):
                 return None
-        elif not word.translate(_IN_UNITS).isalpha() or _NOT_IN_UNITS.intersection(word.split()):
+        elif len(word) == 1 and word not in _LETTERS:
+            return None  # \mathrm{x}
+        elif not word.translate(_IN_UNITS).isalpha() or (_NOT_IN_UNITS | _OTHER_NUMBERS).intersection(word.split()):
             return None
         unit += ("/" if part["per"] == "/" else " " if unit else "") + word + ("^" + part["p"] if part["p"] else "")
         at = part.end()
@@ -56,7 +101,10 @@ def read_unit(text: str) -> str | None:
     return _one_spelling(unit)
 
 
-_SPELLINGS = {"degree": "°", "percent": "%", "deg": "°", "pct": "%", "percentage": "%"}
+_SPELLINGS = {
+    **{"degree": "°", "percent": "%", "deg": "°", "pct": "%", "percentage": "%"},
+    **{"am": "am", "a.m": "am", "pm": "pm", "p.m": "pm"},
+}
 
 
 def _one_spelling(unit: str) -> str:
@@ -71,11 +119,15 @@ _MEASURE_NAMES = (
     "in inch inche, ft foot feet, yd yard yds, mi mile, g gram, kg kilogram, mg milligram, lb pound lbs, oz ounce, "
     "s second sec, min minute, h hour hr hrs, day, week, month, year, L liter litre l, mL milliliter millilitre ml, "
     "N newton, J joule, kJ kilojoule, W watt, kW kilowatt, V volt, A ampere, Pa pascal, kPa, K kelvin, Hz hertz, "
-    "mol mole, M molar, T ton, eV, cent, dollar, euro, %, °, rad radian"
+    "mol mole, M molar, T ton, eV, cent, dollar, euro €, ¥ yuan yen, £, ₹ rupee, %, °, rad radian, am, pm"
 )
+_LETTERS = frozenset("mgshNJLlWVAKMTCFtdHBbc")
+"""Units of one letter: other letters in a font after a number are variables."""
+_AMBIGUOUS = frozenset("KMT")
+"""Units of one letter that also stand for thousands, millions and so on."""
 _MEASURES = {alias: names.split()[0] for names in _MEASURE_NAMES.split(",") for alias in names.split()}
 _UNIT_FACTOR = re.compile(
-    r"(?P<per>/|\bper )?\s*(?P<power>square |cubic |sq )?(?P<name>[A-Za-z%°]+)(?:\^(?P<exponent>-?[0-9]))?"
+    r"(?P<per>/|\bper )?\s*(?P<power>square |cubic |sq )?(?P<name>[A-Za-z%°€¥£₹]+)(?:\^(?P<exponent>-?[0-9]))?"
 )
 
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from ..verdict import Verdict
 from .conventions import STRICT, Conventions, accepted_by, conventions_of
-from .decide import Decision, decide, normalized, read_reference, screened
+from .decide import Decision, decide, normalized, read_reference, readable, screened
 from .extract import extract
 from .tidy import tidy
 from .worker import POOL
@@ -181,26 +181,41 @@ def _third_tier(
         answer, reference = tidy(pair[0]), tidy(pair[1])
         if not screened(reference):
             decisions[pair] = Decision(None, None, "unreadable_reference"), 0.0
+            if readable(reference):
+                decisions[pair] = Decision("incorrect", "screen"), 0.0
         elif not screened(answer):
             decisions[pair] = Decision("incorrect", "screen"), 0.0
         else:
             questions.append((pair, (answer, reference)))
     if questions:
-        results = POOL.ask(
-            [question for _, question in questions],
-            deadline=deadline,
-            batch_deadline=batch_deadline,
-            memory_mb=memory_mb,
-        )
-        for (pair, _), (outcome, seconds) in zip(questions, results, strict=True):
-            detail = POOL.problem if outcome == "crash" else None
-            decision = _OUTCOMES.get(outcome) or Decision(None, "math-verify", outcome, detail)
+        asked = [question for _, question in questions]
+        results = POOL.ask(asked, deadline=deadline, batch_deadline=batch_deadline, memory_mb=memory_mb)
+        left = batch_deadline - sum(seconds for _, seconds in results)
+        failed = sorted({pair[1] for pair, (outcome, _) in zip(asked, results, strict=True) if outcome in _FAILURES})
+        alone: dict[str, str] = {}
+        if failed and left > 0 and POOL.problem is None:  # the fault of the answer, or of the reference or the worker?
+            themselves = [(reference, reference) for reference in failed]
+            outcomes = POOL.ask(themselves, deadline=deadline, batch_deadline=left, memory_mb=memory_mb)
+            alone = {reference: outcome for reference, (outcome, _) in zip(failed, outcomes, strict=True)}
+        for (pair, (_, reference)), (outcome, seconds) in zip(questions, results, strict=True):
+            if outcome in _FAILURES and alone.get(reference) == "equal":
+                decision = _UNREADABLE._replace(
+                    detail=f"math-verify: {outcome} with this answer, not with the reference"
+                )
+            elif outcome == "unreadable_reference" and readable(reference):
+                decision = _UNREADABLE
+            else:
+                detail = POOL.problem if outcome == "crash" else None
+                decision = _OUTCOMES.get(outcome) or Decision(None, "math-verify", outcome, detail)
             decisions[pair] = decision, seconds
             if decision.status is not None:
                 _remember(pair, decision)
     return decisions
 
 
+_FAILURES = frozenset(("timeout", "memory", "crash"))
+_UNREADABLE = Decision("incorrect", "math-verify")
+"""The verdict on an answer with which math-verify fails, though it works and the reference can be read."""
 _OUTCOMES = {
     "equal": Decision("correct", "math-verify"),
     "different": Decision("incorrect", "math-verify"),
