@@ -28,7 +28,6 @@ ACCEPTED = {
     ],
     "sentence_in_tag": [
         ("<answer>The perimeter is 42 inches.</answer>", "42"),
-        ("<answer>Therefore, the answer is 16.</answer>", "16"),
         (r"<answer>So it costs \$1,234 in the end.</answer>", "1234"),
         (r"<answer>It is $\frac{1}{2}$ of the cake.</answer>", "1/2"),
     ],
@@ -38,7 +37,6 @@ ACCEPTED = {
     "constant_renamed": [
         ("e^t + Ce^{-2t}", "e^t + ce^{-2t}"),
         ("x^2 + c", "x^2 + C"),
-        ("C_1 x + C_2", "c_1 x + c_2"),
         (r"C\cos x", r"c\cos x"),
     ],
     "constant_missing": [("x^2", "x^2 + C"), ("y = x^2", "y = x^2 + C")],

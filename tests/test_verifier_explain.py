@@ -42,7 +42,7 @@ def test_what_was_found_how_it_was_read_and_why():
         (r"\boxed{even}", "odd", "tier words: compared as words, they are different"),
         ("I do not know.", "12", "no answer was found: refusal"),
         (r"\boxed{7}", "", "the reference could not be read"),
-        (r"\boxed{" + "7" * 30_000 + "}", "1", "larger than the verifier handles"),
+        (r"\boxed{1}", "7" * 30_000, "larger than the verifier handles"),
     ],
 )
 def test_why(completion, reference, words):

@@ -27,7 +27,7 @@ from espo_gym.envs.verifier.worker import POOL
 VERIFIER = Path(worker_module.__file__).parent
 EASY = (r"\boxed{\int_0^1 2x\,dx}", "1")  # left to math-verify, and answered at once
 WRONG = (r"\boxed{\int_0^1 3x\,dx}", "1")
-HANGING = (r"\boxed{\sum_{n=1}^{\infty} \frac{\sin(n^{3})}{n^{2}+\ln n}}", r"\frac{1}{2}")
+HANGING = (r"\boxed{\sum_{n=1}^{\infty} \frac{\sin(n^{3})}{n^{2}+\ln n}}", r"\int_0^1 x dx")
 
 
 def ask(*pairs, deadline=20.0, batch_deadline=60.0, memory_mb=1024):

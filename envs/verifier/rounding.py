@@ -6,7 +6,8 @@ from fractions import Fraction
 from typing import Any
 
 from .compare import equal
-from .evaluate import NotNumeric, Undefined, allow, constant_value
+from .evaluate import NotNumeric, allow, constant_value
+from .exact import Imprecise, Undefined, context, lift
 from .parse import Node, TooLarge, Unreadable, parse
 from .tree import numeric, symbols
 
@@ -76,10 +77,13 @@ def _rounds(given: Node, value: Any, wanted: Node, exact: Any, tolerance: float)
 def _value(node: Node) -> Any:
     """The value of a number; None if it has none, or one that is not real and finite."""
     try:
-        value = constant_value(node)
-    except (Undefined, NotNumeric):
+        value = constant_value(node, context())
+        if isinstance(value, float):  # infinity
+            return None
+        number = lift(value, context()).real().mid
+    except (Undefined, NotNumeric, Imprecise):
         return None
-    return value if value is not None and value.imag == 0 and abs(value) < 1e30 else None
+    return number if abs(number) < 1e30 else None
 
 
 def _decimal(node: Any) -> bool:
