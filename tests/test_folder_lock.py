@@ -70,8 +70,9 @@ def test_a_lock_of_a_killed_process_is_none(tmp_path):
     assert not (tmp_path / LOCK).exists()
 
 
-def test_a_child_of_a_killed_process_does_not_keep_its_lock(tmp_path):
+def test_a_child_of_a_killed_process_does_not_keep_its_lock(tmp_path, monkeypatch):
     """A vector environment's workers, forked, may outlive a killed parent."""
+    monkeypatch.setattr(folder_lock, "PATIENCE", 60.0)  # the child may not have run at all yet
     import psutil
 
     process = holding(tmp_path, "fork")
