@@ -68,9 +68,9 @@ class TestReading:
     @pytest.mark.parametrize(
         ("text", "message"),
         [
-            ('{"a": 1, "time/timesteps": 10}\n{"a": 1', r"has metrics of 10 of its 30 timesteps"),
-            ("", r"has metrics of 0 of its 30 timesteps"),
-            ("\0" * 90, r"has metrics of 0 of its 30 timesteps"),
+            ('{"a": 1, "time/timesteps": 10}\n{"a": 1', r"progress\.json in .* has metrics of 10 of 30 timesteps"),
+            ("", r"progress\.json in .* has metrics of 0 of 30 timesteps"),
+            ("\0" * 90, r"progress\.json in .* has metrics of 0 of 30 timesteps"),
             ('{"a": 1, "time\n{"a": 1, "time/timesteps": 30}\n', r"progress\.json, line 1 is not JSON"),
             ('{"a": 1}\n', r"does not hold the metrics of a run"),
             ('{"a": "x", "time/timesteps": 30}\n', r"does not hold the metrics of a run"),

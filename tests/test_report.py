@@ -211,7 +211,7 @@ class TestForeignFiles:
             '{"after": {"greedy": {}}}',
             '{"after": {"greedy": {"value": "x"}}}',
             '{"after": {"greedy": {"value": NaN, "low": 0, "high": 1}}}',
-            '{"after": {"greedy": {"value": null}}, "more": {"greedy": {"value": 1}}}',
+            '{"after": {"greedy": {"value": null}}, "before": {}}',
         ],
     )
     def test_figures_that_are_no_numbers_are_left_out(self, text, tmp_path):

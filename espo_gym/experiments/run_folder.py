@@ -72,7 +72,9 @@ class Run:
         run = Run(folder, read_config(folder), read_progress(folder), read_evaluation(folder))
         trained = run.evaluation.get("after", {}).get("timesteps", 0)
         if run.timesteps < trained:
-            raise ValueError(f"{folder} has metrics of {run.timesteps} of its {trained} timesteps: a file is damaged")
+            raise ValueError(
+                f"{PROGRESS}.json in {folder} has metrics of {run.timesteps} of {trained} timesteps: it is damaged"
+            )
         return run
 
     @property
@@ -224,8 +226,8 @@ def read_evaluation(folder: Path) -> dict[str, Any]:
     """
     path = folder / EVALUATION
     evaluations = read_object(path, "the evaluation of a run") if path.is_file() else {}
-    if not all(isinstance(evaluation, dict) for evaluation in evaluations.values()):
-        raise ValueError(f"{path} is not the evaluation of a run: expected JSON objects in it")
+    if evaluations.keys() - {"before", "after"} or not all(isinstance(e, dict) for e in evaluations.values()):
+        raise ValueError(f"{path} is not the evaluation of a run: expected JSON objects, before and after")
     return evaluations
 
 
