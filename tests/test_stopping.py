@@ -14,6 +14,7 @@ from stable_baselines3.common.callbacks import ConvertCallback
 from test_run import config, curves, run, same, weights
 
 from espo_gym import ESPO
+from espo_gym.cli.errors import stoppable
 from espo_gym.experiments.run import train
 from espo_gym.experiments.run_folder import read_progress
 from espo_gym.experiments.stopping import SIGNALS, Stopped, StopSignals
@@ -76,6 +77,12 @@ class TestSignals:
         command = [sys.executable, "-c", code, str(int(signum))]
         done = subprocess.run(command, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
         assert (done.returncode, done.stdout) == (-signum, "")
+
+
+def test_a_command_says_how_to_continue_also_before_and_after_its_run(capsys):
+    with pytest.raises(Stopped), stoppable(lambda: "Go on."):
+        send(signal.SIGHUP)
+    assert capsys.readouterr().err == "\nStopped by SIGHUP. Go on.\n"
 
 
 def test_a_worker_gets_the_same_signal_twice():

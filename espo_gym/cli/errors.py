@@ -10,7 +10,7 @@ from typing import Any
 import click
 import gymnasium as gym
 
-from espo_gym.experiments.stopping import Stopped
+from espo_gym.experiments.stopping import Stopped, StopSignals
 from espo_gym.extras import advice
 from espo_gym.terminal import outlets
 
@@ -58,7 +58,7 @@ def stoppable(advice: Callable[[], str]) -> Iterator[None]:
 
     Whoever reads its output may leave before its end.
     """
-    with outlets():
+    with outlets(), StopSignals():
         try:
             yield
         except (KeyboardInterrupt, Stopped) as end:
